@@ -1,0 +1,29 @@
+"""The errors a user can meet. Each message is one sentence: what was found where, what was expected, what to do."""
+
+
+class GrnError(Exception):
+    """Anything the command line reports in one sentence with exit code 1."""
+
+
+class UsageError(GrnError):
+    """An option or argument that cannot be meant; exit code 2."""
+
+
+class MediaError(GrnError):
+    """A source (image, clip, archive member) that cannot be read as media."""
+
+
+class StoreError(GrnError):
+    """A bit store that is damaged, locked, incomplete or not a store at all."""
+
+
+class StoreMismatch(StoreError):
+    """A bit store whose fingerprint differs from what was asked for."""
+
+
+class CheckpointError(GrnError):
+    """A checkpoint or run directory that is damaged, hostile or of another kind."""
+
+
+class RecipeError(GrnError):
+    """A recipe with unknown, mistyped or impossible fields."""

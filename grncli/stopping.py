@@ -1,0 +1,80 @@
+"""Stopping before the end with everything saved: signals and a time limit only raise a flag, work ends between steps."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from grncli.errors import UsageError
+
+
+class Stop:
+    """Asked between steps: ``stop.reason`` is None, or why the work should end now.
+
+    Parameters
+    ----------
+    max_time : seconds from now after which to stop; None for no limit
+    """
+
+    def __init__(self, max_time: float | None = None) -> None:
+        self._deadline = None if max_time is None else time.monotonic() + max_time
+        self._signal: signal.Signals | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why to stop, in words, or None."""
+        if self._signal is not None:
+            return "Ctrl-C" if self._signal is signal.SIGINT else self._signal.name
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "--max-time"
+        return None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was Ctrl-C, which ends with exit code 130 rather than 75."""
+        return self._signal is signal.SIGINT
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        """Catch SIGTERM, SIGUSR1 and the first Ctrl-C for the time of a block; a second Ctrl-C ends at once."""
+        caught = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+        before = {number: signal.signal(number, self._raise_flag) for number in caught}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _raise_flag(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signal is signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = signal.Signals(number)
+
+
+class Stopped(Exception):  # noqa: N818 - an outcome, not an error
+    """The work ended early on request; everything is saved and the same command goes on from there."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration such as ``3h50m``, ``90s``, ``1d2h`` or a bare number of seconds.
+
+    Raises
+    ------
+    UsageError
+        If ``text`` is no duration.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    seconds, number = 0.0, ""
+    for character in text.strip().lower() + ("s" if text.strip()[-1:].isdigit() else ""):
+        if character.isdigit() or character == ".":
+            number += character
+        elif character in units and number and number.count(".") <= 1 and number != ".":
+            seconds += float(number) * units[character]
+            number = ""
+        else:
+            seconds = 0.0
+            break
+    if seconds <= 0 or number:
+        raise UsageError(f"{text!r} is no duration, expected something like 3h50m, 90s or 1d2h")
+    return seconds

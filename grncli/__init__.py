@@ -6,8 +6,8 @@ __version__ = "0.1.0"
 __all__ = ["load_tokenizer", "open_store"]
 
 if TYPE_CHECKING:
-    from grncli.tokenizers import load_tokenizer
     from grncli.store import open_store
+    from grncli.tokenizers import load_tokenizer
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,9 @@
 """Run directories: the recipe, and checkpoints written whole or not at all.
 
-    RUN/recipe.yaml                        what was trained, fully resolved
-    RUN/metrics.jsonl                      one JSON object a line
-    RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json
-    RUN/checkpoints/latest                 link to the newest complete one
+RUN/recipe.yaml                        what was trained, fully resolved
+RUN/metrics.jsonl                      one JSON object a line
+RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json
+RUN/checkpoints/latest                 link to the newest complete one
 """
 
 import hashlib
@@ -91,9 +91,7 @@ def find_checkpoint(run: Path) -> Path:
         return run
     if not (run / RECIPE).is_file():
         found = "is not there" if not run.exists() else "holds no recipe.yaml"
-        raise CheckpointError(
-            f"{run}: {found}, expected a run directory made by `grn import` or `grn train-tokenizer`"
-        )
+        raise CheckpointError(f"{run}: {found}, expected a run directory made by `grn import` or `grn train-tokenizer`")
     complete = list_checkpoints(run)
     if not complete:
         raise CheckpointError(f"{run}: has no complete checkpoint yet; train it further")

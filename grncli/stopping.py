@@ -1,4 +1,4 @@
-"""Stopping before the end with everything saved: signals and a time limit only raise a flag, work ends between steps."""
+"""Stopping early with everything saved: signals and a time limit only raise a flag, work ends between steps."""
 
 import signal
 import time
@@ -52,7 +52,7 @@ class Stop:
         self._signal = signal.Signals(number)
 
 
-class Stopped(Exception):  # noqa: N818 - an outcome, not an error
+class Stopped(Exception):
     """The work ended early on request; everything is saved and the same command goes on from there."""
 
 

@@ -80,7 +80,12 @@ def describe_tokenizer(run: str | Path) -> dict[str, Any]:
 
 
 def import_tokenizer(
-    file: Path, run: Path, *, weights: str | None = None, settings: Sequence[str] = (), overwrite: bool = False
+    file: Path,
+    run: Path,
+    *,
+    weights: str | None = None,
+    settings: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Turn a released tokenizer checkpoint into a run directory.
 

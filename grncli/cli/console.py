@@ -31,7 +31,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (GrnError, Stopped, KeyboardInterrupt, OSError) as error:
+        except typer.Exit:
+            raise
+        except (KeyboardInterrupt, Exception) as error:
             if debug:
                 raise
             raise typer.Exit(_explain(error)) from None
@@ -49,6 +51,9 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         say(f"grn: {name}{error.strerror or error}")
+        return FAILED
+    if not isinstance(error, GrnError):
+        say(f"grn: a fault of grn itself, {type(error).__name__}: {error}; run again with --debug and report it")
         return FAILED
     say(f"grn: {error}")
     return USAGE if isinstance(error, UsageError) else FAILED
@@ -95,6 +100,13 @@ class Progress:
         elif time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()
             say(self._line(done, total, note))
+
+    def say(self, text: str) -> None:
+        """One line on standard error, above the bar."""
+        if self._bar is None:
+            say(text)
+        else:
+            self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """End the bar, so that what follows starts on a line of its own."""

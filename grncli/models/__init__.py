@@ -1,0 +1,1 @@
+"""The networks: plain modules that take and return tensors."""

@@ -5,6 +5,7 @@ a first patchify, so that three halvings give stride 16; a parameter-free shortc
 long clips pass in pieces of bounded memory.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -59,7 +60,7 @@ class TokenizerConfig:
     def _check_shortcuts(self, name: str, width: int) -> None:
         """The shortcuts average or repeat channels in whole groups."""
         widths = [width, *(width * m for m in self.multipliers)]
-        for stage, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for stage, (narrow, wide) in enumerate(itertools.pairwise(widths), start=1):
             factor = self.factor(stage)
             volume = factor[0] * factor[1] ** 2
             if narrow * volume % wide:
@@ -85,7 +86,7 @@ class EncoderStage(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * blocks
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))
         self.time, self.space = factor
         self.channels = out_channels
         self.down = Downsample(out_channels, space=self.space > 1, time=self.time > 1) if max(factor) > 1 else None
@@ -104,7 +105,7 @@ class DecoderStage(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * blocks
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))
         self.time, self.space = factor
         self.channels = out_channels
         self.up = Upsample(out_channels, space=self.space > 1, time=self.time > 1) if max(factor) > 1 else None
@@ -159,7 +160,7 @@ class Encoder(nn.Module):
         self.stem = CausalConv3d(3 * config.patch**2, widths[0], (3, 3, 3))
         self.stages = nn.ModuleList(
             EncoderStage(a, b, config.encoder_blocks, config.factor(stage))
-            for stage, (a, b) in enumerate(zip(widths, widths[1:], strict=False), start=1)
+            for stage, (a, b) in enumerate(itertools.pairwise(widths), start=1)
         )
         self.middle = Middle(widths[-1], attention=config.attention)
         self.head = Head(widths[-1], 2 * config.channels)
@@ -315,3 +316,14 @@ def patchify(x: Tensor, patch: int) -> Tensor:
 def unpatchify(x: Tensor, patch: int) -> Tensor:
     """Inverse of ``patchify``."""
     return rearrange(x, "b (c r q) t h w -> b c t (h q) (w r)", q=patch, r=patch)
+
+
+def to_input(frames: Tensor) -> Tensor:
+    """Frames as decoded, uint8 ``[B, T, H, W, 3]``, to the network's input: float ``[B, 3, T, H, W]`` in [-1, 1]."""
+    return rearrange(frames, "b t h w c -> b c t h w").contiguous().to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_frames(x: Tensor) -> Tensor:
+    """The network's output, float ``[B, 3, T, H, W]`` in [-1, 1], to uint8 frames ``[B, T, H, W, 3]``."""
+    levels = x.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return rearrange(levels, "b c t h w -> b t h w c").contiguous()

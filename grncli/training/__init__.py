@@ -1,0 +1,1 @@
+"""Training: one loop, and what each kind of training brings to it."""

@@ -7,7 +7,9 @@ holds everything else that changes.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +36,7 @@ class Batch:
 class Objective(Protocol):
     """What differs between trainings."""
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on, each depending on (seed, step) only."""
 
     def losses(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,38 +86,71 @@ def train(
     step = state.load_newest(run)
     log = MetricsLog(run / "metrics.jsonl", step)
     module.train()
-    waited, began = 0.0, time.monotonic()
-    batches = objective.batches(step)
-    while step < training.steps:
+    with closing(objective.batches(step)) as batches:
+        watch, averages = Stopwatch(), Averages()
+        while step < training.steps:
+            with watch.waiting():
+                batch = next(batches)
+            state.set_rate(learning_rate(optimization, step, training.steps))
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss, numbers = objective.losses(module, batch)
+            if not math.isfinite(loss.item()):
+                raise _not_finite(run, step, batch)
+            averages.add({"loss": loss.detach(), **numbers, "gradient_norm": state.descend(loss)})
+            step += 1
+            last, asked = step == training.steps, stop.reason
+            if step % training.log_every == 0 or last:
+                line = {**averages.take(), "learning_rate": state.rate, **watch.lap()}
+                log.write(step, line)
+                report(Report(step, line))
+            if step % training.preview_every == 0 or last:
+                objective.preview(state.average.module, run / "previews", step)
+            if step % training.checkpoint_every == 0 or last or asked:
+                write_checkpoint(run, step, state.tensors(), {"step": step, **state.counters()}, config)
+                prune_checkpoints(run, training.keep)
+            if asked and not last:
+                raise Stopped(f"{asked}: stopped after step {step} of {training.steps}, with everything saved")
+
+
+class Averages:
+    """Mean of each named number over the steps that had it, without waiting for the device at every step."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, numbers: Mapping[str, Tensor]) -> None:
+        """Count the numbers of one step."""
+        for name, value in numbers.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+            self._counts[name] += 1
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, Counter()
+        return means
+
+
+class Stopwatch:
+    """Seconds since the last lap, and the share of them spent waiting for batches."""
+
+    def __init__(self) -> None:
+        self._began, self._waited = time.monotonic(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of a block as waiting."""
         asked = time.monotonic()
-        batch = next(batches)
-        waited += time.monotonic() - asked
-        state.set_rate(learning_rate(optimization, step, training.steps))
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss, numbers = objective.losses(module, batch)
-        if not math.isfinite(loss.item()):
-            raise _not_finite(run, step, batch)
-        norm = state.descend(loss)
-        step += 1
-        if step % training.log_every == 0 or step == training.steps:
-            spent = time.monotonic() - began
-            numbers = {key: value.item() for key, value in numbers.items()} | {
-                "loss": loss.item(),
-                "gradient_norm": norm,
-                "learning_rate": state.optimizer.param_groups[0]["lr"],
-                "seconds": spent,
-                "waiting_share": waited / max(spent, 1e-9),
-            }
-            log.write(step, numbers)
-            report(Report(step, numbers))
-            waited, began = 0.0, time.monotonic()
-        if step % training.preview_every == 0 or step == training.steps:
-            objective.preview(state.average.module, run / "previews", step)
-        if step % training.checkpoint_every == 0 or step == training.steps or stop.reason:
-            write_checkpoint(run, step, state.tensors(), {"step": step, **state.counters()}, config)
-            prune_checkpoints(run, training.keep)
-        if stop.reason and step < training.steps:
-            raise Stopped(f"{stop.reason}: stopped after step {step} of {training.steps}, with everything saved")
+        yield
+        self._waited += time.monotonic() - asked
+
+    def lap(self) -> dict[str, float]:
+        """``seconds`` and ``waiting_share`` since the last lap."""
+        spent = time.monotonic() - self._began
+        share = self._waited / max(spent, 1e-9)
+        self._began, self._waited = time.monotonic(), 0.0
+        return {"seconds": spent, "waiting_share": share}
 
 
 class TrainingState:
@@ -139,14 +174,19 @@ class TrainingState:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def descend(self, loss: Tensor) -> float:
+    @property
+    def rate(self) -> float:
+        """The learning rate in force."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def descend(self, loss: Tensor) -> Tensor:
         """One step down the gradient of ``loss``; returns the gradient's norm before clipping."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.average.update_parameters(self.module)
-        return norm.item()
+        return norm.detach()
 
     def _average(self, average: Any, current: Any, count: Any) -> None:
         # The window grows with the run, so that a short run's average is not mostly its first weights.

@@ -11,9 +11,11 @@ class ImageData:
 
     size: int = 256
     batch: int = 16
+    scale: tuple[float, float] = (0.5, 1.0)  # side of the crop, as a share of the shorter side of the source
 
     def __post_init__(self) -> None:
         _positive(self, "size", "batch")
+        _check_scale(self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,11 @@ class ClipData:
     frames: int = 17  # 1 + stride in time * n
     fps: float | None = None  # None: the clip's own frames
     share: float = 0.5  # of the steps, where there are images too
+    scale: tuple[float, float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         _positive(self, "size", "batch", "frames")
+        _check_scale(self.scale)
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}, expected above 0 and up to 1")
 
@@ -38,13 +42,10 @@ class Data:
 
     image: ImageData | None = None
     clip: ClipData | None = None
-    scale: tuple[float, float] = (0.5, 1.0)  # side of the random crop, as a share of the shorter side
     flip: float = 0.5  # probability of a horizontal flip
     workers: int = 1  # decoding processes
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale is {list(self.scale)}, expected two numbers with 0 < first <= second <= 1")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is {self.flip}, expected 0 to 1")
 
@@ -117,6 +118,11 @@ class TokenizerRecipe:
                 raise ValueError(f"data.{name}.size is {media.size}, expected a multiple of the stride {height}")
         if self.data.clip is not None and (self.data.clip.frames - 1) % time:
             raise ValueError(f"data.clip.frames is {self.data.clip.frames}, expected 1 + {time}n")
+
+
+def _check_scale(scale: tuple[float, float]) -> None:
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale is {list(scale)}, expected two numbers with 0 < first <= second <= 1")
 
 
 def _positive(owner: object, *names: str) -> None:

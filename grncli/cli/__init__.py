@@ -1,0 +1,59 @@
+"""The ``grn`` command. One file per command; none of them imports torch before it runs."""
+
+import sys
+
+import typer
+
+from grncli import __version__
+from grncli.cli import console
+from grncli.cli.decode import decode
+from grncli.cli.import_ import import_
+from grncli.cli.info import info
+from grncli.cli.shapes import shapes
+from grncli.cli.tokenize import tokenize
+from grncli.cli.train_tokenizer import train_tokenizer
+
+app = typer.Typer(
+    name="grn",
+    help="Generative Refinement Networks: media to near-lossless bits, and back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("shapes")(shapes)
+app.command("import")(import_)
+app.command("train-tokenizer")(train_tokenizer)
+app.command("tokenize")(tokenize)
+app.command("decode")(decode)
+app.command("info")(info)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"grn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Generative Refinement Networks: media to near-lossless bits, and back.
+
+    Stages talk through files only: bit stores (Zarr) and run directories. Every command can be stopped and run again.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped early with everything saved, 130 Ctrl-C.
+    """
+    console.debug = console.debug or debug
+
+
+def main() -> None:
+    """Run the command line; ``--debug`` may stand anywhere before ``--``."""
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--debug" in arguments[:end]:
+        console.debug = True
+        arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
+    app(arguments, prog_name="grn")

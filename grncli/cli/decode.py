@@ -1,0 +1,69 @@
+"""``grn decode``: bits back to pictures and clips."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, guarded, make_stop, print_json, say
+from grncli.errors import UsageError
+
+
+@guarded
+def decode(
+    store: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store.", show_default=False)],
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder for PNG and MP4 files.", show_default=False)],
+    tokenizer: Annotated[str, Option(metavar="RUN", help="Run directory of the tokenizer that made the store.")],
+    rounds: Annotated[int | None, Option(metavar="m", min=1, max=8, help="Decode the first m rounds only.")] = None,
+    select: Annotated[str, Option(metavar="A:B[:S]", help="Samples by index, as in Python.")] = ":",
+    sheet: Annotated[Path | None, Option(metavar="PNG", help="Write a contact sheet too.")] = None,
+    compare: Annotated[
+        str | None,
+        Option(metavar="SRC", help="Print the PSNR against the sources, and show them on the sheet."),
+    ] = None,
+    batch: Annotated[int | None, Option(metavar="B", min=1, help="Samples a pass; default: by their size.")] = None,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace what was decoded from other bits.")] = False,
+    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+) -> None:
+    """Decode a bit store: PNG for images, MP4 for clips, in folders like those of the sources."""
+    stop = make_stop(max_time)
+    chosen = parse_select(select)
+    from grncli.decoding import DecodeSettings, decode
+    from grncli.devices import pick_device
+
+    settings = DecodeSettings(
+        rounds=rounds,
+        select=chosen,
+        sheet=sheet,
+        compare=compare,
+        device=str(pick_device(device)),
+        batch=batch,
+        overwrite=overwrite,
+    )
+    progress = Progress("decode", "samples")
+    with stop.listening():
+        summary = decode(store, folder, tokenizer, settings, stop=stop, report=progress)
+    progress.close()
+    quality = summary.quality.means()
+    if json:
+        print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})
+    there = f", {summary.present} were there already" if summary.present else ""
+    say(f"{folder}: {summary.written} files written{there}")
+    if quality and not json:
+        names = {"image_psnr": "PSNR of images {:.2f} dB", "clip_psnr": "PSNR of clips {:.2f} dB"}
+        names["not_compared"] = "{} samples without a readable source"
+        print(", ".join(names[name].format(value) for name, value in quality.items()))
+
+
+def parse_select(text: str) -> tuple[int | None, int | None, int | None]:
+    """``A:B`` or ``A:B:S`` as the arguments of a slice, a lone number as that one sample; UsageError otherwise."""
+    if re.fullmatch(r"\d+", text):
+        return int(text), int(text) + 1, None
+    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::([1-9]\d*))?", text)
+    if not match:
+        raise UsageError(f"--select {text}: expected a range of samples such as 0:16")
+    start, end, step = (None if number is None else int(number) for number in match.groups())
+    return start, end, step

@@ -1,0 +1,41 @@
+"""``grn import``: a released checkpoint to a run directory."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from grncli.cli.console import guarded, print_json, say
+
+
+@guarded
+def import_(
+    checkpoint: Annotated[
+        Path,
+        Argument(metavar="CHECKPOINT", help="Released tokenizer checkpoint (.ckpt).", show_default=False),
+    ],
+    run: Annotated[Path, Argument(metavar="RUN", help="Run directory to make.", show_default=False)],
+    weights: Annotated[
+        str | None, Option(metavar="ema|vae", help="Which weights of the file; ema where it is there.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        Option("--set", metavar="FIELD=VALUE", help="What the file cannot tell: rounds=4, attention=true."),
+    ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a run directory that is there.")] = False,
+    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+) -> None:
+    """Turn a released tokenizer checkpoint into a run directory.
+
+    The file is pickled, so it is read with an unpickler that can build tensors and plain containers, nothing else.
+    """
+    from grncli.tokenizers import import_tokenizer
+
+    made = import_tokenizer(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
+    if json:
+        print_json(made)
+    time, height, width = made["stride"]
+    say(
+        f"{run}: tokenizer with {made['parameters'] / 1e6:.2f} M parameters, {made['channels']} channels, "
+        f"{made['rounds']} rounds, stride {time}x{height}x{width}"
+    )

@@ -1,0 +1,41 @@
+"""``grn shapes``: write the embedded data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, guarded, say
+
+
+@guarded
+def shapes(
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder to write into.", show_default=False)],
+    images: Annotated[int, Option(min=0, help="Pictures.")] = 512,
+    clips: Annotated[int, Option(min=0, help="Clips.")] = 64,
+    size: Annotated[int, Option(min=16, max=1024, help="Height and width in pixels.")] = 32,
+    frames: Annotated[int, Option(min=1, help="Frames of a clip.")] = 17,
+    fps: Annotated[float, Option(min=0.1, help="Frames a second.")] = 8.0,
+    seed: Annotated[int, Option(help="Another seed, other pictures.")] = 0,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a folder made with other settings.")] = False,
+) -> None:
+    """Draw labelled pictures and clips of moving shapes, to try everything without a download.
+
+    DIR/images/COLOUR-SHAPE/*.png and DIR/clips/COLOUR-SHAPE-DIRECTION/*.mp4; the folder names are the classes.
+    """
+    from grncli.media.shapes import write_shapes
+
+    progress = Progress("shapes", "files")
+    write_shapes(
+        folder,
+        images=images,
+        clips=clips,
+        size=size,
+        frames=frames,
+        fps=fps,
+        seed=seed,
+        overwrite=overwrite,
+        report=lambda done, total: progress(done, total),
+    )
+    progress.close()
+    say(f"{folder}: {images} pictures and {clips} clips of {size}x{size}")

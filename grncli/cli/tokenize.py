@@ -1,0 +1,127 @@
+"""``grn tokenize``: media to a store of bits."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, format_seconds, guarded, make_stop, print_json, say
+from grncli.errors import UsageError
+
+
+@guarded
+def tokenize(
+    src: Annotated[
+        str,
+        Argument(
+            metavar="SRC",
+            help="Images and clips: a file, a directory, a .tar or .zip (also archive.zip/folder), a text file of "
+            "paths, or - for paths on standard input.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store to make or go on with.", show_default=False)],
+    tokenizer: Annotated[str, Option(metavar="RUN", help="Run directory of the tokenizer.")],
+    size: Annotated[
+        str,
+        Option(metavar="256|HxW|native", help="Square (ADM centre crop), cover and crop to HxW, or as it is."),
+    ] = "native",
+    frames: Annotated[
+        int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; without it each source is one clip.")
+    ] = None,
+    fps: Annotated[float | None, Option(metavar="F", help="Resample clips in time to F frames a second.")] = None,
+    clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each source.")] = "all",
+    labels: Annotated[str, Option(metavar="dirs|none", help="dirs: the parent directory is the class.")] = "none",
+    flip: Annotated[bool, Option("--flip", help="Store the mirrored picture as well.")] = False,
+    rounds: Annotated[
+        int | None, Option(metavar="M", min=1, max=8, help="Bits a feature; default: the tokenizer's.")
+    ] = None,
+    batch: Annotated[int | None, Option(metavar="B", min=1, help="Samples a pass; default: by their size.")] = None,
+    workers: Annotated[
+        int | None, Option(metavar="W", min=0, help="Decoding processes; default: half the cores, at most 8.")
+    ] = None,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    dtype: Annotated[str, Option(metavar="float32|bfloat16", help="Of the encoder.")] = "float32",
+    part: Annotated[str, Option(metavar="i/n", help="Make part i of n (from 0): one part a batch job.")] = "0/1",
+    limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
+    max_time: Annotated[
+        str | None, Option(metavar="3h50m", help="Commit, stop and exit with 75 after this time.")
+    ] = None,
+    strict: Annotated[bool, Option("--strict", help="Stop at the first source that cannot be read.")] = False,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Try sources again that failed before.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Discard a store that is there.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+) -> None:
+    """Encode images and clips into a bit store. Killed or stopped, run it again: it goes on, to the same bytes."""
+    stop = make_stop(max_time)
+    chosen_part, parts = parse_part(part)
+    options: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
+    if labels not in ("dirs", "none"):
+        raise UsageError(f"--labels {labels}: expected dirs or none")
+    from grncli.devices import pick_device, pick_dtype
+    from grncli.tokenizing import TokenizeSettings, make_plan, tokenize
+
+    pick_dtype(dtype)
+    settings = TokenizeSettings(
+        size=size,
+        frames=frames,
+        fps=fps,
+        labels=labels,  # type: ignore[arg-type]
+        flip=flip,
+        rounds=rounds,
+        dtype=dtype,  # type: ignore[arg-type]
+        batch=batch,
+        workers=default_workers() if workers is None else workers,
+        device=str(pick_device(device)),
+        limit=limit,
+        strict=strict,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        **options,
+    )
+    if dry_run:
+        plan = make_plan(src, tokenizer, settings)
+        document = {**plan.counts(), "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]}
+        if json:
+            print_json(document)
+        counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
+        say(f"{out}: would be made from {counts}, {plan.rounds} rounds; nothing was written")
+        return
+    progress = Progress("tokenize", "sources")
+    with stop.listening():
+        summary = tokenize(src, out, tokenizer, settings, stop=stop, report=progress, warn=progress.say)
+    progress.close()
+    if json:
+        print_json({"out": str(out), **asdict(summary)})
+    made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
+    failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
+    ignored = f", {summary.ignored} files are no media" if summary.ignored else ""
+    say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{ignored}")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``i/n`` as two numbers; UsageError unless 0 <= i < n."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UsageError(f"--part {text}: expected i/n with i from 0 to n - 1, such as 0/4")
+    return int(index), int(count)
+
+
+def parse_clips(text: str) -> int | None:
+    """``all`` as None, ``first`` as 1, or a number above 0."""
+    if text == "all":
+        return None
+    if text == "first":
+        return 1
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--clips {text}: expected all, first or a number above 0")
+    return int(text)
+
+
+def default_workers() -> int:
+    """Decoding processes: the network wants the other half of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(1, min(8, cores // 2))

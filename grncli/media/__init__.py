@@ -1,0 +1,1 @@
+"""Images and clips as uint8 RGB arrays, and back; nothing here imports torch."""

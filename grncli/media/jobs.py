@@ -1,0 +1,81 @@
+"""One reading job, and how it crosses the pipe between the run and its worker processes.
+
+Jobs and the heads of replies are lines of JSON; the pixels follow their head as raw bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from dataclasses import astuple
+from typing import Any
+
+from grncli.errors import MediaError
+from grncli.media.framing import parse_size
+from grncli.media.reading import Alive, Crop, Piece, ReadSettings, read_crop, read_pieces
+from grncli.media.sources import Source
+
+Task = ReadSettings | Crop
+"""What to do with a source: read its pieces, or one crop of it."""
+
+READY = b'{"ready":1}\n'
+ALIVE = b'{"alive":1}\n'
+
+
+def perform(source: Source, task: Task, alive: Alive | None = None) -> Generator[Piece, None, str | None]:
+    """Pieces of ``source``, or its crop as the only piece; returns a note. Raises only MediaError."""
+    try:
+        if isinstance(task, ReadSettings):
+            return (yield from read_pieces(source, task, alive=alive))
+        pixels = read_crop(source, task, alive=alive)
+        yield Piece(pixels, None, None, None, len(pixels))
+        return None
+    except MediaError:
+        raise
+    except OSError as error:
+        raise MediaError(f"cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        # Whatever a decoder does wrong with a strange file costs that file, not the run.
+        raise MediaError(f"cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def encode_task(task: Task) -> str:
+    """``task`` as JSON."""
+    if isinstance(task, Crop):
+        return json.dumps(["crop", *astuple(task)])
+    return json.dumps(["pieces", str(task.framing), task.stride, task.frames, task.fps, task.clips])
+
+
+def encode_job(source: Source, task: str) -> bytes:
+    """Line for a worker; ``task`` comes from :func:`encode_task`."""
+    where = [source.kind, source.path, source.member, source.offset, source.size]
+    return f"[{json.dumps(where)},{task}]\n".encode()
+
+
+def decode_job(line: bytes) -> tuple[Source, Task]:
+    """Source (nameless: the worker needs no name) and task of a line of :func:`encode_job`."""
+    (kind, path, member, offset, size), (verb, *values) = json.loads(line)
+    source = Source("", kind, path, member, offset, size)
+    if verb == "crop":
+        side, frames, fps, scale, flip, seed = values
+        return source, Crop(side, frames, fps, tuple(scale), flip, seed)
+    framing, stride, frames, fps, clips = values
+    return source, ReadSettings(parse_size(framing), tuple(stride), frames, fps, clips)
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """Head of a reply; the bytes of ``piece.pixels`` follow."""
+    head = {"shape": piece.pixels.shape, "clip": piece.clip, "start": piece.start, "fps": piece.fps}
+    return json.dumps(head).encode() + b"\n"
+
+
+def encode_end(error: str | None, note: str | None) -> bytes:
+    """Line that closes a job."""
+    return json.dumps({"error": error, "note": note}).encode() + b"\n"
+
+
+def decode_head(line: bytes) -> dict[str, Any]:
+    """Any line of a reply: has ``shape`` (a piece), ``error`` (the end), or ``ready`` or ``alive``."""
+    head = json.loads(line)
+    assert isinstance(head, dict)
+    return head

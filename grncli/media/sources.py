@@ -1,0 +1,286 @@
+"""What a SRC argument names: one file, a directory, an archive, a list of paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Literal
+
+from grncli.errors import UsageError
+from grncli.media import archives
+
+IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif"})
+CLIP_SUFFIXES = frozenset({"mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg", "ts", "wmv", "flv", "ogv", "y4m"})
+PLAYLIST_SUFFIXES = frozenset({"m3u8", "m3u", "concat", "ffconcat", "pls", "mpd", "sdp"})
+LIST_SUFFIXES = frozenset({"txt", "lst", "list"})
+_PLAYLIST = "is a playlist that points at other files; only media files themselves are read"
+_EXPECTED = (
+    "an image (png, jpg, webp, tif, bmp, gif), a clip (mp4, mkv, webm, mov, avi, ...), a directory, "
+    "a .tar or .zip of those, or a text file of paths"
+)
+
+Kind = Literal["image", "clip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image or clip, not yet opened; a million of them fit in memory."""
+
+    name: str
+    """What the user sees; unique within a listing and always printable as UTF-8."""
+    kind: Kind
+    path: str
+    """File to open: the archive, for a member."""
+    member: str | None = None
+    offset: int = 0
+    size: int = 0
+    """Where the member lies in a tar (data) or zip (local header), and its unpacked bytes."""
+    label: str | None = None
+    """Directory the file lies in, its last part; None directly in SRC."""
+    relative: str = ""
+    """Path relative to SRC, unique and without ``..``: names the outputs."""
+    problem: str | None = None
+    """Why this can never be read; such a source counts as failed and is not opened."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All sources of a SRC in a stable order, and how many files were no media."""
+
+    sources: list[Source]
+    ignored: int
+
+
+def list_sources(src: str) -> Listing:
+    """Sources named by ``src``.
+
+    Parameters
+    ----------
+    src : a media file; a directory, searched with its subdirectories; a .tar or .zip, or
+        ``archive.zip/inner/path`` for a part of one; a text file (.txt, .lst, .list) of paths, one a
+        line; ``-`` for such paths on standard input
+
+    Returns
+    -------
+    Listing; sorted by ``relative``, except that lists of paths keep their own order
+
+    Raises
+    ------
+    UsageError
+        If ``src`` does not exist, is no such thing, or has no media in it.
+    MediaError
+        If an archive is damaged.
+    """
+    if src == "-":
+        return _finish(src, _from_list(sys.stdin.buffer.read()), keep_order=True)
+    archive = _archive_part(src)
+    if archive is not None:
+        return _finish(src, _from_archive(*archive))
+    if not os.path.lexists(src):
+        raise UsageError(f"{printable(src)} does not exist; expected {_EXPECTED}.")
+    if os.path.isdir(src):
+        return _finish(src, _from_directory(src))
+    if _suffix(src) in LIST_SUFFIXES:
+        with open(src, "rb") as file:
+            return _finish(src, _from_list(file.read()), keep_order=True)
+    source = _from_path(src, os.path.basename(src), None)
+    if source is None:
+        archives.refuse_compressed(src)
+        raise UsageError(f"{printable(src)} is of no known kind; expected {_EXPECTED}.")
+    return Listing([source], 0)
+
+
+def class_names(sources: Sequence[Source]) -> list[str]:
+    """Distinct labels of ``sources``, sorted; by value if all of them are whole numbers."""
+    names = {source.label for source in sources if source.label is not None}
+    if all(name.isascii() and name.isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def printable(path: str) -> str:
+    """``path`` as text any output can show; bytes that are not UTF-8 become ``\\xNN``."""
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _finish(src: str, found: Iterator[Source | None], keep_order: bool = False) -> Listing:
+    ignored = 0
+    sources = []
+    for source in found:
+        if source is None:
+            ignored += 1
+        else:
+            sources.append(source)
+    if not sources:
+        others = f"{ignored} files of other kinds" if ignored else "nothing"
+        raise UsageError(f"{printable(src)} holds {others} and no media; expected {_EXPECTED}.")
+    if not keep_order:
+        sources.sort(key=attrgetter("relative"))
+    return Listing(_distinct(sources), ignored)
+
+
+def _distinct(sources: list[Source]) -> list[Source]:
+    """Give a number to whatever repeats a name; an archive or a list may name a file twice."""
+    names: set[str] = set()
+    relatives: set[str] = set()
+    for index, source in enumerate(sources):
+        name, relative, number = source.name, source.relative, 1
+        while name in names or relative in relatives:
+            number += 1
+            stem, suffix = os.path.splitext(source.relative)
+            name, relative = f"{source.name} ({number})", f"{stem}.{number}{suffix}"
+        if number > 1:
+            sources[index] = replace(source, name=name, relative=relative)
+        names.add(name)
+        relatives.add(relative)
+    return sources
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1][1:].lower()
+
+
+def _kind(path: str) -> Kind | None:
+    suffix = _suffix(path)
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "clip" if suffix in CLIP_SUFFIXES else None
+
+
+def _label(relative: str) -> str | None:
+    # Interned because thousands of files share each.
+    return sys.intern(printable(os.path.basename(os.path.dirname(relative)))) or None
+
+
+def _from_path(path: str, relative: str, regular: bool | None) -> Source | None:
+    """Source for one file; None if its suffix is no media suffix. ``regular`` None: find out."""
+    suffix, kind = _suffix(path), _kind(path)
+    if suffix in PLAYLIST_SUFFIXES:
+        return _problem(path, relative, _PLAYLIST)
+    if kind is None:
+        return None
+    # The same string where possible: this is most of the memory of a long listing.
+    name = printable(path)
+    problem = None if regular else _file_problem(path)
+    return Source(name, kind, path, label=_label(relative), relative=relative, problem=problem)
+
+
+def _problem(path: str, relative: str, problem: str) -> Source:
+    kind = _kind(path) or "image"
+    return Source(printable(path), kind, path, label=_label(relative), relative=relative, problem=problem)
+
+
+def _file_problem(path: str) -> str | None:
+    """Why ``path`` is not a file that can be opened without waiting; None if it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is a link to a file that does not exist" if os.path.islink(path) else "does not exist"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISDIR(mode):
+        return "is a directory"
+    return "is a named pipe, socket or device, not a file"
+
+
+def _from_directory(src: str) -> Iterator[Source | None]:
+    """Walk ``src`` without recursion; links to directories are followed unless they lead back up."""
+    pending: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(src, "", ())]
+    while pending:
+        directory, prefix, above = pending.pop()
+        relative = prefix.rstrip("/") or os.path.basename(src.rstrip("/"))
+        try:
+            here = _identity(directory)
+            if here in above:
+                yield _problem(directory, relative, "is a link to a directory it lies in, a loop")
+                continue
+            entries = list(os.scandir(directory))
+        except OSError as error:
+            yield _problem(directory, relative, f"cannot be listed: {error.strerror}")
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            if _is_directory(entry):
+                pending.append((entry.path, f"{prefix}{entry.name}/", (*above, here)))
+            else:
+                yield _from_path(entry.path, prefix + entry.name, entry.is_file(follow_symlinks=False))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself; _from_path says so.
+        return False
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _from_list(text: bytes) -> Iterator[Source | None]:
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        path = os.fsdecode(line)
+        relative = "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
+        source = _from_path(path, relative, None)
+        if source is None and not os.path.isfile(path):
+            reason = _file_problem(path) or "is not a media file"
+            source = _problem(path, relative, reason)
+        yield source
+
+
+def _archive_part(src: str) -> tuple[str, str] | None:
+    """Archive and inner path that ``src`` names; None if no part of it is an archive file."""
+    path, inner = src.rstrip("/"), ""
+    while path:
+        if path.lower().endswith(archives.SUFFIXES) and os.path.isfile(path):
+            return path, inner
+        if os.path.lexists(path):
+            return None
+        path, _, last = path.rpartition("/")
+        inner = f"{last}/{inner}" if inner else last
+    return None
+
+
+def _from_archive(path: str, inner: str) -> Iterator[Source | None]:
+    for member in archives.members(path):
+        whole = member.name.removeprefix("./")
+        if inner and whole != inner and not whole.startswith(inner + "/"):
+            continue
+        relative = whole[len(inner) :].lstrip("/") or os.path.basename(whole)
+        if _hidden(relative.split("/")):
+            continue
+        yield _from_member(path, member, relative)
+
+
+def _hidden(parts: Iterable[str]) -> bool:
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+
+
+def _from_member(path: str, member: archives.Member, relative: str) -> Source | None:
+    kind, problem = _kind(member.name), member.problem
+    if _suffix(member.name) in PLAYLIST_SUFFIXES:
+        kind, problem = "image", _PLAYLIST
+    if kind is None:
+        return None
+    return Source(
+        name=printable(f"{path}/{member.name}"),
+        kind=kind,
+        path=path,
+        member=member.name,
+        offset=member.offset,
+        size=member.size,
+        label=_label(relative),
+        relative="/".join(part for part in relative.split("/") if part not in ("", ".", "..")),
+        problem=problem,
+    )

@@ -1,0 +1,96 @@
+"""Letting stages of a pipeline run at the same time, in order, with bounded queues between them."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_END = object()
+
+
+class Prefetch(Generic[T]):
+    """Iterate over ``items`` while a thread draws the next ``depth`` of them.
+
+    Use as a context manager: leaving the block ends the thread and closes ``items``, however much of it was used.
+    An exception in ``items`` reaches the consumer after the items before it.
+    """
+
+    def __init__(self, items: Iterable[T], depth: int = 2) -> None:
+        self._items = items
+        self._queue: queue.Queue[object] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+
+    def __enter__(self) -> Iterator[T]:
+        self._thread.start()
+        return self._drain()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        # The thread may wait for room in the queue; it looks at the flag after each item it gets rid of.
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _fill(self) -> None:
+        iterator = iter(self._items)
+        try:
+            for item in iterator:
+                self._queue.put(item)
+                if self._stopped.is_set():
+                    break
+            self._queue.put(_END)
+        except BaseException as error:
+            self._queue.put(_Failure(error))
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    def _drain(self) -> Iterator[T]:
+        while (item := self._queue.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Behind:
+    """Calls carried out one after the other on a thread of their own, at most ``depth`` of them waiting.
+
+    An exception of a call is raised by a later ``submit`` or by ``wait``.
+    """
+
+    def __init__(self, depth: int = 4) -> None:
+        self._depth = depth
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._waiting: deque[Future[object]] = deque()
+
+    def submit(self, call: Callable[[], object]) -> None:
+        """Queue a call; waits for the oldest one while too many are queued."""
+        while self._waiting and (len(self._waiting) >= self._depth or self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(call))
+
+    def wait(self) -> None:
+        """Return once every call is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> "Behind":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for future in self._waiting:
+            future.cancel()
+        self._pool.shutdown(wait=True)

@@ -1,0 +1,166 @@
+"""What a store was made with: the settings two commands must share to use the same bits."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from grncli.errors import StoreError, StoreMismatch
+from grncli.store.layout import FORMAT, METADATA, group_document
+
+ATTRIBUTE = "grn"
+# What readers do not care about; a writer compares the division into parts too.
+_NOT_COMPARED = ("parts", "versions")
+_SHOWN_CHARACTERS = 40
+
+
+class Difference(NamedTuple):
+    """One field, by dotted name, whose values differ; a missing field shows as ``none``."""
+
+    name: str
+    stored: str
+    asked: str
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The settings recorded in the root of a store.
+
+    Parameters
+    ----------
+    rounds, channels : M and C of the bits
+    stride : pixels (frames, height, width) per latent token
+    tokenizer : name and sha256 of the network
+    preprocessing : how sources became pixels
+    labels : class names; a sample's label is an index into them
+    parts : number of parts the sources are divided into
+    versions : what wrote the store; recorded, never compared
+    """
+
+    rounds: int
+    channels: int
+    stride: tuple[int, int, int]
+    tokenizer: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    labels: tuple[str, ...] = ()
+    parts: int = 1
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # JSON's types, so that a fingerprint compares equal to the one read back from disk.
+        for mapping in ("tokenizer", "preprocessing", "versions"):
+            object.__setattr__(self, mapping, json.loads(json.dumps(dict(getattr(self, mapping)))))
+        stride = tuple(int(n) for n in self.stride)
+        object.__setattr__(self, "stride", stride)
+        object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
+        if len(stride) != 3 or min(*stride, self.rounds, self.channels, self.parts) < 1:
+            raise ValueError("rounds, channels, parts and the three strides must be at least 1")
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Attributes of the root group."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {"stride": list(self.stride), "labels": list(self.labels)}
+        return {ATTRIBUTE: {"format": FORMAT, **values}}
+
+    def to_document(self) -> bytes:
+        """Bytes of the root ``zarr.json``."""
+        return group_document(self.to_attributes())
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], where: Path) -> "Fingerprint":
+        """Read the attributes of the root group at ``where``; StoreError when they do not make sense."""
+        values = attributes.get(ATTRIBUTE)
+        if not isinstance(values, dict) or type(values.get("format")) is not int:
+            raise StoreError(
+                f"{where} is a Zarr group but not a bit store: its attributes have no valid {ATTRIBUTE!r} "
+                "entry; give a store made by grn tokenize or grn sample."
+            )
+        if values["format"] != FORMAT:
+            raise StoreError(
+                f"{where} has store format {values['format']}, and this version reads format {FORMAT}; "
+                "update grn, or tokenize again."
+            )
+        try:
+            return cls(**{f.name: values[f.name] for f in fields(cls)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{where / METADATA}: the {ATTRIBUTE!r} attributes are damaged "
+                f"({type(error).__name__}: {error}); restore the file, or make the store again with --overwrite."
+            ) from error
+
+    def differences(self, asked: "Fingerprint", parts: bool = False) -> list[Difference]:
+        """Fields in which this stored fingerprint differs from the one ``asked`` for; ``parts`` on request."""
+        stored, wanted = self.to_attributes()[ATTRIBUTE], asked.to_attributes()[ATTRIBUTE]
+        for name in _NOT_COMPARED:
+            if not (parts and name == "parts"):
+                del stored[name], wanted[name]
+        return list(_differences("", stored, wanted))
+
+    def require(self, asked: "Fingerprint", where: Path, remedy: str, parts: bool = False) -> None:
+        """Raise StoreMismatch, one sentence with every differing field, unless ``asked`` fits."""
+        differences = self.differences(asked, parts)
+        if differences:
+            made = ", ".join(f"{d.name}={d.stored}" for d in differences)
+            wanted = ", ".join(d.asked for d in differences)
+            raise StoreMismatch(f"{where} was made with {made}; this command asks for {wanted}. {remedy}")
+
+
+def read_fingerprint(store: Path) -> Fingerprint:
+    """Fingerprint of the store at ``store``; StoreError when there is none to read."""
+    attributes = root_attributes(store)
+    if attributes is None:
+        raise StoreError(_not_a_store(store))
+    return Fingerprint.from_attributes(attributes, store)
+
+
+def root_attributes(store: Path) -> dict[str, Any] | None:
+    """Attributes of the Zarr group at ``store``, None when there is no Zarr v3 document."""
+    path = store / METADATA
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{path} cannot be read as Zarr metadata ({error}); restore it, or move the directory away."
+        ) from error
+    attributes = document.get("attributes", {}) if isinstance(document, dict) else None
+    if not isinstance(attributes, dict):
+        raise StoreError(f"{path} is not a Zarr v3 group document; restore it, or move the directory away.")
+    return attributes
+
+
+def _not_a_store(store: Path) -> str:
+    if not store.exists():
+        return f"{store} does not exist; give the path of a store made by grn tokenize or grn sample."
+    if not store.is_dir():
+        return f"{store} is a file, not a bit store; give the path of a store directory."
+    return f"{store} is not a bit store: it has no {METADATA}; give a store made by grn tokenize or grn sample."
+
+
+def _differences(prefix: str, stored: Any, asked: Any) -> Iterator[Difference]:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for key in [*stored, *(key for key in asked if key not in stored)]:
+            yield from _differences(f"{prefix}.{key}".lstrip("."), stored.get(key), asked.get(key))
+    elif prefix == "labels" and stored != asked:
+        yield _label_difference(stored, asked)
+    elif stored != asked:
+        yield Difference(prefix, _shown(prefix, stored), _shown(prefix, asked))
+
+
+def _label_difference(stored: list[str], asked: list[str]) -> Difference:
+    """Show the first name that differs: a thousand class names do not fit one sentence."""
+    if len(stored) != len(asked):
+        return Difference("labels", f"{len(stored)} names", f"{len(asked)} names")
+    first = next(i for i, (a, b) in enumerate(zip(stored, asked, strict=True)) if a != b)
+    return Difference(f"labels[{first}]", stored[first], asked[first])
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if name.endswith("sha256") and isinstance(value, str):
+        return f"{value[:8]}…" if len(value) > 8 else value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"

@@ -1,0 +1,210 @@
+"""The grid groups of a part being written: raw chunk files filled in place, their Zarr documents, the way back.
+
+zarr-python rewrites a chunk on every partial write; in a raw chunk new rows are written at their offset.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from grncli.errors import StoreError
+from grncli.store.durable import replace_file, sync_directory, write_all
+from grncli.store.layout import METADATA, Grid, RowLayout, grid_layouts, grid_name, group_document, parse_grid
+from grncli.store.record import GridRecord, PartRecord
+
+# A native-size folder has hundreds of grids, each with several arrays; stay far below the usual 1024.
+_OPEN_FILES = 128
+
+
+class GridFiles:
+    """Arrays of every grid in one part: bits first, then label, then the declared columns."""
+
+    def __init__(self, part: Path, rounds: int, channels: int, columns: Mapping[str, str]) -> None:
+        self.part = part
+        self.arrays: dict[Grid, list[RowArray]] = {}
+        self._bits_shape = (rounds, channels)
+        self._columns = columns
+        self._files = UnsyncedFiles()
+
+    def restore(self, record: PartRecord) -> None:
+        """Take every file back to what the record says, whatever a killed process left."""
+        for entry in sorted(self.part.iterdir()):
+            grid = parse_grid(entry.name)
+            if grid is not None and grid not in record.grids:
+                shutil.rmtree(entry)
+        self._files.replace(self.part / METADATA, group_document())
+        for grid, committed in record.grids.items():
+            bits, *numbers = self.grid(grid)
+            bits.restore(committed)
+            for array in numbers:
+                array.restore(GridRecord(committed.rows))
+        self.write_documents(record.grids)
+        self.sync()
+
+    def grid(self, grid: Grid) -> list["RowArray"]:
+        """Arrays of one grid; its group is created on first use."""
+        if grid not in self.arrays:
+            directory = self.part / grid_name(grid)
+            self._files.make_directory(directory)
+            self._files.replace(directory / METADATA, group_document())
+            self.arrays[grid] = [
+                RowArray(directory / layout.name, layout, self._files)
+                for layout in grid_layouts(grid, *self._bits_shape, self._columns)
+            ]
+        return self.arrays[grid]
+
+    def records(self) -> dict[Grid, GridRecord]:
+        """What a commit would say about each grid now."""
+        return {grid: self.arrays[grid][0].record() for grid in sorted(self.arrays)}
+
+    def write_documents(self, grids: Iterable[Grid]) -> None:
+        """Bring the shapes in the Zarr documents up to the rows written, without waiting for the disk.
+
+        No reader of ours needs them, and opening the part writes them anew.
+        """
+        for grid in grids:
+            for array in self.arrays[grid]:
+                replace_file(array.directory / METADATA, array.layout.document(array.rows), sync=False)
+
+    def settle(self) -> None:
+        """Give small arrays and all documents their final form, for a part that is complete."""
+        for arrays in self.arrays.values():
+            for array in arrays:
+                array.settle()
+        self.sync()
+
+    def sync(self) -> None:
+        """Wait until every file is on disk."""
+        self._files.sync()
+
+    def close(self) -> None:
+        """Close every file without waiting."""
+        self._files.close()
+
+
+class RowArray:
+    """One array being written. ``crcs`` are those of its full chunks, ``crc`` of the rows after them."""
+
+    def __init__(self, directory: Path, layout: RowLayout, files: "UnsyncedFiles") -> None:
+        self.directory = directory
+        self.layout = layout
+        self.rows = 0
+        self.crcs: list[int] = []
+        self.crc = 0
+        self._files = files
+
+    def append(self, block: NDArray[Any]) -> None:
+        """Write rows after the last one, into as many chunks as they take."""
+        layout = self.layout
+        data = np.ascontiguousarray(block, layout.dtype).reshape(-1).view(np.uint8)
+        while data.size:
+            chunk, row = divmod(self.rows, layout.chunk_rows)
+            piece = data[: (layout.chunk_rows - row) * layout.row_bytes]
+            fd = self._chunk_file(chunk)
+            write_all(fd, piece.data, row * layout.row_bytes)
+            self.crc = google_crc32c.extend(self.crc, piece)
+            self.rows += piece.size // layout.row_bytes
+            if self.rows % layout.chunk_rows == 0:
+                self.crcs.append(self.crc)
+                self.crc = 0
+            data = data[piece.size :]
+
+    def record(self) -> GridRecord:
+        """Rows and checksums so far."""
+        return GridRecord(self.rows, list(self.crcs), self.crc)
+
+    def restore(self, committed: GridRecord) -> None:
+        """Go back to the committed rows in files of full chunk size: no later chunk, zeros after the rows."""
+        layout, rows = self.layout, committed.rows
+        self.rows, self.crcs, self.crc = rows, list(committed.crc32c), committed.tail_crc32c
+        self._files.make_directory(self.directory)
+        for entry in sorted(self.directory.iterdir()):
+            chunk = layout.parse_chunk(entry.name)
+            if chunk is not None and chunk >= layout.chunk_count(rows):
+                entry.unlink()
+        if rows:
+            last = layout.chunk_count(rows) - 1
+            self._cut(layout.chunk_path(self.directory, last), rows - last * layout.chunk_rows)
+
+    def settle(self) -> None:
+        """Cut an array smaller than one chunk to its rows, so that small grids copy as small files."""
+        layout = self.layout
+        if 0 < self.rows < layout.chunk_rows:
+            os.ftruncate(self._chunk_file(0), self.rows * layout.row_bytes)
+        self._files.replace(self.directory / METADATA, layout.document(self.rows, complete=True))
+
+    def _chunk_file(self, chunk: int) -> int:
+        """Descriptor of a chunk file of full size; what was not written yet is a hole."""
+        self._files.make_directory(self.directory)
+        fd = self._files.open(self.layout.chunk_path(self.directory, chunk))
+        if os.fstat(fd).st_size < self.layout.chunk_bytes:
+            os.ftruncate(fd, self.layout.chunk_bytes)
+        return fd
+
+    def _cut(self, path: Path, rows: int) -> None:
+        keep = rows * self.layout.row_bytes
+        found = path.stat().st_size if path.exists() else None
+        if found is None or found < keep:
+            raise StoreError(
+                f"{path} {'is missing' if found is None else f'has {found} bytes'}, expected at least {keep} "
+                "bytes; restore it from a copy, or make the store again with --overwrite."
+            )
+        fd = self._files.open(path)
+        os.ftruncate(fd, keep)
+        os.ftruncate(fd, self.layout.chunk_bytes)
+
+
+class UnsyncedFiles:
+    """Files and directories written since the last commit, kept open until they are on disk."""
+
+    def __init__(self) -> None:
+        self._fds: dict[Path, int] = {}
+        self._directories: dict[Path, None] = {}
+
+    def open(self, path: Path) -> int:
+        """Descriptor of the file at ``path``, created if it is not there, for writing."""
+        fd = self._fds.get(path)
+        if fd is None:
+            if len(self._fds) >= _OPEN_FILES:
+                self._sync_files()
+            fd = self._fds[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._directories[path.parent] = None
+        return fd
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Replace a file whole. Only what is read after the next ``sync`` may depend on it."""
+        replace_file(path, content, sync=False)
+        replaced = self._fds.pop(path, None)
+        if replaced is not None:
+            os.close(replaced)
+        self.open(path)
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory and its parents."""
+        if not path.is_dir():
+            self.make_directory(path.parent)
+            path.mkdir()
+            self._directories[path.parent] = None
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk."""
+        self._sync_files()
+        for directory in self._directories:
+            sync_directory(directory)
+        self._directories.clear()
+
+    def close(self) -> None:
+        """Close without waiting for the disk."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def _sync_files(self) -> None:
+        for fd in self._fds.values():
+            os.fsync(fd)
+        self.close()

@@ -1,0 +1,82 @@
+"""One writer per part: a lock that ends with the process holding it.
+
+POSIX record locks rather than ``flock``: a worker process forked by the writer inherits a ``flock`` and would keep
+the part locked after ``kill -9`` of the writer. They do not exclude two writers in one process, and closing any
+descriptor of the file drops them; hence the table of locks this process holds, asked before opening.
+"""
+
+import errno
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from grncli.errors import StoreError
+
+_BUSY = (errno.EACCES, errno.EAGAIN)
+_held: set[tuple[int, int]] = set()
+_held_guard = threading.Lock()
+
+
+class PathLock:
+    """An exclusive lock on a file that exists only to be locked. It stays in place when released."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._identity = (0, 0)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; False when another writer holds it."""
+        with _held_guard:
+            if self.path.exists() and _identity(os.stat(self.path)) in _held:
+                return False
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(fd)
+                if error.errno in _BUSY:
+                    return False
+                raise StoreError(
+                    f"{self.path}: the file system cannot lock files ({error.strerror}), so two writers "
+                    "could not be kept apart; write the store to another file system."
+                ) from error
+            self._fd, self._identity = fd, _identity(os.fstat(fd))
+            _held.add(self._identity)
+            return True
+
+    def acquire(self, timeout: float = 120.0) -> None:
+        """Take the lock, waiting for other processes to let go of it."""
+        deadline = time.monotonic() + timeout
+        while not self.try_acquire():
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self.path} stayed locked by another process for {timeout:.0f} s; "
+                    "stop that process, or wait for it, and run the same command again."
+                )
+            time.sleep(0.01)
+
+    def release(self) -> None:
+        """Let go; harmless when not held."""
+        with _held_guard:
+            if self._fd is not None:
+                # A forked child holds neither the lock nor a right to the table entry.
+                _held.discard(self._identity)
+                os.close(self._fd)
+                self._fd = None
+
+    def __enter__(self) -> "PathLock":
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

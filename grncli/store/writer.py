@@ -1,0 +1,352 @@
+"""Writing one part of a bit store, so that a run killed anywhere and resumed leaves the same bytes.
+
+The order that makes it so: data into its place, wait for the disk, replace the commit record, then let the
+Zarr documents follow. What lies beyond the record is cut away when the part is opened again.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from grncli.errors import StoreError, StoreMismatch
+from grncli.store.claiming import claim_part, store_lock
+from grncli.store.durable import replace_file, sync_directory
+from grncli.store.fingerprint import Fingerprint
+from grncli.store.gridfiles import GridFiles
+from grncli.store.layout import (
+    COMPLETE,
+    FAILURES,
+    LABEL,
+    SAMPLES,
+    Grid,
+    RowLayout,
+    check_column,
+    grid_layouts,
+    grid_name,
+    part_name,
+)
+from grncli.store.lock import PathLock
+from grncli.store.record import PartRecord, read_record
+from grncli.store.textlog import LineLog, encode_line, note_failure, read_lines, unresolved
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def open_part(
+    path: str | Path,
+    fingerprint: Fingerprint,
+    part: int = 0,
+    parts: int = 1,
+    overwrite: bool = False,
+    columns: Sequence[tuple[str, DTypeLike]] = (),
+) -> "PartWriter":
+    """Open part ``part`` of ``parts`` for writing, created if need be, else where its last commit left it.
+
+    Parameters
+    ----------
+    path : store directory
+    fingerprint : settings of the command; a store made with others is refused
+    overwrite : discard what the part holds, or with ``parts == 1`` the whole store whatever its settings
+    columns : further numbers per sample, as (name, dtype)
+
+    Raises
+    ------
+    StoreMismatch
+        If the store was made with other settings; the message names each field.
+    StoreError
+        If another process writes the part, the directory is not a store, or the disk does not let us.
+    """
+    if not 0 <= part < parts:
+        raise ValueError(f"part {part} is not one of {parts}")
+    fingerprint = replace(fingerprint, parts=parts)
+    declared = dict(check_column(name, dtype) for name, dtype in columns)
+    store = Path(path)
+    with explained(store, "what was committed is safe"):
+        lock = claim_part(store, fingerprint, part, overwrite)
+        return PartWriter(store, fingerprint, part, declared, lock)
+
+
+class PartWriter:
+    """The one writer of a part. Leaving its ``with`` block drops what was not committed.
+
+    Attributes
+    ----------
+    position, digest, sources : as given to the last ``commit``
+    failures : the latest line of each source that failed and was not read since
+    """
+
+    def __init__(
+        self, store: Path, fingerprint: Fingerprint, part: int, columns: dict[str, str], lock: PathLock
+    ) -> None:
+        """Use ``open_part``."""
+        self.store = store
+        self.directory = store / part_name(part)
+        self.fingerprint = fingerprint
+        self.columns = columns
+        self._usable = True
+        self._changed: set[Grid] = set()
+        self._grids = GridFiles(self.directory, fingerprint.rounds, fingerprint.channels, columns)
+        with ExitStack() as opened:
+            opened.callback(lock.release)
+            opened.callback(self._grids.close)
+            record = read_record(self.directory)
+            self._require_columns(record)
+            self._committed = record is not None
+            self._record = record or PartRecord(columns=columns)
+            self._samples = LineLog(self.directory / SAMPLES, self._record.samples_bytes)
+            opened.callback(self._samples.close)
+            self._failed = LineLog(self.directory / FAILURES, self._record.failures_bytes)
+            opened.callback(self._failed.close)
+            self.failures = unresolved(read_lines(self._failed.path, self._record.failures_bytes))
+            if not self._record.complete:
+                with store_lock(store):
+                    self._unmark_store()
+                self._grids.restore(self._record)
+            self._opened = opened.pop_all()
+
+    @property
+    def position(self) -> int:
+        """Sources of this part that are processed."""
+        return self._record.position
+
+    @property
+    def sources(self) -> int | None:
+        """Sources this part has, if known."""
+        return self._record.sources
+
+    @property
+    def digest(self) -> str:
+        """The caller's digest over the names of processed sources."""
+        return self._record.digest
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``finish`` was reached and nothing was added since."""
+        return self._record.complete
+
+    @property
+    def samples(self) -> int:
+        """Committed samples."""
+        return self._record.samples
+
+    @property
+    def grids(self) -> dict[Grid, int]:
+        """Committed rows of each grid."""
+        return {grid: record.rows for grid, record in self._record.grids.items()}
+
+    def append(
+        self,
+        grid: Grid,
+        bits: NDArray[np.uint8],
+        labels: ArrayLike | None,
+        records: Sequence[Mapping[str, Any]],
+        **columns: ArrayLike,
+    ) -> None:
+        """Add n samples of one grid; they count from the next ``commit`` on.
+
+        Parameters
+        ----------
+        grid : latent (t, h, w)
+        bits : uint8 [n, t, h, w, M, ceil(C / 8)], packed most significant bit first
+        labels : int [n], -1 = none; None for no label on any
+        records : n mappings with at least ``key`` and ``source``, for ``samples.jsonl``
+        columns : one array [n] for each declared column
+        """
+        blocks = self._blocks(grid, bits, labels, columns)
+        if len(records) != len(blocks[0]):
+            raise ValueError(f"{len(records)} records for {len(blocks[0])} samples")
+        if not records:
+            return
+        lines = _sample_lines(grid, self._next_row(grid), records)
+        with self._writing():
+            for array, block in zip(self._grids.grid(grid), blocks, strict=True):
+                array.append(block)
+            self._samples.append(lines)
+            self._changed.add(grid)
+
+    def fail(self, source: str, position: int, error: str | None) -> None:
+        """Log that a source could not be read, or with ``error=None`` that a retry has read it."""
+        line = {"source": source, "position": position, "error": error}
+        encoded = encode_line(line)
+        with self._writing():
+            self._failed.append(encoded)
+            note_failure(self.failures, line)
+
+    def commit(self, position: int, digest: str, sources: int | None = None) -> None:
+        """Make everything added so far count: ``position`` sources of this part are processed.
+
+        ``sources``, the number the part has, stays as it was when None.
+        """
+        sources = self.sources if sources is None else sources
+        same = (position, digest, sources) == (self.position, self.digest, self.sources)
+        if self._committed and same and not self._pending():
+            return
+        with self._writing():
+            self._samples.sync()
+            self._failed.sync()
+            self._grids.sync()
+            self._write_record(position=position, digest=digest, sources=sources)
+            self._grids.write_documents(sorted(self._changed))
+            self._changed.clear()
+
+    def finish(self) -> None:
+        """Declare the part complete, and the store when all its parts are. Harmless when it is already."""
+        if self._pending():
+            raise ValueError("commit before finish: something was added since the last commit")
+        with self._breakable():
+            if not self.complete:
+                self._grids.settle()
+                self._write_record(complete=True)
+            self._mark_store()
+
+    def close(self) -> None:
+        """Drop what was not committed and let other processes write the part; harmless when repeated."""
+        self._usable = False
+        self._opened.close()
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_columns(self, record: PartRecord | None) -> None:
+        if record is not None and record.columns != self.columns:
+            raise StoreMismatch(
+                f"{self.directory} was made with the columns {_listed(record.columns)}; this command asks for "
+                f"{_listed(self.columns)}. Use the same options, another OUT, or --overwrite."
+            )
+
+    def _blocks(
+        self, grid: Grid, bits: NDArray[np.uint8], labels: ArrayLike | None, columns: Mapping[str, ArrayLike]
+    ) -> list[NDArray[Any]]:
+        """The arrays of one append in the order they are stored; ValueError when one does not fit."""
+        n = len(bits)
+        numbers = {LABEL: np.full(n, -1) if labels is None else labels, **columns}
+        of_bits, *of_numbers = grid_layouts(grid, self.fingerprint.rounds, self.fingerprint.channels, self.columns)
+        if set(numbers) != {layout.name for layout in of_numbers}:
+            raise ValueError(f"got the columns {_listed(columns)}, declared were {_listed(self.columns)}")
+        if bits.dtype != np.uint8 or bits.shape != (n, *of_bits.row_shape):
+            raise ValueError(f"bits are {bits.dtype} {bits.shape}, expected uint8 {(n, *of_bits.row_shape)}")
+        return [bits, *(_exact(layout, numbers[layout.name], n) for layout in of_numbers)]
+
+    def _next_row(self, grid: Grid) -> int:
+        arrays = self._grids.arrays.get(grid)
+        return arrays[0].rows if arrays else self.grids.get(grid, 0)
+
+    def _pending(self) -> bool:
+        return bool(
+            self._changed
+            or self._samples.size != self._record.samples_bytes
+            or self._failed.size != self._record.failures_bytes
+        )
+
+    def _write_record(self, **changes: Any) -> None:
+        record = replace(
+            self._record,
+            grids=self._grids.records(),
+            samples_bytes=self._samples.size,
+            failures_bytes=self._failed.size,
+            failed=len(self.failures),
+            **changes,
+        )
+        record.write(self.directory)
+        self._record, self._committed = record, True
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around every change: a complete part is opened for more first."""
+        with self._breakable():
+            if self.complete:
+                self._reopen()
+            yield
+
+    def _reopen(self) -> None:
+        """Marker and record change under one lock: another part's writer may be about to set the marker."""
+        record = replace(self._record, complete=False)
+        with store_lock(self.store):
+            self._unmark_store()
+            record.write(self.directory)
+        self._record = record
+        self._grids.restore(record)
+
+    @contextmanager
+    def _breakable(self) -> Iterator[None]:
+        """After an error the rows counted here and those on disk may differ: only opening again is safe."""
+        if not self._usable:
+            raise StoreError(f"{self.directory} was closed or failed before; run the same command again.")
+        self._usable = False
+        safe = f"{self.samples} samples of {self.directory.name} are safe"
+        with explained(self.store, safe):
+            yield
+        self._usable = True
+
+    def _mark_store(self) -> None:
+        """Put the marker in place once every part is complete; last of all, so that it can be depended on."""
+        marker = self.store / COMPLETE
+        with store_lock(self.store):
+            parts = range(self.fingerprint.parts)
+            records = (read_record(self.store / part_name(part)) for part in parts)
+            if not marker.exists() and all(record is not None and record.complete for record in records):
+                replace_file(marker, b"")
+
+    def _unmark_store(self) -> None:
+        if (self.store / COMPLETE).exists():
+            (self.store / COMPLETE).unlink()
+            sync_directory(self.store)
+
+
+@contextmanager
+def explained(store: Path, safe: str) -> Iterator[None]:
+    """Turn what the operating system refuses into one sentence that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _DISK_FULL:
+            raise StoreError(
+                f"{store}: the disk is full ({reason}); {safe}. Free space and run the same command again."
+            ) from error
+        where = error.filename or store
+        raise StoreError(
+            f"{where} cannot be written ({reason}); {safe}. Mend that and run the same command again."
+        ) from error
+
+
+def _sample_lines(grid: Grid, row: int, records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Lines that start with grid and row, which is where the reader looks for them."""
+    name = grid_name(grid)
+    lines = []
+    for i, record in enumerate(records, start=row):
+        if "key" not in record or "source" not in record:
+            raise ValueError(f"a record has no key or no source: {dict(record)}")
+        line = {"grid": name, "row": i, **record}
+        if "grid" in record or "row" in record:  # a line taken over from another store
+            line |= {"grid": name, "row": i}
+        lines.append(encode_line(line))
+    return b"".join(lines)
+
+
+def _exact(layout: RowLayout, values: ArrayLike, n: int) -> NDArray[Any]:
+    """The values in the stored type; ValueError when that would change an integer."""
+    given = np.asarray(values)
+    stored = given.astype(layout.dtype)
+    whole = layout.dtype.kind in "iu"
+    if given.shape != (n,) or given.dtype.kind not in ("iu" if whole else "iuf"):
+        raise ValueError(f"{layout.name} is {given.dtype} {given.shape}, expected {layout.dtype} {(n,)}")
+    if whole and not np.array_equal(given, stored):
+        raise ValueError(f"{layout.name} has values that do not fit {layout.dtype}")
+    return stored
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,521 @@
+"""``grn tokenize``: media to a bit store.
+
+Sources go through in a fixed order, in *groups* that depend on nothing but the sources themselves. A batch never
+spans two groups and a commit falls between two groups, so a killed run that is resumed makes the same batches, hence
+the same bytes, as one that was never killed.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grncli.errors import GrnError, MediaError, StoreMismatch, UsageError
+from grncli.hbq import pack, quantize
+from grncli.media.decoder import DecoderPool, Done
+from grncli.media.framing import parse_size
+from grncli.media.reading import Piece, ReadSettings
+from grncli.media.sources import Source, class_names, list_sources
+from grncli.models.tokenizer import Tokenizer, to_input
+from grncli.overlap import Behind, Prefetch
+from grncli.stopping import Stop, Stopped
+from grncli.store import Fingerprint, PartWriter, open_part
+from grncli.tokenizers import load_tokenizer, tokenizer_identity
+
+BATCH_PIXELS = 2**20  # of an automatic batch: 16 images of 256x256
+MAX_BATCH = 64
+GROUP_PIXELS = 2**26  # 200 MB of decoded frames may wait for their batch
+COMMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeSettings:
+    """The options of ``grn tokenize``; the first block decides what the bits are, the second only how they are made."""
+
+    size: str = "native"  # 256 (ADM centre crop), HxW (cover and centre crop), or native
+    frames: int | None = None  # of each clip, 1 + stride * n; None takes whole clips
+    fps: float | None = None
+    clips: int | None = None  # windows taken from each source; None takes all
+    labels: Literal["dirs", "none"] = "none"
+    flip: bool = False  # store the mirrored picture too
+    rounds: int | None = None  # None takes the tokenizer's
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    batch: int | None = None
+    workers: int = 1
+    device: str = "cpu"
+    part: int = 0
+    parts: int = 1
+    limit: int | None = None
+    strict: bool = False
+    retry_failed: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of ``tokenize`` found and left."""
+
+    sources: int
+    done: int  # sources processed so far, by this run and earlier ones
+    samples: int
+    failed: int
+    ignored: int  # files that are no media
+    made: int  # samples added by this run
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of one part, before any of it is done."""
+
+    sources: Sequence[Source]
+    ignored: int
+    labels: tuple[str, ...]
+    tokenizer: Tokenizer
+    rounds: int
+    reading: ReadSettings
+    fingerprint: Fingerprint
+
+    def counts(self) -> dict[str, int]:
+        """Sources by kind, and those that cannot be read for a reason the listing already shows."""
+        kinds = Counter(source.kind for source in self.sources if source.problem is None)
+        return {
+            "images": kinds["image"],
+            "clips": kinds["clip"],
+            "problems": len(self.sources) - kinds.total(),
+            "ignored": self.ignored,
+            "classes": len(self.labels),
+        }
+
+
+@dataclass
+class Clip:
+    """One sample on its way: pixels until its batch has run, then bits."""
+
+    piece: Piece | None
+    start: float | None
+    fps: float | None
+    frames: int
+    number: int | None
+    flip: bool
+    bits: NDArray[np.uint8] | None = None
+
+
+@dataclass
+class Read:
+    """A source with its samples, or the reason why there are none."""
+
+    position: int
+    source: Source
+    clips: list[Clip] = field(default_factory=list)
+    error: str | None = None
+    note: str | None = None
+
+
+@dataclass
+class Group:
+    """Neighbouring sources that are encoded and committed together."""
+
+    reads: list[Read] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the reader hands to the network: a batch of clips of one shape, or the end of a group."""
+
+    frames: Tensor | None  # uint8 [B, T, H, W, 3]
+    clips: Sequence[Clip]
+    ended: Group | None = None
+
+
+Report = Callable[[int, int, str], None]
+
+
+def tokenize(
+    src: str,
+    out: Path,
+    run: str | Path,
+    settings: TokenizeSettings,
+    *,
+    stop: Stop | None = None,
+    report: Report = lambda done, total, note: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Summary:
+    """Encode the media of ``src`` with the tokenizer ``run`` into one part of the bit store ``out``.
+
+    A store that is already complete is left alone; one that was interrupted is gone on with.
+
+    Parameters
+    ----------
+    stop : asked between groups
+    report : told (sources done, sources in all, a note) now and then
+    warn : told one sentence for each source that could not be read or was read in part only
+
+    Raises
+    ------
+    Stopped
+        If ``stop`` asked for it; what was encoded is committed.
+    UsageError, MediaError, CheckpointError, StoreError
+        With nothing lost that was committed. MediaError with ``strict`` at the first unreadable source,
+        or when no source at all could be read.
+    """
+    plan = make_plan(src, run, settings)
+    began = time.monotonic()
+    with open_part(out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite) as writer:
+        encoder = Encoder(plan, settings, writer, stop or Stop(), report, warn)
+        encoder.resume()
+        if settings.retry_failed:
+            encoder.retry()
+        encoder.go_on()
+        writer.finish()
+        if plan.sources and not writer.samples:
+            raise MediaError(f"{src}: none of {len(plan.sources)} sources could be read; {out} holds no sample")
+        return Summary(
+            sources=len(plan.sources),
+            done=writer.position,
+            samples=writer.samples,
+            failed=len(writer.failures),
+            ignored=plan.ignored,
+            made=writer.samples - encoder.before,
+            seconds=time.monotonic() - began,
+        )
+
+
+def make_plan(src: str, run: str | Path, settings: TokenizeSettings) -> Plan:
+    """List the sources, load the tokenizer and settle what the store's fingerprint will be; nothing is written."""
+    if not 0 <= settings.part < settings.parts:
+        raise UsageError(f"--part {settings.part}/{settings.parts}: parts count from 0 to {settings.parts - 1}")
+    tokenizer = load_tokenizer(run)
+    rounds = settings.rounds or tokenizer.rounds
+    if rounds is None:
+        raise UsageError(f"{run} was trained without quantization; name the number of bits with --rounds 1 to 8")
+    reading = read_settings(settings, tokenizer.stride)
+    listing = list_sources(src)
+    sources = listing.sources[: settings.limit]
+    labels = tuple(class_names(sources)) if settings.labels == "dirs" else ()
+    fingerprint = Fingerprint(
+        rounds=rounds,
+        channels=tokenizer.channels,
+        stride=tokenizer.stride,
+        tokenizer=tokenizer_identity(run),
+        preprocessing={
+            "size": str(reading.framing),
+            "frames": settings.frames,
+            "fps": settings.fps,
+            "clips": settings.clips,
+            "flip": settings.flip,
+            "labels": settings.labels,
+            "dtype": settings.dtype,
+        },
+        labels=labels,
+        parts=settings.parts,
+        versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
+    )
+    return Plan(
+        sources[settings.part :: settings.parts],
+        listing.ignored,
+        labels,
+        tokenizer,
+        rounds,
+        reading,
+        fingerprint,
+    )
+
+
+def read_settings(settings: TokenizeSettings, stride: tuple[int, int, int]) -> ReadSettings:
+    """How sources become pixels; UsageError where an option does not fit the tokenizer's stride."""
+    framing = parse_size(settings.size)
+    for side, step in ((framing.height, stride[1]), (framing.width, stride[2])):
+        if side is not None and side % step:
+            raise UsageError(f"--size {settings.size}: {side} is no multiple of the tokenizer's stride {step}")
+    if settings.frames is not None and (settings.frames < 1 or (settings.frames - 1) % stride[0]):
+        raise UsageError(f"--frames {settings.frames}: expected 1 + {stride[0]}n, such as {1 + 4 * stride[0]}")
+    if settings.clips is not None and settings.frames is None:
+        raise UsageError("--clips needs --frames: without it a source is one clip, taken whole")
+    return ReadSettings(framing, stride, settings.frames, settings.fps, settings.clips)
+
+
+class Encoder:
+    """One run over the sources of a part: a reader thread before the network, a writer thread behind it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: TokenizeSettings,
+        writer: PartWriter,
+        stop: Stop,
+        report: Report,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.writer = writer
+        self.stop = stop
+        self.report = report
+        self.warn = warn
+        self.device = torch.device(settings.device)
+        self.class_index = {name: i for i, name in enumerate(plan.labels)}
+        self.network = plan.tokenizer.to(self.device)
+        self.digest = hashlib.sha256()
+        self.committed = time.monotonic()
+        self.done = writer.position
+        self.before = writer.samples
+
+    def resume(self) -> None:
+        """Check that the sources of earlier runs are still the first ones, in the same order."""
+        done = self.writer.position
+        self._digest(self.plan.sources[:done])
+        if done > len(self.plan.sources) or (done and self.digest.hexdigest() != self.writer.digest):
+            raise StoreMismatch(
+                f"{self.writer.directory} holds the first {done} of other sources than SRC lists now; "
+                "give the same SRC (new files may only follow the old ones), another OUT, or --overwrite"
+            )
+        if self.settings.strict and self.writer.failures and not self.settings.retry_failed:
+            first = next(iter(self.writer.failures.values()))
+            raise MediaError(
+                f"{first['source']}: {first['error']}; recorded by an earlier run without --strict. "
+                "Mend it and add --retry-failed"
+            )
+
+    def go_on(self) -> None:
+        """Encode what no earlier run has."""
+        start, sources = self.writer.position, self.plan.sources
+        self._encode([(i, sources[i]) for i in range(start, len(sources))])
+
+    def retry(self) -> None:
+        """Try the sources again that failed in an earlier run, in their order."""
+        failed = sorted(line["position"] for line in self.writer.failures.values())
+        self._encode([(i, self.plan.sources[i]) for i in failed])
+
+    def _encode(self, todo: Sequence[tuple[int, Source]]) -> None:
+        left = len(todo)
+        self.report(self.done, len(self.plan.sources), "")
+        with (
+            DecoderPool(self.settings.workers) as pool,
+            Prefetch(self._read(pool, todo), depth=3) as works,
+            Behind() as behind,
+        ):
+            for work in works:
+                if work.ended is None:
+                    self._run(work, behind)
+                else:
+                    behind.submit(partial(self._write, work.ended))
+                left -= 0 if work.ended is None else len(work.ended.reads)
+                if left and self.stop.reason:
+                    break
+            behind.wait()
+        self._commit()
+        if left:
+            raise Stopped(self._account())
+
+    def _commit(self) -> None:
+        self.writer.commit(self.done, self.digest.hexdigest(), len(self.plan.sources))
+        self.committed = time.monotonic()
+
+    def _account(self) -> str:
+        gained = (
+            "" if self.writer.samples > self.before else " (none by this run: give it more time or a smaller --batch)"
+        )
+        return (
+            f"{self.stop.reason}: stopped after {self.done} of {len(self.plan.sources)} sources, "
+            f"{self.writer.samples} samples are saved{gained}"
+        )
+
+    def _read(self, pool: DecoderPool, todo: Sequence[tuple[int, Source]]) -> Iterator[Work]:
+        """Decode sources and gather clips of one shape into batches (on a thread of its own)."""
+        gatherer = Gatherer(self.settings)
+        for index, event in pool.read((source for _, source in todo), self.plan.reading):
+            if isinstance(event, Done):
+                gatherer.end_source(*todo[index], event)
+                if gatherer.is_full or index == len(todo) - 1:
+                    yield from gatherer.end_group()
+            else:
+                yield from gatherer.add(event)
+
+    def _run(self, work: Work, behind: Behind) -> None:
+        """The network's part: frames to packed bits, taken off the device by the writer thread."""
+        assert work.frames is not None
+        frames = work.frames.to(self.device, non_blocking=True)
+        with torch.inference_mode(), self._autocast():
+            feature = self.network.encode(to_input(frames)).float()
+        try:
+            packed = pack(quantize(feature, self.plan.rounds), self.plan.rounds)
+        except ValueError as error:
+            raise GrnError(f"{self.plan.fingerprint.tokenizer['name']}: {error}") from None
+
+        def deliver() -> None:
+            for clip, bits in zip(work.clips, packed.cpu().numpy(), strict=True):
+                clip.bits = bits
+
+        behind.submit(deliver)
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
+            yield
+
+    def _write(self, group: Group) -> None:
+        """The writer thread's part: samples and failures in the order of the sources, then perhaps a commit."""
+        for read in group.reads:
+            if read.error is not None:
+                self._note_failure(read)
+            elif read.source.name in self.writer.failures:
+                self.writer.fail(read.source.name, read.position, None)
+            if read.note:
+                self.warn(f"{read.source.name}: {read.note}")
+        for grid, samples in _neighbours_of_one_grid(group.reads):
+            self.writer.append(
+                grid,
+                np.stack([_bits_of(clip) for _, clip in samples]),
+                [self.class_index.get(read.source.label or "", -1) for read, _ in samples],
+                [self._line(read, clip) for read, clip in samples],
+            )
+        first_time = [read for read in group.reads if read.position >= self.done]
+        self._digest(read.source for read in first_time)
+        self.done += len(first_time)
+        if time.monotonic() - self.committed >= COMMIT_SECONDS:
+            self._commit()
+        failed = len(self.writer.failures)
+        self.report(self.done, len(self.plan.sources), f"{failed} failed" if failed else "")
+
+    def _note_failure(self, read: Read) -> None:
+        sentence = f"{read.source.name}: {read.error}"
+        if self.settings.strict:
+            self._commit()
+            raise MediaError(f"{sentence}; stopped because of --strict, {self.writer.samples} samples are saved")
+        known = self.writer.failures.get(read.source.name)
+        if known is None or known["error"] != read.error:
+            self.writer.fail(read.source.name, read.position, read.error)
+        self.warn(f"{sentence}; skipped")
+
+    def _line(self, read: Read, clip: Clip) -> dict[str, Any]:
+        """What ``samples.jsonl`` says of a sample; ``key`` names it uniquely within the store."""
+        key = read.source.relative
+        line: dict[str, Any] = {"source": read.source.name}
+        if clip.number is not None:
+            key += f"#{clip.number}"
+            line["clip"] = clip.number
+        if clip.fps is not None:
+            line |= {"start": clip.start, "frames": clip.frames, "fps": clip.fps}
+        if clip.flip:
+            key += "#flip"
+            line["flip"] = True
+        if self.plan.labels:
+            line["label"] = read.source.label
+        return {"key": key, **line}
+
+    def _digest(self, sources: Iterable[Source]) -> None:
+        """Over the names of processed sources, so that a resumed run notices when SRC has changed."""
+        for source in sources:
+            self.digest.update(json.dumps(source.relative).encode())
+
+
+class Gatherer:
+    """Collects clips into batches of one shape, and sources into groups; depends on nothing but what it is given."""
+
+    def __init__(self, settings: TokenizeSettings) -> None:
+        self.settings = settings
+        self.group = Group()
+        self.current: list[Clip] = []  # of the source being read
+        self.pending: dict[tuple[int, ...], list[Clip]] = {}
+        self.samples = 0
+        self.pixels = 0
+
+    def add(self, piece: Piece) -> Iterator[Work]:
+        """Take one clip of the current source; yields a batch when one is full."""
+        shape = piece.pixels.shape
+        size = self._batch(shape)
+        for flip in (False, True) if self.settings.flip else (False,):
+            clip = Clip(piece, piece.start, piece.fps, len(piece.pixels), piece.clip, flip)
+            self.current.append(clip)
+            waiting = self.pending.setdefault(shape, [])
+            waiting.append(clip)
+            self.samples += 1
+            self.pixels += piece.pixels.size // 3
+            if len(waiting) == size:
+                yield _batch_of(self.pending.pop(shape))
+
+    def end_source(self, position: int, source: Source, done: Done) -> None:
+        """The current source is read, or has failed: then its clips are dropped."""
+        if done.error is not None:
+            dropped = set(map(id, self.current))
+            for shape, waiting in list(self.pending.items()):
+                self.pending[shape] = [clip for clip in waiting if id(clip) not in dropped]
+            self.current = []
+        self.group.reads.append(Read(position, source, self.current, done.error, done.note))
+        self.current = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the group should end here: best where no batch is left half filled."""
+        batch = self.settings.batch or MAX_BATCH
+        return (
+            (self.samples > 0 and not any(self.pending.values()))
+            or self.samples >= 4 * batch
+            or self.pixels >= GROUP_PIXELS
+            or len(self.group.reads) >= 8 * batch
+        )
+
+    def end_group(self) -> Iterator[Work]:
+        """Yield what is left as smaller batches, then the group."""
+        for waiting in self.pending.values():
+            if waiting:
+                yield _batch_of(waiting)
+        yield Work(None, (), self.group)
+        self.group, self.pending, self.samples, self.pixels = Group(), {}, 0, 0
+
+    def _batch(self, shape: tuple[int, ...]) -> int:
+        frames, height, width, _ = shape
+        automatic = max(1, min(MAX_BATCH, BATCH_PIXELS // (frames * height * width)))
+        return self.settings.batch or automatic
+
+
+def _batch_of(clips: Sequence[Clip]) -> Work:
+    frames = torch.empty(len(clips), *_pixels(clips[0]).shape, dtype=torch.uint8)
+    for row, clip in zip(frames.numpy(), clips, strict=True):
+        pixels = _pixels(clip)
+        row[:] = pixels[:, :, ::-1] if clip.flip else pixels
+        clip.piece = None
+    return Work(frames, clips)
+
+
+def _pixels(clip: Clip) -> NDArray[np.uint8]:
+    assert clip.piece is not None
+    return clip.piece.pixels
+
+
+def _bits_of(clip: Clip) -> NDArray[np.uint8]:
+    assert clip.bits is not None
+    return clip.bits
+
+
+def _neighbours_of_one_grid(
+    reads: Sequence[Read],
+) -> Iterator[tuple[tuple[int, int, int], list[tuple[Read, Clip]]]]:
+    """The samples of a group in order, cut where the latent grid changes."""
+    run: list[tuple[Read, Clip]] = []
+    grid: tuple[int, ...] = ()
+    for read in reads:
+        for clip in read.clips:
+            shape = _bits_of(clip).shape[:3]
+            if run and shape != grid:
+                yield (grid[0], grid[1], grid[2]), run
+                run = []
+            grid = shape
+            run.append((read, clip))
+    if run:
+        yield (grid[0], grid[1], grid[2]), run

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# From nothing to bits and back, on moving shapes that grn draws itself: bash recipes/demo.sh [DIR], demo by default.
+# Every step is skipped when it is done and goes on where it was interrupted.
+set -euo pipefail
+project=$(cd "$(dirname "$0")/.." && pwd)
+out=${1:-demo}
+venv=${GRN_VENV:-$project/.venv}
+"$project/.ci/setup" "$venv"
+PATH=$venv/bin:$PATH
+set -x
+grn shapes "$out/shapes" --images 512 --clips 64
+grn train-tokenizer "$project/recipes/tokenizer-shapes.yaml" --data "$out/shapes" --out "$out/tokenizer"
+grn tokenize "$out/shapes" "$out/bits.zarr" --tokenizer "$out/tokenizer" --size 32 --labels dirs
+grn info "$out/bits.zarr" --verify
+grn decode "$out/bits.zarr" "$out/decoded" --tokenizer "$out/tokenizer" --compare "$out/shapes" --sheet "$out/sheet.png"

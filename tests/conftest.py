@@ -1,0 +1,110 @@
+"""Small networks with known weights, and where to find the outputs of the released code."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from grncli.models.tokenizer import Tokenizer, TokenizerConfig
+
+DATA = Path(__file__).parent / "data"
+TINY = {"channels": 4, "encoder_width": 4, "decoder_width": 4}
+RELEASED_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
+
+
+def draw(shape: tuple[int, ...], seed: int, low: float = -1, high: float = 1) -> Tensor:
+    """Uniform float32 numbers that no version of PyTorch changes."""
+    return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32))
+
+
+def fill(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw every parameter with numpy, in the order of its sorted name: gains near one, the rest normal."""
+    generator = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(module.named_parameters()):
+            noise = torch.from_numpy(generator.standard_normal(tuple(parameter.shape)).astype(np.float32))
+            spread = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1
+            parameter.copy_(noise * spread + (1 if name.endswith("gain") else 0))
+    return module
+
+
+def tiny_tokenizer(rounds: int | None = 4, seed: int = 0, **config: object) -> Tokenizer:
+    """A network of width 4 with drawn weights."""
+    return fill(Tokenizer(TokenizerConfig(**{**TINY, **config}), rounds), seed).eval()
+
+
+def released_name(name: str, network: Tokenizer) -> str:
+    """The name that a parameter of ours has in the released layout."""
+    name = re.sub(r"gain$", "gamma", name)
+    for ours, theirs in RELEASED_RESIDUAL.items():
+        name = re.sub(rf"(blocks\.\d+|block[12])\.{ours}\.", rf"\1.{theirs}.", name)
+    name = name.replace("middle.block1.", "middle.0.").replace("middle.block2.", "middle.2.")
+    name = name.replace("middle.attention.", "middle.1.").replace(".1.qkv.", ".1.to_qkv.")
+    name = name.replace(".1.projection.", ".1.proj.").replace("stem.", "conv1.")
+    name = name.replace("head.norm.", "head.0.").replace("head.conv.", "head.2.")
+    name = re.sub(r"^to_moments\.", "conv1.", re.sub(r"^from_feature\.", "conv2.", name))
+    for part, way, blocks in (
+        ("encoder", "down", network.config.encoder_blocks),
+        ("decoder", "up", network.config.decoder_blocks),
+    ):
+        stage = rf"{part}\.stages\.(\d+)\."
+        folder = rf"{part}.{way}samples.\1.{way}samples."
+        name = re.sub(rf"{stage}blocks\.(\d+)\.", rf"{folder}\2.", name)
+        name = re.sub(rf"{stage}{way}\.space\.", rf"{folder}{blocks}.resample.1.", name)
+        name = re.sub(rf"{stage}{way}\.time\.", rf"{folder}{blocks}.time_conv.", name)
+    return name
+
+
+def released_layout(network: Tokenizer) -> dict[str, Tensor]:
+    """The weights of a network as a released file holds them: its names, and norm gains with trailing ones."""
+    released = {}
+    for name, tensor in network.state_dict().items():
+        if name.endswith("gain"):
+            tensor = tensor.reshape(-1, *[1] * (2 if "attention" in name else 3))
+        released[released_name(name, network)] = tensor.clone()
+    return released
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., Tensor]:
+    return draw
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Tokenizer]:
+    return tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def in_released_layout() -> Callable[[Tokenizer], dict[str, Tensor]]:
+    return released_layout
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[..., nn.Module]:
+    return fill
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Tensor]:
+    return load_file(DATA / "tokenizer_golden.safetensors")
+
+
+@pytest.fixture(scope="session")
+def release_fixtures() -> Path:
+    """Directory with small checkpoints in the released layouts and the released code's outputs on them."""
+    folder = os.environ.get("GRN_FIXTURES")
+    if not folder:
+        pytest.skip("GRN_FIXTURES is not set: it names the directory with the release's compatibility fixtures")
+    return Path(folder)

@@ -26,6 +26,8 @@ from grncli.models.tokenizer import Tokenizer
 from grncli.recipe import dump_recipe, parse_recipe, read_recipe
 from grncli.training.recipes import TokenizerRecipe
 
+IMPORTED = ("kind", "network", "rounds", "imported")  # the parts of a recipe that an imported run has
+
 
 def load_tokenizer(run: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
     """The tokenizer of a run directory (its newest checkpoint's moving average), ready for inference.
@@ -75,7 +77,7 @@ def describe_tokenizer(run: str | Path) -> dict[str, Any]:
         "step": read_state(checkpoint)["step"],
         "complete": bool(recipe.imported) or read_state(checkpoint)["step"] >= recipe.training.steps,
         "sha256": sha256_of(checkpoint / EMA),
-        "recipe": asdict(recipe),
+        "recipe": {key: value for key, value in asdict(recipe).items() if not recipe.imported or key in IMPORTED},
     }
 
 
@@ -115,7 +117,7 @@ def import_tokenizer(
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer = _assemble(recipe, named, str(file))
     write_checkpoint(partial, 0, {"ema": tokenizer.state_dict()}, {"step": 0}, asdict(recipe.network))
-    (partial / RECIPE).write_text(dump_recipe(recipe, ("kind", "network", "rounds", "imported")), encoding="utf-8")
+    (partial / RECIPE).write_text(dump_recipe(recipe, IMPORTED), encoding="utf-8")
     if run.exists():
         shutil.rmtree(run)
     partial.rename(run)

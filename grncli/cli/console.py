@@ -129,8 +129,10 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """Duration as people write it: ``45s``, ``3m12s``, ``2h05m``."""
+    """Duration as people write it: ``0.4s``, ``45s``, ``3m12s``, ``2h05m``."""
     whole = round(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:

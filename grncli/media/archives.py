@@ -81,6 +81,15 @@ def _tar_members(path: str) -> Iterator[Member]:
             elif not info.isfile() or info.issparse():
                 problem = "is not a plain file"
             yield Member(info.name, info.offset_data, info.size, problem)
+        _check_tar_end(path, archive.offset)
+
+
+def _check_tar_end(path: str, offset: int) -> None:
+    """Raise ReadError if a tar goes on behind its last readable member: tarfile takes that for the end."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError(f"no member begins at byte {offset}, where one should")
 
 
 def _name_problem(name: str) -> str | None:

@@ -195,8 +195,8 @@ def _whole(file: int, settings: ReadSettings, alive: Alive | None) -> Generator[
     step = settings.stride[0]
     dropped = (len(frames) - 1) % step
     del frames[len(frames) - dropped :]
-    fps = settings.fps or headers[0].fps
-    yield Piece(_stacked(frames), None, 0.0, fps, len(frames))
+    pixels = _stacked(frames)
+    yield Piece(pixels, None, 0.0, settings.fps or headers[0].fps, len(pixels))
     return f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None
 
 

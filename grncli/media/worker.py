@@ -18,7 +18,7 @@ from typing import BinaryIO
 from grncli.errors import MediaError
 from grncli.media.jobs import ALIVE, READY, decode_job, encode_end, encode_piece, perform
 
-_HEARTBEAT = 1.0
+_HEARTBEAT = 0.2
 """Seconds between signs of life while a long clip is read."""
 _SMALL = 1 << 16
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -167,7 +168,8 @@ def contact_sheet(
     Parameters
     ----------
     rows : pictures [H, W, 3] of any sizes; rows may differ in length
-    captions : one per picture in reading order, "" for none; too long a caption loses its middle
+    captions : one per picture in reading order, "" for none; too long a caption loses its middle.
+        A row without any takes no room for them
     cell : the longest side a picture may have on the sheet; larger ones are shrunk, smaller ones enlarged
         by a whole factor with hard pixel edges
     gap : pixels between pictures and around the sheet
@@ -184,21 +186,22 @@ def contact_sheet(
     if captions is not None and len(captions) != len(pictures):
         raise ValueError(f"{len(captions)} captions for {len(pictures)} pictures")
     font = ImageFont.load_default(max(11, round(cell / 14)))
-    text_height = _line_height(font) if captions else 0
+    given = iter(captions or [""] * len(pictures))
+    texts = [list(islice(given, len(row))) for row in fitted]
+    line_heights = [_line_height(font) if any(row) else 0 for row in texts]
     column = max(picture.width for picture in pictures)
     heights = [max((picture.height for picture in row), default=0) for row in fitted]
     width = gap + max(map(len, fitted)) * (column + gap)
-    height = gap + sum(row_height + text_height + gap for row_height in heights)
+    height = gap + sum(heights) + sum(line_heights) + gap * len(fitted)
     sheet = Image.new("RGB", (width, height), background)
     draw = ImageDraw.Draw(sheet)
-    remaining = iter(captions or ())
     top = gap
-    for row, row_height in zip(fitted, heights, strict=True):
-        for position, picture in enumerate(row):
+    for row, captioned, row_height, text_height in zip(fitted, texts, heights, line_heights, strict=True):
+        for position, (picture, text) in enumerate(zip(row, captioned, strict=True)):
             left = gap + position * (column + gap)
             _place(sheet, picture, left + (column - picture.width) // 2, top + row_height - picture.height)
-            caption = _shorten(next(remaining, ""), font, column)
-            draw.text((left + column / 2, top + row_height + text_height / 2), caption, INK, font, "mm")
+            middle = (left + column / 2, top + row_height + text_height / 2)
+            draw.text(middle, _shorten(text, font, column), INK, font, "mm")
         top += row_height + text_height + gap
     return np.array(sheet)
 

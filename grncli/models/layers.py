@@ -62,9 +62,10 @@ class CausalConv3d(nn.Conv3d):
         """
         if self.past == 0 or torch.is_grad_enabled():
             return self.weight[:, :, -1]
-        address, version = self.weight.data_ptr(), self.weight._version
-        if self._last_slice is None or self._last_slice[:2] != (address, version):
-            self._last_slice = address, version, self.weight[:, :, -1].contiguous()
+        # Tensors made in inference mode have no version: they do not change in place outside of it.
+        version = 0 if self.weight.is_inference() else self.weight._version
+        if self._last_slice is None or self._last_slice[:2] != (self.weight.data_ptr(), version):
+            self._last_slice = self.weight.data_ptr(), version, self.weight[:, :, -1].contiguous()
         return self._last_slice[2]
 
 

@@ -118,10 +118,8 @@ class BitStore:
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        index = self._position(index)
-        segment = self._segments[bisect_right(self._starts, index) - 1]
-        row = index - segment.start
-        return Sample(index, segment.grid, segment.read_row(row), segment.labels().item(row))
+        segment, row = self._locate(index)
+        return Sample(segment.start + row, segment.grid, segment.read_row(row), segment.labels().item(row))
 
     def read(self, indices: ArrayLike, rounds: int | None = None) -> Bits:
         """Bits [n, t, h, w, m, bytes] of samples of one grid, in the order given.
@@ -147,7 +145,7 @@ class BitStore:
 
     def grid_of(self, index: int) -> Grid:
         """Latent grid of one sample, without reading it."""
-        return self._segments[bisect_right(self._starts, self._position(index)) - 1].grid
+        return self._locate(index)[0].grid
 
     def grid(self, grid: Grid) -> "GridView":
         """The samples of one grid; StoreError when there are none."""
@@ -160,9 +158,8 @@ class BitStore:
 
     def record(self, index: int) -> dict[str, Any]:
         """The line of one sample in ``samples.jsonl``; the first call reads through its part's file."""
-        index = self._position(index)
-        segment = self._segments[bisect_right(self._starts, index) - 1]
-        return self._lines[segment.part].record(segment.grid, index - segment.start)
+        segment, row = self._locate(index)
+        return self._lines[segment.part].record(segment.grid, row)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The lines of all samples, in the order of the store."""
@@ -187,13 +184,15 @@ class BitStore:
         self._lines[directory] = SampleLines(directory / SAMPLES, record.samples_bytes, rows)
         self._failures.append((directory / FAILURES, record.failures_bytes))
 
-    def _position(self, index: int) -> int:
+    def _locate(self, index: int) -> tuple[Segment, int]:
+        """Segment and its row of one sample; negative numbers count from the end."""
         position = operator.index(index)
         if position < 0:
             position += self._length
         if not 0 <= position < self._length:
             raise IndexError(f"sample {index} of {self._length}")
-        return position
+        segment = self._segments[bisect_right(self._starts, position) - 1]
+        return segment, position - segment.start
 
 
 class GridView:

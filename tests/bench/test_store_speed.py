@@ -110,6 +110,22 @@ def test_writes(tmp_path, blocks, monkeypatch):
     show("writes, a commit every 32 MiB, no fsync", timed(lambda: write(tmp_path / "unsynced", blocks, 64)))
 
 
+def test_writes_of_clips(tmp_path, blocks):
+    """128 KiB each, where the line of text per record does not weigh."""
+    grid = (16, 32, 32)
+
+    def write_clips():
+        with open_part(tmp_path / "clips", fingerprint()) as writer:
+            for number in range(ROWS // BATCH):
+                clips = blocks[number % len(blocks)].reshape(4, *grid, ROUNDS, 2)
+                writer.append(grid, clips, None, [{"key": f"{number}-{i}", "source": "s"} for i in range(4)])
+                if number % 64 == 63:
+                    writer.commit(number + 1, "")
+            writer.finish()
+
+    show("writes of clips, a commit every 32 MiB", timed(write_clips))
+
+
 @pytest.mark.parametrize("synced", [True, False])
 def test_file_copy(tmp_path, blocks, synced):
     data = np.concatenate(blocks * 4).data.cast("B")  # 32 MiB

@@ -61,23 +61,27 @@ def uninterrupted(tmp_path, small_chunks, instant_disk):
     return tree(tmp_path / "uninterrupted")
 
 
-def test_run_stopped_before_any_change_and_resumed_leaves_the_same_bytes(tmp_path, uninterrupted):
-    at = 0
-    stopped = True
+def test_run_stopped_before_any_change_and_resumed_leaves_the_same_bytes(tmp_path, small_chunks, instant_disk):
+    def short_run(path):
+        run(path, sources=6)
+
+    short_run(tmp_path / "short")
+    expected = tree(tmp_path / "short")
+    at, stopped = 0, True
     while stopped:
         at += 1
         path = tmp_path / f"killed-{at}"
-        stopped = killed_at(path, at, run)
-        run(path)
-        assert tree(path) == uninterrupted, f"stopped at change {at}"
+        stopped = killed_at(path, at, short_run)
+        short_run(path)
+        assert tree(path) == expected, f"stopped at change {at}"
     assert at > 100
 
 
 def test_resumed_run_stopped_again_leaves_the_same_bytes(tmp_path, uninterrupted):
     generator = random.Random(0)
-    for attempt in range(25):
+    for attempt in range(15):
         path = tmp_path / f"killed-{attempt}"
-        while killed_at(path, generator.randrange(5, 150), run):
+        while killed_at(path, generator.randrange(50, 400), run):
             pass
         assert tree(path) == uninterrupted
 
@@ -90,7 +94,7 @@ def test_complete_part_opened_for_more_and_stopped_resumes_to_the_same_bytes(tmp
     extended(tmp_path / "uninterrupted")
     at, stopped = 0, True
     while stopped:
-        at += 7
+        at += 17
         path = tmp_path / f"killed-{at}"
         stopped = killed_at(path, at, extended)
         extended(path)
@@ -103,7 +107,7 @@ def test_overwrite_stopped_anywhere_and_repeated_leaves_a_fresh_store(tmp_path, 
 
     at, stopped = 0, True
     while stopped:
-        at += 5
+        at += 9
         path = tmp_path / f"killed-{at}"
         run(path, sources=4)
         stopped = killed_at(path, at, overwritten)
@@ -117,7 +121,7 @@ def test_killed_processes_leave_the_same_bytes_as_one_that_was_not(tmp_path):
         "from grncli.store import layout; layout.CHUNK_BYTES = 100\n"
         "from small_stores import run\n"
         "print(flush=True)\n"
-        "run(sys.argv[1], sources=60, after_commit=lambda: time.sleep(float(sys.argv[2])))\n"
+        "run(sys.argv[1], sources=150, after_commit=lambda: time.sleep(float(sys.argv[2])))\n"
     )
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
@@ -129,7 +133,7 @@ def test_killed_processes_leave_the_same_bytes_as_one_that_was_not(tmp_path):
     for _ in range(5):
         with start("killed", 0.01) as process:
             process.stdout.readline()
-            time.sleep(generator.uniform(0.02, 0.25))
+            time.sleep(generator.uniform(0.02, 0.15))
             process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "killed" / "COMPLETE").exists()
     for name in ("killed", "uninterrupted"):

@@ -123,7 +123,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads((checkpoint / "state.json").read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint / 'state.json'}: cannot be read ({error})") from None
-    return dict(state)
+    if not isinstance(state, dict) or "step" not in state:
+        raise CheckpointError(f"{checkpoint / 'state.json'}: cannot be read (it holds no step)")
+    return state
 
 
 def sha256_of(file: Path) -> str:

@@ -39,19 +39,20 @@ class Prefetch(Generic[T]):
                 continue
 
     def _fill(self) -> None:
-        iterator = iter(self._items)
         try:
-            for item in iterator:
-                self._queue.put(item)
-                if self._stopped.is_set():
-                    break
+            iterator = iter(self._items)
+            try:
+                for item in iterator:
+                    self._queue.put(item)
+                    if self._stopped.is_set():
+                        break
+            finally:
+                close = getattr(iterator, "close", None)
+                if close is not None:
+                    close()
             self._queue.put(_END)
         except BaseException as error:
             self._queue.put(_Failure(error))
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
 
     def _drain(self) -> Iterator[T]:
         while (item := self._queue.get()) is not _END:

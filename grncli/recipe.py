@@ -31,9 +31,10 @@ def read_recipe(path: Path, schema: type[Schema], overrides: Sequence[str] = ())
         In one sentence, for a missing or unreadable file, an unknown field (with the nearest name), or a wrong value.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: an impossible date, say
         raise RecipeError(f"{path}: cannot be read as a YAML recipe ({_one_line(error)})") from None
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: holds a {type(data).__name__}, expected fields and values")
     for override in overrides:
@@ -50,7 +51,8 @@ def parse_recipe(data: Mapping[str, Any], schema: type[Schema], name: str) -> Sc
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         found = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
-        raise RecipeError(f"{name}: {field}{found}: {first['msg'].removeprefix('Value error, ')}") from None
+        place = f"{field}{found}: " if field else ""  # no field: a check over several of them failed
+        raise RecipeError(f"{name}: {place}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def dump_recipe(recipe: Any, only: Sequence[str] = ()) -> str:
@@ -66,21 +68,23 @@ def _plain(value: Any) -> Any:
 
 
 def _assign(data: dict[str, Any], override: str) -> None:
+    """Set one ``dotted.field=value`` in plain data, creating the sections on the way."""
     field, equals, text = override.partition("=")
-    if not equals or not field:
+    *sections, last = field.split(".")
+    if not equals or not all(field.split(".")):
         raise RecipeError(f"the override {override!r} is not of the form field=value, such as training.steps=1000")
-    *parents, last = field.split(".")
-    for parent in parents:
-        inner = data.get(parent)
-        data = data.setdefault(parent, {}) if inner is None else inner
-        if not isinstance(data, dict):
-            raise RecipeError(f"the override {override!r} names {parent}, which holds no fields")
-        if inner is None:
-            data.clear()
     try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"the override {override!r} has no readable value ({_one_line(error)})") from None
+    for section in sections:
+        inner = data.get(section)
+        if not isinstance(inner, dict | None):
+            raise RecipeError(f"the override {override!r} names {section}, which is {inner!r} and holds no fields")
+        inner = dict(inner or {})  # a copy, because a YAML alias lets two sections share one dictionary
+        data[section] = inner
+        data = inner
+    data[last] = value
 
 
 def _refuse_unknown(data: Any, schema: Any, name: str, prefix: str) -> None:

@@ -66,8 +66,8 @@ def parse_duration(text: str) -> float:
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     seconds, number = 0.0, ""
-    for character in text.strip().lower() + ("s" if text.strip()[-1:].isdigit() else ""):
-        if character.isdigit() or character == ".":
+    for character in text.strip().lower() + ("s" if text.strip()[-1:].isdecimal() else ""):
+        if character.isdecimal() or character == ".":
             number += character
         elif character in units and number and number.count(".") <= 1 and number != ".":
             seconds += float(number) * units[character]

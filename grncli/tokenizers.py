@@ -109,7 +109,7 @@ def import_tokenizer(
     try:
         named = tokenizer_weights(released)
         network = asdict(tokenizer_config(named))
-    except ValueError as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
         raise CheckpointError(f"{file}: {error}, expected the weights of a released tokenizer") from None
     recipe = read_settings(network, settings, file, chosen)
     # Placed under a hidden name and renamed, so that a run directory is whole or absent.
@@ -132,10 +132,14 @@ def read_settings(network: dict[str, Any], settings: Sequence[str], file: Path, 
     data["imported"]["sha256"] = sha256_of(file)
     for setting in settings:
         field, equals, text = setting.partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError):
+            raise UsageError(f"--set {setting}: has no readable value, expected rounds=M or attention=false") from None
         if field == "rounds" and equals:
-            data["rounds"] = yaml.safe_load(text)
+            data["rounds"] = value
         elif field in ("attention", "network.attention") and equals:
-            network["attention"] = yaml.safe_load(text)
+            network["attention"] = value
         else:
             raise UsageError(f"--set {setting}: expected rounds=M or attention=false, the rest is in the file")
     return parse_recipe(data, TokenizerRecipe, str(file))

@@ -26,7 +26,6 @@ from grncli.media.framing import MAX_PIXELS
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,gif,flv,asf,ogg,yuv4mpegpipe"
 # Frame threads multiply memory and add little when several workers decode side by side.
 _THREADS = 2
-_PIPE_BYTES = 1 << 20
 # Lines at level error that say nothing about the pixels.
 _HARMLESS = (
     "Not detecting m3u8",
@@ -54,6 +53,14 @@ class Header:
         """About how many frames there are, resampled to ``fps`` if given."""
         rate = fps or self.fps
         return self.duration * rate if self.duration and rate else None
+
+
+def widen_pipe(pipe: IO[bytes]) -> None:
+    """Let a pipe hold 1 MiB, where the system allows it: its writer goes on while the reader is busy."""
+    request = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if request is not None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, request, 1 << 20)
 
 
 @lru_cache(maxsize=1)
@@ -92,8 +99,7 @@ class Decoding:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.output: IO[bytes] = self._process.stdout
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self.output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        widen_pipe(self.output)
         self._log = _Log(self._process.stderr)
 
     def __enter__(self) -> Decoding:
@@ -169,8 +175,9 @@ def read_frames(
     ------
     MediaError
         After the last good frame, if ``file`` is no clip, or is damaged: ffmpeg reported an error, or a
-        read of the whole clip ended more than a tenth of its duration, and two frames, early. A read that reaches ``frames`` is not checked: what ffmpeg says of the frames
-        beyond depends on how far ahead it happened to be.
+        read of the whole clip ended more than a tenth of its duration, and two frames, early. A read
+        that reaches ``frames`` is not checked: what ffmpeg says of the frames beyond depends on how
+        far ahead it happened to be.
     """
     chain = [f"fps={fps:.8g}"] if fps else []
     chain += [*filters, "format=rgb24"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import select
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 import grncli
 from grncli.errors import GrnError, MediaError
+from grncli.media.clips import widen_pipe
 from grncli.media.jobs import Task, decode_head, encode_job, encode_task, perform
 from grncli.media.reading import Crop, Piece, ReadSettings
 from grncli.media.sources import Source
@@ -30,7 +30,6 @@ AHEAD = 8
 """Jobs given to each worker before the first of them is answered."""
 # What a worker has been sent but not answered must fit its pipe (64 KiB), or both sides could wait.
 _UNANSWERED_BYTES = 32 << 10
-_PIPE_BYTES = 1 << 20
 _START_TIMEOUT = 120.0
 
 
@@ -230,9 +229,7 @@ class _Worker:
         os.set_blocking(self._output.fileno(), False)
         self._poll = select.poll()
         self._poll.register(self._output, select.POLLIN)
-        with contextlib.suppress(OSError):
-            # Room for a few images, so that a worker goes on while the consumer is busy.
-            fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        widen_pipe(self._output)
 
     @property
     def pid(self) -> int:

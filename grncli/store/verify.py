@@ -53,11 +53,10 @@ def verify_store(path: str | Path, report: Report | None = None) -> list[str]:
             records[directory] = read_record(directory) or PartRecord()
         except StoreError as error:
             problems.append(str(error))
-    problems += _marker(store, fingerprint, records, marked)
     progress = _Progress(report, fingerprint, records)
     for directory, record in records.items():
         problems += _part(directory, record, fingerprint, progress)
-    return problems
+    return [*problems, *_marker(store, fingerprint, records, marked)]
 
 
 class _Progress:
@@ -80,7 +79,7 @@ def _marker(store: Path, fingerprint: Fingerprint, records: dict[Path, PartRecor
     whole = len(records) == fingerprint.parts and all(record.complete for record in records.values())
     if marked and not whole:
         yield f"{store / COMPLETE} says the store is complete, but not all of its parts are; remove that file."
-    if whole and not marked:
+    if whole and not (store / COMPLETE).exists():
         yield f"{store / COMPLETE} is missing though every part is complete; run the command that wrote it again."
     for entry in sorted(store.iterdir()):
         part = parse_part(entry.name)

@@ -80,7 +80,7 @@ def train(
     Stopped
         If ``stop`` asked for it; a checkpoint of the last step is there.
     GrnError
-        If the loss is not finite.
+        If the loss is not finite, or the gradient at a checkpoint.
     """
     state = TrainingState(module.to(device), optimization)
     step = state.load_newest(run)
@@ -95,8 +95,9 @@ def train(
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss, numbers = objective.losses(module, batch)
             if not math.isfinite(loss.item()):
-                raise _not_finite(run, step, batch)
-            averages.add({"loss": loss.detach(), **numbers, "gradient_norm": state.descend(loss)})
+                raise _not_finite(run, "loss", step + 1, batch)
+            norm = state.descend(loss)
+            averages.add({"loss": loss.detach(), **numbers, "gradient_norm": norm})
             step += 1
             last, asked = step == training.steps, stop.reason
             if step % training.log_every == 0 or last:
@@ -106,6 +107,8 @@ def train(
             if step % training.preview_every == 0 or last:
                 objective.preview(state.average.module, run / "previews", step)
             if step % training.checkpoint_every == 0 or last or asked:
+                if not norm.isfinite():  # it spoilt the weights, which only the next loss would tell
+                    raise _not_finite(run, "gradient", step, batch)
                 write_checkpoint(run, step, state.tensors(), {"step": step, **state.counters()}, config)
                 prune_checkpoints(run, training.keep)
             if asked and not last:
@@ -235,7 +238,10 @@ class MetricsLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        # Replaced at once, so that a crash here does not lose the log.
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(path)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append one JSON object."""
@@ -253,11 +259,12 @@ def learning_rate(settings: Optimization, step: int, steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _not_finite(run: Path, step: int, batch: Batch) -> GrnError:
+def _not_finite(run: Path, what: str, step: int, batch: Batch) -> GrnError:
     good = list_checkpoints(run)
+    keys = ", ".join(batch.keys[:4]) + (f" and {len(batch.keys) - 4} more" if len(batch.keys) > 4 else "")
     where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
     return GrnError(
-        f"{run}: the loss of step {step} is not a finite number, on {', '.join(batch.keys[:4])}...; {where}; "
+        f"{run}: the {what} of step {step} is not a finite number, on {keys}; {where}; "
         "lower optimization.learning_rate or look at these sources"
     )
 

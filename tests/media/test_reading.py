@@ -44,8 +44,9 @@ def reference(path, shape):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "ts", "wmv", "flv", "ogv", "y4m"])
 def test_every_container_is_read(make_clip, suffix):
     path = make_clip(f"a.{suffix}", frames=10, fps=25)
-    assert frames_of(path).shape == (10, 48, 64, 3)
-    [piece] = pieces(path)
+    # At a fixed rate: the Theora encoder leaves out frames in which little changed.
+    assert frames_of(path, fps=25).shape == (10, 48, 64, 3)
+    [piece] = pieces(path, fps=25.0)
     assert piece.pixels.shape == (9, 48, 64, 3)
     assert (piece.clip, piece.start, piece.fps, piece.frames) == (None, 0.0, 25.0, 9)
 

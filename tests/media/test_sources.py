@@ -177,7 +177,7 @@ def test_members_of_an_archive_are_listed(tmp_path, write):
     path = write(tmp_path / f"x.{suffix}", ["b/2.png", "a/1.mp4", "top.jpg", "read.me", "__MACOSX/z.png"])
     listing = list_sources(path)
     assert names(listing) == ["a/1.mp4", "b/2.png", "top.jpg"]
-    assert [source.name for source in listing.sources][0] == f"{path}/a/1.mp4"
+    assert listing.sources[0].name == f"{path}/a/1.mp4"
     assert [source.label for source in listing.sources] == ["a", "b", None]
     assert listing.ignored == 1
     assert names(list_sources(f"{path}/b")) == ["2.png"]

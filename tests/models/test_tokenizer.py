@@ -110,6 +110,20 @@ def test_impossible_sizes_are_refused(config, message):
         TokenizerConfig(**config)
 
 
+def test_growth_that_the_decoder_cannot_undo_is_refused():
+    # The decoder goes from 8 to 1 times its width where it doubles only space: 4 channels cannot fill 8.
+    with pytest.raises(ValueError, match="decoder_width"):
+        TokenizerConfig(multipliers=(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "config", [{"channels": 0}, {"patch": 0}, {"encoder_width": -160}, {"decoder_blocks": 0}, {"multipliers": ()}], ids=str
+)
+def test_sizes_that_are_not_positive_are_refused_by_name(config):
+    with pytest.raises(ValueError, match=next(iter(config))):
+        TokenizerConfig(**config)
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

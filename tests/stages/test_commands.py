@@ -62,7 +62,7 @@ def test_info_knows_a_run(grn: Grn, run_dir: Path) -> None:
 
 def test_info_finds_a_flipped_byte(grn: Grn, media_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     grn("tokenize", media_dir, tmp_path / "s.zarr", "--tokenizer", run_dir)
-    chunk = next(file for file in (tmp_path / "s.zarr").rglob("*") if "/bits/c/" in str(file) and file.is_file())
+    chunk = next(file for file in (tmp_path / "s.zarr").rglob("*") if file.match("bits/c.*"))
     content = bytearray(chunk.read_bytes())
     content[5] ^= 1
     chunk.write_bytes(content)

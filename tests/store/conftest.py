@@ -1,5 +1,6 @@
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,15 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(layout, "NUMBER_CHUNK_ROWS", 4)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def instant_disk(monkeypatch):
-    """No waiting for the disk, for tests of what a killed process leaves: that does not depend on it."""
+    """No waiting for the disk: what a killed process leaves does not depend on it."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+@pytest.fixture
+def memory_disk():
+    """A folder for tests that write the same small store hundreds of times."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)

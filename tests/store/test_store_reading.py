@@ -31,9 +31,7 @@ batches = st.lists(
     channels=st.integers(1, 20),
     seed=st.integers(0, 1000),
 )
-def test_committed_samples_are_read_back_in_order(
-    tmp_path_factory, small_chunks, instant_disk, parts, rounds, channels, seed
-):
+def test_committed_samples_are_read_back_in_order(tmp_path_factory, small_chunks, parts, rounds, channels, seed):
     path = tmp_path_factory.mktemp("round-trip") / "store"
     settings_ = fingerprint(rounds=rounds, channels=channels, labels=())
     expected = []
@@ -202,7 +200,9 @@ def test_store_is_read_while_another_process_writes_it(tmp_path):
                 if previous is not None and grid in previous.grids:
                     before = previous.grid(grid).read(range(previous.grids[grid]))
                     np.testing.assert_array_equal(before, rows[: len(before)])
-            assert verify_store(tmp_path / "store") == []
+            problems = verify_store(tmp_path / "store")
+            # Between the last record and the marker, a check may come just in time to miss it.
+            assert [problem for problem in problems if "COMPLETE is missing" not in problem] == []
             previous = store
         assert process.returncode == 0
     assert seen == sorted(seen)

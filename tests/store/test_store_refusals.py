@@ -66,7 +66,7 @@ def test_second_writer_of_a_part_is_refused_within_a_process_and_across(tmp_path
     assert subprocess.check_output(command, text=True) == ""
 
 
-def test_processes_that_create_a_store_together_fill_one(tmp_path):
+def test_processes_that_create_a_store_together_fill_one(memory_disk):
     code = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from small_stores import run\n"
@@ -74,7 +74,7 @@ def test_processes_that_create_a_store_together_fill_one(tmp_path):
         "run(sys.argv[1], part=int(sys.argv[2]), parts=4)\n"
     )
     for attempt in range(3):
-        path = tmp_path / f"store-{attempt}"
+        path = memory_disk / f"store-{attempt}"
         commands = [[sys.executable, "-c", code, path, str(part), *FOLDERS] for part in range(4)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         writers = [subprocess.Popen(command, **pipes) for command in commands]

@@ -56,66 +56,66 @@ def killed_at(path, at, action):
 
 
 @pytest.fixture
-def uninterrupted(tmp_path, small_chunks, instant_disk):
-    run(tmp_path / "uninterrupted")
-    return tree(tmp_path / "uninterrupted")
+def uninterrupted(memory_disk, small_chunks):
+    run(memory_disk / "uninterrupted")
+    return tree(memory_disk / "uninterrupted")
 
 
-def test_run_stopped_before_any_change_and_resumed_leaves_the_same_bytes(tmp_path, small_chunks, instant_disk):
+def test_run_stopped_before_any_change_and_resumed_leaves_the_same_bytes(memory_disk, small_chunks):
     def short_run(path):
         run(path, sources=6)
 
-    short_run(tmp_path / "short")
-    expected = tree(tmp_path / "short")
+    short_run(memory_disk / "short")
+    expected = tree(memory_disk / "short")
     at, stopped = 0, True
     while stopped:
         at += 1
-        path = tmp_path / f"killed-{at}"
+        path = memory_disk / f"killed-{at}"
         stopped = killed_at(path, at, short_run)
         short_run(path)
         assert tree(path) == expected, f"stopped at change {at}"
     assert at > 100
 
 
-def test_resumed_run_stopped_again_leaves_the_same_bytes(tmp_path, uninterrupted):
+def test_resumed_run_stopped_again_leaves_the_same_bytes(memory_disk, uninterrupted):
     generator = random.Random(0)
     for attempt in range(15):
-        path = tmp_path / f"killed-{attempt}"
+        path = memory_disk / f"killed-{attempt}"
         while killed_at(path, generator.randrange(50, 400), run):
             pass
         assert tree(path) == uninterrupted
 
 
-def test_complete_part_opened_for_more_and_stopped_resumes_to_the_same_bytes(tmp_path, small_chunks, instant_disk):
+def test_complete_part_opened_for_more_and_stopped_resumes_to_the_same_bytes(memory_disk, small_chunks):
     def extended(path):
         run(path)
         run(path, sources=SOURCES + 5)
 
-    extended(tmp_path / "uninterrupted")
+    extended(memory_disk / "uninterrupted")
     at, stopped = 0, True
     while stopped:
         at += 17
-        path = tmp_path / f"killed-{at}"
+        path = memory_disk / f"killed-{at}"
         stopped = killed_at(path, at, extended)
         extended(path)
-        assert tree(path) == tree(tmp_path / "uninterrupted"), f"stopped at change {at}"
+        assert tree(path) == tree(memory_disk / "uninterrupted"), f"stopped at change {at}"
 
 
-def test_overwrite_stopped_anywhere_and_repeated_leaves_a_fresh_store(tmp_path, uninterrupted):
+def test_overwrite_stopped_anywhere_and_repeated_leaves_a_fresh_store(memory_disk, uninterrupted):
     def overwritten(path):
         run(path, overwrite=True)
 
     at, stopped = 0, True
     while stopped:
         at += 9
-        path = tmp_path / f"killed-{at}"
+        path = memory_disk / f"killed-{at}"
         run(path, sources=4)
         stopped = killed_at(path, at, overwritten)
         overwritten(path)
         assert tree(path) == uninterrupted, f"stopped at change {at}"
 
 
-def test_killed_processes_leave_the_same_bytes_as_one_that_was_not(tmp_path):
+def test_killed_processes_leave_the_same_bytes_as_one_that_was_not(memory_disk):
     code = (
         "import sys, time; sys.path[:0] = sys.argv[3:]\n"
         "from grncli.store import layout; layout.CHUNK_BYTES = 100\n"
@@ -126,20 +126,20 @@ def test_killed_processes_leave_the_same_bytes_as_one_that_was_not(tmp_path):
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
     def start(name, pause):
-        command = [sys.executable, "-c", code, tmp_path / name, str(pause), *paths]
+        command = [sys.executable, "-c", code, memory_disk / name, str(pause), *paths]
         return subprocess.Popen(command, stdout=subprocess.PIPE)
 
     generator = random.Random(1)
     for _ in range(5):
-        with start("killed", 0.01) as process:
+        with start("killed", 0.02) as process:
             process.stdout.readline()
             time.sleep(generator.uniform(0.02, 0.15))
             process.send_signal(signal.SIGKILL)
-    assert not (tmp_path / "killed" / "COMPLETE").exists()
+    assert not (memory_disk / "killed" / "COMPLETE").exists()
     for name in ("killed", "uninterrupted"):
         with start(name, 0) as process:
             assert process.wait() == 0
-    assert tree(tmp_path / "killed") == tree(tmp_path / "uninterrupted")
+    assert tree(memory_disk / "killed") == tree(memory_disk / "uninterrupted")
 
 
 def test_everything_a_commit_speaks_of_is_on_disk_before_it(tmp_path, small_chunks, monkeypatch):
@@ -169,8 +169,8 @@ def test_everything_a_commit_speaks_of_is_on_disk_before_it(tmp_path, small_chun
     assert not any(commits)
 
 
-def test_finished_run_repeated_changes_nothing(tmp_path, uninterrupted):
-    path = tmp_path / "uninterrupted"
+def test_finished_run_repeated_changes_nothing(memory_disk, uninterrupted):
+    path = memory_disk / "uninterrupted"
     before = {entry: entry.stat().st_mtime_ns for entry in path.rglob("*")}
     run(path)
     assert {entry: entry.stat().st_mtime_ns for entry in path.rglob("*")} == before

@@ -1,0 +1,89 @@
+"""``grn tokenize`` beside the network alone, and its memory beside the number of sources: pytest -m bench -s."""
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from grncli.checkpoint import write_checkpoint
+from grncli.hbq import pack, quantize
+from grncli.models.tokenizer import Tokenizer, TokenizerConfig, to_input
+from grncli.recipe import dump_recipe
+from grncli.tokenizing import BATCH_PIXELS, TokenizeSettings, tokenize
+from grncli.training.recipes import TokenizerRecipe
+
+pytestmark = pytest.mark.bench
+
+
+def make_run(folder: Path, **config: object) -> Tokenizer:
+    network = Tokenizer(TokenizerConfig(**config), 4).eval().requires_grad_(False)
+    recipe = TokenizerRecipe(network=network.config, imported={"file": "drawn"})
+    write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    return network
+
+
+def photographs(folder: Path, count: int, size: int) -> Path:
+    """JPEGs with the detail of a photograph, so that decoding them costs what it does in life."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).normal(0, 1, (size * 2, size * 2, 3)).cumsum(0).cumsum(1)
+    noise = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+    for i in range(count):
+        y, x = (i * 37) % size, (i * 91) % size
+        Image.fromarray(noise[y : y + size, x : x + size]).save(folder / f"{i:06d}.jpg", quality=90)
+    return folder
+
+
+def test_tokenize_beside_the_network_alone(tmp_path: Path) -> None:
+    """Every stage but the network should hide behind it: at most 1.2 times its time."""
+    network = make_run(tmp_path / "run", encoder_width=48, decoder_width=48)
+    media = photographs(tmp_path / "media", 192, 256)
+    frames = torch.stack([torch.from_numpy(np.array(Image.open(f))) for f in sorted(media.iterdir())])[:, None]
+    batch = BATCH_PIXELS // 256**2
+
+    def alone() -> float:
+        began = time.monotonic()
+        with torch.inference_mode():
+            for start in range(0, len(frames), batch):
+                feature = network.encode(to_input(frames[start : start + batch]))
+                pack(quantize(feature, 4), 4)
+        return time.monotonic() - began
+
+    def whole(name: str) -> float:
+        return tokenize(str(media), tmp_path / name, tmp_path / "run", TokenizeSettings(size="256")).seconds
+
+    alone(), whole("warm.zarr")
+    times = [(alone(), whole(f"{i}.zarr")) for i in range(5)]
+    ratio = statistics.median(b / a for a, b in times)
+    print(f"\ntokenize 192 JPEGs of 256x256: {times[0][1]:.2f} s; network alone {times[0][0]:.2f} s")
+    print(f"median ratio of 5 alternating pairs {ratio:.3f} (wanted: at most 1.2)")
+
+
+def test_memory_beside_the_number_of_sources(tmp_path: Path) -> None:
+    """Peak resident memory of the whole process at 1,000 and at 10,000 sources of 32x32."""
+    make_run(
+        tmp_path / "run", encoder_width=8, decoder_width=8, multipliers=(1, 1, 1), halve_space=(1, 2), halve_time=()
+    )
+    media = photographs(tmp_path / "media", 10_000, 32)
+    peaks = {}
+    for count in (1_000, 10_000):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        arguments = [media, tmp_path / f"{count}.zarr", "--tokenizer", tmp_path / "run", "--limit", count]
+        code = (
+            "import resource, sys; from grncli.cli import app; app(sys.argv[1:], standalone_mode=False);"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code, "tokenize", *map(str, arguments)], capture_output=True, text=True, check=True
+        )
+        peaks[count] = int(result.stdout.split()[-1]) / 1024
+        assert before >= 0
+    print(f"\npeak memory: {peaks[1_000]:.0f} MiB at 1,000 sources, {peaks[10_000]:.0f} MiB at 10,000")

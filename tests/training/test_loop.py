@@ -1,0 +1,448 @@
+"""The training loop with a toy network: resuming repeats, stopping saves, and what breaks is named."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from grncli.checkpoint import list_checkpoints, read_state, read_tensors
+from grncli.errors import GrnError
+from grncli.stopping import Stop, Stopped
+from grncli.training.loop import Batch, MetricsLog, Stopwatch, learning_rate, train
+from grncli.training.recipes import Optimization, Training
+
+TIMINGS = ("seconds", "waiting_share")
+
+
+class Toy:
+    """Regression on numbers that depend on (seed, step) only."""
+
+    def __init__(self):
+        self.steps = []  # begun, by their number from 0
+        self.previews = []
+        self.spoil = lambda step, loss: loss
+        self.open = 0
+
+    def batches(self, first_step):
+        self.open += 1
+        try:
+            for step in range(first_step, 10**6):
+                self.steps.append(step)
+                generator = torch.Generator().manual_seed(1000 + step)
+                yield Batch(torch.randn(8, 3, generator=generator), tuple(f"{step}-{i}.png" for i in range(8)))
+        finally:
+            self.open -= 1
+
+    def losses(self, module, batch):
+        error = (module(batch.data) - batch.data.sin()).square().mean()
+        return self.spoil(self.steps[-1], error), {"error": error.detach()}
+
+    def preview(self, module, folder, step):
+        self.previews.append((step, module))
+
+
+class StopAfter(Stop):
+    """Asks to stop once the objective has begun so many steps."""
+
+    def __init__(self, objective, steps):
+        super().__init__()
+        self.asked = lambda: len(objective.steps) >= steps
+
+    @property
+    def reason(self):
+        return "SIGTERM" if self.asked() else None
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def launch(run, objective=None, *, module=None, stop=None, dtype=torch.float32, report=None, optimization=None, **training):
+    defaults = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "preview_every": 4, "keep": 2}
+    train(
+        module or network(),
+        objective or Toy(),
+        run,
+        optimization=optimization or Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine"),
+        training=Training(**{**defaults, **training}),
+        config={"width": 16},
+        device=torch.device("cpu"),
+        dtype=dtype,
+        stop=stop or Stop(),
+        report=report or (lambda _: None),
+    )
+
+
+def metrics(run, leave_out=()):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in leave_out} for line in lines]
+
+
+def files(run):
+    newest = list_checkpoints(run)[-1]
+    return {name: read_tensors(newest / f"{name}.safetensors") for name in ("ema", "weights", "optimizer")}
+
+
+def assert_same_end(run, other):
+    assert list_checkpoints(run)[-1].name == list_checkpoints(other)[-1].name
+    assert read_state(list_checkpoints(run)[-1]) == read_state(list_checkpoints(other)[-1])
+    left, right = files(run), files(other)
+    for name in left:
+        assert left[name].keys() == right[name].keys()
+        unequal = [key for key in left[name] if not torch.equal(left[name][key], right[name][key])]
+        assert unequal == [], name
+    assert metrics(run, TIMINGS) == metrics(other, TIMINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of eight steps that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole")
+    launch(run)
+    return run
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("steps", [2, 4, 6])
+def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, steps):
+    objective = Toy()
+    with pytest.raises(Stopped):
+        launch(tmp_path, objective, stop=StopAfter(objective, steps))
+    launch(tmp_path, module=network(seed=99))
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_run_stopped_after_every_second_step_ends_the_same(whole, tmp_path):
+    for _ in range(3):
+        objective = Toy()
+        with pytest.raises(Stopped):
+            launch(tmp_path, objective, stop=StopAfter(objective, 2))
+    launch(tmp_path)
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_run_that_crashed_between_checkpoints_repeats_the_lost_steps(whole, tmp_path):
+    objective = Toy()
+    objective.spoil = lambda step, loss: loss / 0 if step == 7 else loss  # a crash of whatever kind
+    with pytest.raises(GrnError):
+        launch(tmp_path, objective)
+    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == 4
+    launch(tmp_path)
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_longer_run_continues_a_finished_one(tmp_path):
+    constant = Optimization(learning_rate=0.01)
+    launch(tmp_path / "twice", steps=4, optimization=constant)
+    launch(tmp_path / "twice", steps=8, optimization=constant)
+    launch(tmp_path / "once", steps=8, optimization=constant)
+    assert_same_end(tmp_path / "twice", tmp_path / "once")
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    launch(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    objective = Toy()
+    launch(tmp_path, objective)
+    assert objective.steps == []
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_torn_line_of_the_log_is_left_out(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
+    MetricsLog(log, 5).write(4, {"loss": 1.0})
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 4]
+
+
+def test_the_log_is_cut_back_to_the_step_a_run_resumes_from(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 9)))
+    MetricsLog(log, 5)
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_crash_while_the_log_is_cut_back_keeps_it(tmp_path, monkeypatch):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1}\n')
+    real = Path.write_text
+
+    def crash(path, text):
+        real(path, text[:3])
+        raise OSError("killed")
+
+    monkeypatch.setattr(Path, "write_text", crash)
+    with pytest.raises(OSError, match="killed"):
+        MetricsLog(log, 5)
+    assert metrics(tmp_path) == [{"step": 1}]
+
+
+# Stopping
+
+
+def test_a_stop_saves_the_last_step(tmp_path):
+    objective = Toy()
+    with pytest.raises(Stopped):
+        launch(tmp_path, objective, stop=StopAfter(objective, 3))
+    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == 3
+
+
+def test_a_stop_tells_why_and_where(tmp_path):
+    objective = Toy()
+    with pytest.raises(Stopped, match="SIGTERM: stopped after step 3 of 8, with everything saved"):
+        launch(tmp_path, objective, stop=StopAfter(objective, 3))
+
+
+def test_a_stop_asked_for_in_the_last_step_is_no_stop(tmp_path):
+    objective = Toy()
+    launch(tmp_path, objective, stop=StopAfter(objective, 8))
+    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == 8
+
+
+def test_a_stop_that_arrives_while_saving_does_not_claim_an_unsaved_step(tmp_path):
+    """Each look at the reason may find another answer."""
+
+    class Restless(Stop):
+        looks = 0
+
+        @property
+        def reason(self):
+            self.looks += 1
+            return "SIGTERM" if self.looks % 2 == 0 else None
+
+    with pytest.raises(Stopped, match="stopped after step") as stopped:
+        launch(tmp_path, stop=Restless(), checkpoint_every=100)
+    step = int(str(stopped.value).split("after step ")[1].split()[0])
+    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == step
+
+
+def test_batches_are_closed_after_a_stop(tmp_path):
+    objective = Toy()
+    with pytest.raises(Stopped):
+        launch(tmp_path, objective, stop=StopAfter(objective, 3))
+    assert objective.open == 0
+
+
+def test_batches_are_closed_at_the_end(tmp_path):
+    objective = Toy()
+    launch(tmp_path, objective)
+    assert objective.open == 0
+
+
+# What breaks
+
+
+def spoiled(value, at):
+    objective = Toy()
+    objective.spoil = lambda step, loss: loss * value if step == at else loss
+    return objective
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_its_step(tmp_path, value):
+    """Steps count from 1, as in the log and in the names of checkpoints."""
+    with pytest.raises(GrnError, match="the loss of step 6 is not a finite number"):
+        launch(tmp_path, spoiled(value, 5))
+
+
+def test_a_loss_that_is_not_finite_names_its_sources(tmp_path):
+    with pytest.raises(GrnError, match="on 5-0.png, 5-1.png, 5-2.png, 5-3.png and 4 more;"):
+        launch(tmp_path, spoiled(math.nan, 5))
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(GrnError, match="the last good checkpoint is .*step-00000004"):
+        launch(tmp_path, spoiled(math.nan, 5))
+
+
+def test_a_loss_that_is_not_finite_tells_where_there_is_no_checkpoint(tmp_path):
+    with pytest.raises(GrnError, match="there is no checkpoint yet"):
+        launch(tmp_path, spoiled(math.nan, 1))
+
+
+class SpoiledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+def test_weights_spoiled_by_a_gradient_are_never_saved(tmp_path):
+    objective = Toy()
+    objective.spoil = lambda step, loss: SpoiledGradient.apply(loss) if step == 3 else loss
+    with pytest.raises(GrnError, match="the gradient of step 4 is not a finite number"):
+        launch(tmp_path, objective)
+    assert list_checkpoints(tmp_path) == []
+
+
+# What a run leaves
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    launch(tmp_path, checkpoint_every=2, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000006", "step-00000008"]
+
+
+def test_the_last_step_is_saved_whatever_the_interval(tmp_path):
+    launch(tmp_path, steps=5, checkpoint_every=100)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000005"]
+
+
+def test_the_log_has_its_steps_and_the_last(tmp_path):
+    launch(tmp_path, steps=7, log_every=3)
+    assert [line["step"] for line in metrics(tmp_path)] == [3, 6, 7]
+
+
+def test_the_log_tells_loss_rate_norm_and_time(whole):
+    assert metrics(whole)[0].keys() == {"step", "loss", "error", "gradient_norm", "learning_rate", *TIMINGS}
+
+
+def test_the_log_holds_means_over_the_steps_since_the_last_line(tmp_path, whole):
+    launch(tmp_path, log_every=1)
+    fine = [line["loss"] for line in metrics(tmp_path)]
+    coarse = [line["loss"] for line in metrics(whole)]
+    assert coarse == pytest.approx([(a + b) / 2 for a, b in zip(fine[::2], fine[1::2], strict=True)])
+
+
+def test_reports_are_the_lines_of_the_log(tmp_path):
+    reports = []
+    launch(tmp_path, report=reports.append)
+    assert [{"step": report.step, **report.numbers} for report in reports] == metrics(tmp_path)
+
+
+def test_previews_come_at_their_interval_and_at_the_end(tmp_path):
+    objective = Toy()
+    launch(tmp_path, objective, steps=7, preview_every=3)
+    assert [step for step, _ in objective.previews] == [3, 6, 7]
+
+
+def test_previews_show_the_average(tmp_path):
+    objective, module = Toy(), network()
+    launch(tmp_path, objective, module=module)
+    shown = dict(objective.previews[-1][1].named_parameters())
+    assert all(torch.equal(shown[name], tensor) for name, tensor in files(tmp_path)["ema"].items())
+
+
+def test_the_loss_falls(tmp_path):
+    launch(tmp_path, steps=300, log_every=50, checkpoint_every=300, preview_every=300)
+    losses = [line["loss"] for line in metrics(tmp_path)]
+    assert losses[-1] < losses[0] / 2
+
+
+# Learning rate
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({}, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]),
+        ({"schedule": "cosine"}, [(1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)]),
+        ({"schedule": "cosine", "warmup_steps": 2}, [0.5, 1.0, *((1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]),
+    ],
+    ids=["constant", "warm-up", "cosine", "warm-up and cosine"],
+)
+def test_the_rate_follows_its_schedule(settings, rates):
+    settings = Optimization(learning_rate=1.0, **settings)
+    assert [learning_rate(settings, step, 6) for step in range(6)] == pytest.approx(rates)
+
+
+def test_the_rate_in_force_is_the_one_logged(tmp_path):
+    settings = Optimization(learning_rate=0.01, warmup_steps=4)
+    launch(tmp_path, optimization=settings, log_every=1)
+    expected = [learning_rate(settings, step, 8) for step in range(8)]
+    assert [line["learning_rate"] for line in metrics(tmp_path)] == pytest.approx(expected)
+
+
+def test_a_rate_warms_up_from_a_first_small_step(tmp_path):
+    """The first step moves each weight by about its rate, which Adam makes of any gradient."""
+    module = network()
+    before = module[0].weight.detach().clone()
+    launch(tmp_path, module=module, steps=1, optimization=Optimization(learning_rate=0.01, warmup_steps=10, weight_decay=0))
+    torch.testing.assert_close((module[0].weight - before).abs().max(), torch.tensor(0.001), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("part", "decays"), [("weight", True), ("bias", False)])
+def test_only_matrices_decay(tmp_path, part, decays):
+    module = network()
+    nn.init.ones_(module[0].bias)
+    before = getattr(module[0], part).detach().clone()
+    objective = Toy()
+    objective.spoil = lambda step, loss: loss * 0
+    settings = Optimization(learning_rate=0.1, weight_decay=0.5)
+    launch(tmp_path, objective, module=module, steps=1, optimization=settings)
+    expected = before * (1 - 0.1 * 0.5) if decays else before
+    torch.testing.assert_close(getattr(module[0], part).detach(), expected)
+
+
+# Moving average
+
+
+def test_the_average_follows_the_weights_by_its_recurrence(tmp_path):
+    module, seen = network(), []
+    launch(
+        tmp_path,
+        module=module,
+        log_every=1,
+        report=lambda _: seen.append(module[0].weight.detach().clone()),
+        optimization=Optimization(learning_rate=0.01, ema=0.3),
+    )
+    average = seen[0]
+    for count, weight in enumerate(seen[1:], start=1):
+        decay = min(0.3, (1 + count) / (10 + count))
+        average = decay * average + (1 - decay) * weight
+    torch.testing.assert_close(files(tmp_path)["ema"]["0.weight"], average)
+
+
+def test_the_average_is_not_the_weights(whole):
+    found = files(whole)
+    assert all((found["ema"][name] - found["weights"][name]).abs().max() > 0 for name in found["ema"])
+
+
+def test_weights_and_average_stay_in_float32_under_autocast(tmp_path):
+    launch(tmp_path, dtype=torch.bfloat16)
+    assert {t.dtype for named in files(tmp_path).values() for t in named.values()} == {torch.float32}
+
+
+def test_autocast_reaches_the_forward_pass(tmp_path):
+    class Seen(Toy):
+        def losses(self, module, batch):
+            self.dtype = module(batch.data).dtype
+            return super().losses(module, batch)
+
+    objective = Seen()
+    launch(tmp_path, objective, dtype=torch.bfloat16)
+    assert objective.dtype == torch.bfloat16
+
+
+# Stopwatch
+
+
+def test_the_stopwatch_tells_the_share_of_waiting(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("grncli.training.loop.time.monotonic", lambda: now[0])
+    watch = Stopwatch()
+    with watch.waiting():
+        now[0] += 3
+    now[0] += 9
+    assert watch.lap() == {"seconds": 12.0, "waiting_share": 0.25}
+
+
+def test_the_stopwatch_starts_anew_after_a_lap(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("grncli.training.loop.time.monotonic", lambda: now[0])
+    watch = Stopwatch()
+    with watch.waiting():
+        now[0] += 3
+    watch.lap()
+    now[0] += 4
+    assert watch.lap() == {"seconds": 4.0, "waiting_share": 0.0}

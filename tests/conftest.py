@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
+
+settings.register_profile("shared machine", deadline=None)  # a busy core makes any example slow
+settings.load_profile("shared machine")
 
 DATA = Path(__file__).parent / "data"
 TINY = {"channels": 4, "encoder_width": 4, "decoder_width": 4}
@@ -69,6 +73,16 @@ def released_layout(network: Tokenizer) -> dict[str, Tensor]:
             tensor = tensor.reshape(-1, *[1] * (2 if "attention" in name else 3))
         released[released_name(name, network)] = tensor.clone()
     return released
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread(request):
+    """Networks this small wait for their threads more than they gain by them, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    if request.node.get_closest_marker("bench") is None:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,11 @@ def test_an_incomplete_folder_is_no_checkpoint(run):
     assert find_checkpoint(run).name == "step-00000001"
 
 
+def test_the_newest_checkpoint_is_found(run):
+    write(run, 2)
+    assert find_checkpoint(run).name == "step-00000002"
+
+
 def test_a_checkpoint_may_be_given_for_its_run(run):
     write(run, 2)
     assert find_checkpoint(run / "checkpoints" / "step-00000001").name == "step-00000001"

@@ -63,7 +63,9 @@ def test_numbers_without_a_dot_are_numbers(read):
     assert read("inner: {rate: 1e-4}").inner.rate == 1e-4
 
 
-@pytest.mark.parametrize(("word", "value"), [("no", False), ("yes", True), ("off", False), ('"no"', False), ("on", True)])
+@pytest.mark.parametrize(
+    ("word", "value"), [("no", False), ("yes", True), ("off", False), ('"no"', False), ("on", True)]
+)
 def test_yes_and_no_are_booleans(read, word, value):
     assert read(f"flag: {word}").flag is value
 

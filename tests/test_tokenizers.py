@@ -145,10 +145,16 @@ def wrong(released_weights):
         "empty entry": ({"ema": {}}, "the weights have no"),
         "more than tensors": ({"ema": {**released_weights, "step": 5}}, "'ema' holds more than tensors"),
         "unknown name": ({"ema": {**released_weights, "head.weight": torch.zeros(1)}}, "'head.weight'"),
-        "missing weight": ({"ema": {k: v for k, v in released_weights.items() if k != "conv1.bias"}}, "to_moments.bias"),
+        "missing weight": (
+            {"ema": {k: v for k, v in released_weights.items() if k != "conv1.bias"}},
+            "to_moments.bias",
+        ),
         "missing size": ({"ema": {k: v for k, v in released_weights.items() if k != first}}, "the weights have no"),
         "other shape": ({"ema": {**released_weights, "conv2.weight": torch.zeros(4, 5, 1, 1, 1)}}, "do not fit"),
-        "too few dimensions": ({"ema": {**released_weights, "decoder.head.2.weight": torch.zeros(3)}}, "expected the we"),
+        "too few dimensions": (
+            {"ema": {**released_weights, "decoder.head.2.weight": torch.zeros(3)}},
+            "expected the we",
+        ),
         "scalar": ({"ema": {**released_weights, "conv2.weight": torch.zeros(())}}, "expected the weights"),
         "no width": ({"ema": {**released_weights, first: torch.zeros(0, 12, 3, 3, 3)}}, "expected the weights"),
         "names that are no text": ({"ema": {5: torch.zeros(1)}}, "expected the weights"),

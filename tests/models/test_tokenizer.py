@@ -117,7 +117,9 @@ def test_growth_that_the_decoder_cannot_undo_is_refused():
 
 
 @pytest.mark.parametrize(
-    "config", [{"channels": 0}, {"patch": 0}, {"encoder_width": -160}, {"decoder_blocks": 0}, {"multipliers": ()}], ids=str
+    "config",
+    [{"channels": 0}, {"patch": 0}, {"encoder_width": -160}, {"decoder_blocks": 0}, {"multipliers": ()}],
+    ids=str,
 )
 def test_sizes_that_are_not_positive_are_refused_by_name(config):
     with pytest.raises(ValueError, match=next(iter(config))):

@@ -61,7 +61,9 @@ def network(seed=0):
     return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
 
 
-def launch(run, objective=None, *, module=None, stop=None, dtype=torch.float32, report=None, optimization=None, **training):
+def launch(
+    run, objective=None, *, module=None, stop=None, dtype=torch.float32, report=None, optimization=None, **training
+):
     defaults = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "preview_every": 4, "keep": 2}
     train(
         module or network(),
@@ -252,12 +254,12 @@ def test_a_loss_that_is_not_finite_names_its_step(tmp_path, value):
 
 
 def test_a_loss_that_is_not_finite_names_its_sources(tmp_path):
-    with pytest.raises(GrnError, match="on 5-0.png, 5-1.png, 5-2.png, 5-3.png and 4 more;"):
+    with pytest.raises(GrnError, match=r"on 5-0\.png, 5-1\.png, 5-2\.png, 5-3\.png and 4 more;"):
         launch(tmp_path, spoiled(math.nan, 5))
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(GrnError, match="the last good checkpoint is .*step-00000004"):
+    with pytest.raises(GrnError, match=r"the last good checkpoint is .*step-00000004"):
         launch(tmp_path, spoiled(math.nan, 5))
 
 
@@ -347,7 +349,10 @@ def test_the_loss_falls(tmp_path):
         ({}, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]),
         ({"schedule": "cosine"}, [(1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)]),
-        ({"schedule": "cosine", "warmup_steps": 2}, [0.5, 1.0, *((1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]),
+        (
+            {"schedule": "cosine", "warmup_steps": 2},
+            [0.5, 1.0, *((1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))],
+        ),
     ],
     ids=["constant", "warm-up", "cosine", "warm-up and cosine"],
 )
@@ -367,7 +372,9 @@ def test_a_rate_warms_up_from_a_first_small_step(tmp_path):
     """The first step moves each weight by about its rate, which Adam makes of any gradient."""
     module = network()
     before = module[0].weight.detach().clone()
-    launch(tmp_path, module=module, steps=1, optimization=Optimization(learning_rate=0.01, warmup_steps=10, weight_decay=0))
+    launch(
+        tmp_path, module=module, steps=1, optimization=Optimization(learning_rate=0.01, warmup_steps=10, weight_decay=0)
+    )
     torch.testing.assert_close((module[0].weight - before).abs().max(), torch.tensor(0.001), atol=1e-5, rtol=0)
 
 

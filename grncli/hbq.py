@@ -9,12 +9,14 @@ Three forms of the same M bits are used:
   uint8 ``[B, T, H, W, M, ceil(C / 8)]``, the record of the bit store. Its first m planes are the m-round quantization.
 """
 
+from collections.abc import Iterator
 from functools import cache
 
 import torch
 from torch import Tensor
 
 MAX_ROUNDS = 8  # an index is one byte
+BLOCK_BYTES = 2**18
 
 # A 64-bit word holds the indices of eight neighbouring channels. Multiplying the lowest bits of its bytes by
 # GATHER collects them in the top byte, first channel in the top bit; no two partial products share a bit position.
@@ -48,7 +50,10 @@ def quantize(feature: Tensor, rounds: int) -> Tensor:
     if feature.numel() and bool(torch.aminmax(feature.detach()).min.isnan()):
         raise ValueError("the features hold a NaN, expected numbers in [-1, 1]: the tokenizer or its input is broken")
     half = 2 ** (rounds - 1)
-    return (feature * half).ceil_().clamp_(1 - half, half).add_(half - 1).to(torch.uint8)
+    index = torch.empty(feature.shape, dtype=torch.uint8, device=feature.device)
+    for given, made in _blocks(feature.detach().reshape(-1), index.view(-1)):
+        made.copy_((given * half).ceil_().clamp_(1 - half, half).add_(half - 1))
+    return index
 
 
 def dequantize(index: Tensor, rounds: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -105,15 +110,14 @@ def pack(index: Tensor, rounds: int) -> Tensor:
     """
     _check_rounds(rounds)
     channels = index.shape[1]
-    # Transposing words of eight channels would be quicker still, but the words only exist channels-last.
-    channels_last = index.movedim(1, -1)
-    if channels % 8:
-        channels_last = torch.nn.functional.pad(channels_last, (0, -channels % 8))
-    words = channels_last.contiguous().view(torch.int64)
-    packed = torch.empty(*words.shape[:-1], rounds, words.shape[-1], dtype=torch.uint8, device=index.device)
-    for r in range(rounds):
-        plane = (words >> (rounds - 1 - r)).bitwise_and_(LOWEST_BITS).mul_(GATHER)
-        packed[..., r, :] = plane >> 56
+    bytes_ = -(-channels // 8)
+    channels_last = torch.zeros(*index.shape[:1], *index.shape[2:], 8 * bytes_, dtype=torch.uint8, device=index.device)
+    channels_last[..., :channels] = index.movedim(1, -1)
+    packed = torch.empty(*channels_last.shape[:-1], rounds, bytes_, dtype=torch.uint8, device=index.device)
+    for words, made in _blocks(channels_last.view(torch.int64).view(-1, bytes_), packed.view(-1, rounds, bytes_)):
+        for r in range(rounds):
+            plane = (words >> (rounds - 1 - r)).bitwise_and_(LOWEST_BITS).mul_(GATHER)
+            made[:, r] = plane.bitwise_right_shift_(56)
     return packed
 
 
@@ -135,6 +139,17 @@ def unpack(packed: Tensor, channels: int, rounds: int | None = None) -> Tensor:
     for r in range(rounds):
         words.bitwise_left_shift_(1).bitwise_or_(spread[packed[..., r, :].int()])
     return words.view(torch.uint8)[..., :channels].movedim(-1, 1).contiguous()
+
+
+def _blocks(source: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of both side by side, on a CPU as many at a time as keep what is computed from them in its caches.
+
+    Fresh memory costs a CPU more than the arithmetic; a GPU wants everything at once.
+    """
+    rows = len(source)
+    if source.is_cpu and rows:
+        rows = max(1, BLOCK_BYTES * rows // (source.numel() * source.element_size()))
+    return zip(torch.split(source, rows or 1), torch.split(target, rows or 1), strict=True)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Stopping early with everything saved: signals and a time limit only raise a flag, work ends between steps."""
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -65,16 +66,13 @@ def parse_duration(text: str) -> float:
         If ``text`` is no duration.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    seconds, number = 0.0, ""
-    for character in text.strip().lower() + ("s" if text.strip()[-1:].isdecimal() else ""):
-        if character.isdecimal() or character == ".":
-            number += character
-        elif character in units and number and number.count(".") <= 1 and number != ".":
-            seconds += float(number) * units[character]
-            number = ""
-        else:
-            seconds = 0.0
-            break
-    if seconds <= 0 or number:
+    number = r"[0-9]+(?:\.[0-9]+)?"
+    parts = re.findall(rf"({number})([dhms])", text.strip().lower())
+    if re.fullmatch(number, text.strip()):
+        parts = [(text.strip(), "s")]
+    seconds = sum(float(count) * units[unit] for count, unit in parts)
+    if "".join(count + unit for count, unit in parts).removesuffix("s") != text.strip().lower().removesuffix("s"):
+        seconds = 0.0
+    if seconds <= 0:
         raise UsageError(f"{text!r} is no duration, expected something like 3h50m, 90s or 1d2h")
     return seconds

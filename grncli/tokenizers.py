@@ -113,6 +113,7 @@ def import_tokenizer(
         raise CheckpointError(f"{file}: {error}, expected the weights of a released tokenizer") from None
     recipe = read_settings(network, settings, file, chosen)
     # Placed under a hidden name and renamed, so that a run directory is whole or absent.
+    run = run.absolute()
     partial = run.with_name(f".{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer = _assemble(recipe, named, str(file))

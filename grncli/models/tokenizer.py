@@ -49,25 +49,39 @@ class TokenizerConfig:
     attention: bool = True  # in the middle; some checkpoints were trained with it left out
 
     def __post_init__(self) -> None:
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers is {list(self.multipliers)}, expected at least one number above 0")
+        for name in ("channels", "patch", "encoder_width", "decoder_width", "encoder_blocks", "decoder_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
         last = len(self.multipliers)
         for name, stages in (("halve_space", self.halve_space), ("halve_time", self.halve_time)):
             wrong = [stage for stage in stages if not 1 <= stage < last]
             if wrong:
                 raise ValueError(f"{name} names stage {wrong[0]}, expected 1 to {last - 1} (the last never halves)")
-        for name in ("encoder_width", "decoder_width"):
-            self._check_shortcuts(name, getattr(self, name))
+        self._check_shortcuts()
 
-    def _check_shortcuts(self, name: str, width: int) -> None:
+    def _check_shortcuts(self) -> None:
         """The shortcuts average or repeat channels in whole groups."""
-        widths = [width, *(width * m for m in self.multipliers)]
-        for stage, (narrow, wide) in enumerate(itertools.pairwise(widths), start=1):
-            factor = self.factor(stage)
-            volume = factor[0] * factor[1] ** 2
-            if narrow * volume % wide:
+        down = list(itertools.pairwise((1, *self.multipliers)))
+        up = list(itertools.pairwise((self.multipliers[-1], *reversed(self.multipliers))))
+        for stage, (narrow, wide) in enumerate(down, start=1):
+            if narrow * self._volume(stage) % wide:
+                raise ValueError(f"multipliers grow from {narrow} to {wide} in stage {stage}, {self._remedy(stage)}")
+        # A decoder stage that doubles nothing, as the last one, has no shortcut.
+        for stage, (given, made) in zip(range(len(up) - 1, 0, -1), up, strict=False):
+            if self._volume(stage) > 1 and made * self._volume(stage) % given:
                 raise ValueError(
-                    f"stage {stage} of {name}={width} goes from {narrow} to {wide} channels, "
-                    f"expected a divisor of {narrow * volume}: change multipliers"
+                    f"multipliers shrink from {given} to {made} where the decoder undoes stage {stage}, "
+                    f"{self._remedy(stage)}"
                 )
+
+    def _remedy(self, stage: int) -> str:
+        return f"expected a divisor of what its shortcut has, {self._volume(stage)} times as much"
+
+    def _volume(self, stage: int) -> int:
+        time, space = self.factor(stage)
+        return time * space**2
 
     def factor(self, stage: int) -> tuple[int, int]:
         """(time, space) factor of an encoder stage, counted from 1."""
@@ -248,7 +262,7 @@ class Tokenizer(nn.Module):
         features = []
         for frames in pieces(x, piece * self.stride[0]):
             moments = self.to_moments(self.encoder(patchify(frames, self.config.patch), history))
-            features.append(torch.tanh(moments[:, : self.channels]))
+            features.append(torch.tanh(moments[:, : self.channels].float()))
             if history is not None:
                 history.first = False
         return torch.cat(features, dim=2)

@@ -127,5 +127,5 @@ def _check_scale(scale: tuple[float, float]) -> None:
 
 def _positive(owner: object, *names: str) -> None:
     for name in names:
-        if getattr(owner, name) <= 0:
+        if not getattr(owner, name) > 0:  # also refuses NaN
             raise ValueError(f"{name} is {getattr(owner, name)}, expected more than 0")

@@ -41,9 +41,7 @@ def test_png_gives_pixels_back(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)]
-)
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
 def test_pixels_of_another_kind_are_refused(tmp_path, pixels):
     with pytest.raises(ValueError, match="expected uint8 pixels"):
         write_png(tmp_path / "a.png", pixels)

@@ -25,8 +25,25 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_dtype(name: str) -> torch.dtype:
-    """``float32`` or ``bfloat16``; UsageError for anything else."""
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``float32``, ``bfloat16``, or for ``auto`` bfloat16 where the device computes in it and float32 elsewhere.
+
+    Raises
+    ------
+    UsageError
+        For any other name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     if name not in DTYPES:
-        raise UsageError(f"--dtype {name}: expected {' or '.join(DTYPES)}")
+        raise UsageError(f"--dtype {name}: expected auto, {' or '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older versions
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return False

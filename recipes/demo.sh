@@ -9,7 +9,7 @@ venv=${GRN_VENV:-$project/.venv}
 PATH=$venv/bin:$PATH
 set -x
 grn shapes "$out/shapes" --images 512 --clips 64
-grn train-tokenizer "$project/recipes/tokenizer-shapes.yaml" --data "$out/shapes" --out "$out/tokenizer"
+grn train-tokenizer "$project/recipes/tokenizer-shapes.yaml" --data "$out/shapes" --out "$out/tokenizer" --dtype auto
 grn tokenize "$out/shapes" "$out/bits.zarr" --tokenizer "$out/tokenizer" --size 32 --labels dirs
 grn info "$out/bits.zarr" --verify
 grn decode "$out/bits.zarr" "$out/decoded" --tokenizer "$out/tokenizer" --compare "$out/shapes" --sheet "$out/sheet.png"

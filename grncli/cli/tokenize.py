@@ -61,10 +61,11 @@ def tokenize(
     options: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
     if labels not in ("dirs", "none"):
         raise UsageError(f"--labels {labels}: expected dirs or none")
-    from grncli.devices import pick_device, pick_dtype
+    if dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
+    from grncli.devices import pick_device
     from grncli.tokenizing import TokenizeSettings, make_plan, tokenize
 
-    pick_dtype(dtype)
     settings = TokenizeSettings(
         size=size,
         frames=frames,

@@ -25,7 +25,7 @@ def train_tokenizer(
         ),
     ] = None,
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[str, Option(metavar="float32|bfloat16", help="Of the forward pass.")] = "float32",
+    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Of the forward pass.")] = "float32",
     max_time: Annotated[
         str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
     ] = None,
@@ -38,6 +38,7 @@ def train_tokenizer(
     from grncli.training.tokenizer import read_tokenizer_recipe, train_tokenizer
 
     resolved = read_tokenizer_recipe(recipe, overrides or [])
+    chosen = pick_device(device)
     progress = Progress("train-tokenizer", "steps")
     last: dict[str, float] = {}
 
@@ -51,8 +52,8 @@ def train_tokenizer(
             resolved,
             data,
             out,
-            device=pick_device(device),
-            dtype=pick_dtype(dtype),
+            device=chosen,
+            dtype=pick_dtype(dtype, chosen),
             overwrite=overwrite,
             stop=stop,
             report=report,

@@ -21,7 +21,7 @@ from grncli.media.framing import Framing, Stride, frame_array, frame_image
 from grncli.media.images import is_animation, open_image
 from grncli.media.sources import Source
 
-MAX_PIECE = 2 << 30
+MAX_PIECE = 512 << 20
 """Bytes of pixels in one piece."""
 _COPY = 1 << 20
 
@@ -206,7 +206,7 @@ def _check_size(frames: list[NDArray[np.uint8]], expected: float | None) -> None
     if count * frames[-1].nbytes > MAX_PIECE:
         raise MediaError(
             f"is too long to be read whole: {count} frames of {frames[-1].nbytes:,} bytes are more than "
-            f"{MAX_PIECE >> 30} GiB; use --frames to read it in windows"
+            f"{MAX_PIECE >> 20} MiB; use --frames to read it in windows"
         )
 
 

@@ -17,8 +17,11 @@ TOKENIZER_NAMES = [
     (r"encoder\.downsamples\.(\d+)\.downsamples\.\d+\.time_conv\.(\w+)", r"encoder.stages.\1.down.time.\2"),
     (r"decoder\.upsamples\.(\d+)\.upsamples\.\d+\.resample\.1\.(\w+)", r"decoder.stages.\1.up.space.\2"),
     (r"decoder\.upsamples\.(\d+)\.upsamples\.\d+\.time_conv\.(\w+)", r"decoder.stages.\1.up.time.\2"),
-    *((rf"(\w+)\.middle\.0\.{re.escape(old)}\.(\w+)", rf"\1.middle.block1.{new}.\2") for old, new in RESIDUAL.items()),
-    *((rf"(\w+)\.middle\.2\.{re.escape(old)}\.(\w+)", rf"\1.middle.block2.{new}.\2") for old, new in RESIDUAL.items()),
+    *(
+        (rf"(\w+)\.middle\.{place}\.{re.escape(old)}\.(\w+)", rf"\1.middle.block{block}.{new}.\2")
+        for place, block in ((0, 1), (2, 2))
+        for old, new in RESIDUAL.items()
+    ),
     (r"(\w+)\.middle\.1\.to_qkv\.(\w+)", r"\1.middle.attention.qkv.\2"),
     (r"(\w+)\.middle\.1\.proj\.(\w+)", r"\1.middle.attention.projection.\2"),
     (r"(\w+)\.middle\.1\.norm\.(\w+)", r"\1.middle.attention.norm.\2"),

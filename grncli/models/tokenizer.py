@@ -94,8 +94,8 @@ class TokenizerConfig:
         return 2 ** len(self.halve_time), space, space
 
 
-class EncoderStage(nn.Module):
-    """Residual blocks, then a halving, with the folding shortcut round both."""
+class Stage(nn.Module):
+    """Residual blocks, and by what factor (time, space) the stage changes the resolution."""
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
         super().__init__()
@@ -103,7 +103,15 @@ class EncoderStage(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))
         self.time, self.space = factor
         self.channels = out_channels
-        self.down = Downsample(out_channels, space=self.space > 1, time=self.time > 1) if max(factor) > 1 else None
+
+
+class EncoderStage(Stage):
+    """Residual blocks, then a halving, with the folding shortcut round both."""
+
+    def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
+        super().__init__(in_channels, out_channels, blocks, factor)
+        time, space = factor
+        self.down = Downsample(out_channels, space=space > 1, time=time > 1) if max(factor) > 1 else None
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C', T/time, H/space, W/space]``."""
@@ -113,16 +121,13 @@ class EncoderStage(nn.Module):
         return shortcut + (x if self.down is None else self.down(x, history))
 
 
-class DecoderStage(nn.Module):
+class DecoderStage(Stage):
     """Residual blocks, then a doubling, with the unfolding shortcut round both (none where nothing doubles)."""
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
-        super().__init__()
-        widths = [in_channels] + [out_channels] * blocks
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))
-        self.time, self.space = factor
-        self.channels = out_channels
-        self.up = Upsample(out_channels, space=self.space > 1, time=self.time > 1) if max(factor) > 1 else None
+        super().__init__(in_channels, out_channels, blocks, factor)
+        time, space = factor
+        self.up = Upsample(out_channels, space=space > 1, time=time > 1) if max(factor) > 1 else None
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C', T*time, H*space, W*space]``."""

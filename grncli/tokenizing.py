@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from grncli.errors import GrnError, MediaError, StoreMismatch, UsageError
+from grncli.gathering import Clip, Gatherer, Group, Read, Work, bits_of, neighbours_of_one_grid
 from grncli.hbq import pack, quantize
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
-from grncli.media.reading import Piece, ReadSettings
+from grncli.media.reading import ReadSettings
 from grncli.media.sources import Source, class_names, list_sources
 from grncli.models.tokenizer import Tokenizer, to_input
 from grncli.overlap import Behind, Prefetch
@@ -35,9 +34,6 @@ from grncli.stopping import Stop, Stopped
 from grncli.store import Fingerprint, PartWriter, open_part
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
 
-BATCH_PIXELS = 2**20  # of an automatic batch: 16 images of 256x256
-MAX_BATCH = 64
-GROUP_PIXELS = 2**26  # 200 MB of decoded frames may wait for their batch
 COMMIT_SECONDS = 5.0
 
 
@@ -100,46 +96,6 @@ class Plan:
             "ignored": self.ignored,
             "classes": len(self.labels),
         }
-
-
-@dataclass
-class Clip:
-    """One sample on its way: pixels until its batch has run, then bits."""
-
-    piece: Piece | None
-    start: float | None
-    fps: float | None
-    frames: int
-    number: int | None
-    flip: bool
-    bits: NDArray[np.uint8] | None = None
-
-
-@dataclass
-class Read:
-    """A source with its samples, or the reason why there are none."""
-
-    position: int
-    source: Source
-    clips: list[Clip] = field(default_factory=list)
-    error: str | None = None
-    note: str | None = None
-
-
-@dataclass
-class Group:
-    """Neighbouring sources that are encoded and committed together."""
-
-    reads: list[Read] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the reader hands to the network: a batch of clips of one shape, or the end of a group."""
-
-    frames: Tensor | None  # uint8 [B, T, H, W, 3]
-    clips: Sequence[Clip]
-    ended: Group | None = None
 
 
 Report = Callable[[int, int, str], None]
@@ -293,20 +249,18 @@ class Encoder:
 
     def go_on(self) -> None:
         """Encode what no earlier run has."""
-        start, sources = self.writer.position, self.plan.sources
-        self._encode([(i, sources[i]) for i in range(start, len(sources))])
+        self._encode(range(self.writer.position, len(self.plan.sources)))
 
     def retry(self) -> None:
         """Try the sources again that failed in an earlier run, in their order."""
-        failed = sorted(line["position"] for line in self.writer.failures.values())
-        self._encode([(i, self.plan.sources[i]) for i in failed])
+        self._encode(sorted(line["position"] for line in self.writer.failures.values()))
 
-    def _encode(self, todo: Sequence[tuple[int, Source]]) -> None:
-        left = len(todo)
+    def _encode(self, positions: Sequence[int]) -> None:
+        left = len(positions)
         self.report(self.done, len(self.plan.sources), "")
         with (
             DecoderPool(self.settings.workers) as pool,
-            Prefetch(self._read(pool, todo), depth=3) as works,
+            Prefetch(self._read(pool, positions), depth=3) as works,
             Behind() as behind,
         ):
             for work in works:
@@ -327,21 +281,19 @@ class Encoder:
         self.committed = time.monotonic()
 
     def _account(self) -> str:
-        gained = (
-            "" if self.writer.samples > self.before else " (none by this run: give it more time or a smaller --batch)"
-        )
-        return (
-            f"{self.stop.reason}: stopped after {self.done} of {len(self.plan.sources)} sources, "
-            f"{self.writer.samples} samples are saved{gained}"
-        )
+        saved = f"{self.writer.samples} samples are saved"
+        if self.writer.samples == self.before:
+            saved += " (none by this run: give it more time or a smaller --batch)"
+        return f"{self.stop.reason}: stopped after {self.done} of {len(self.plan.sources)} sources, {saved}"
 
-    def _read(self, pool: DecoderPool, todo: Sequence[tuple[int, Source]]) -> Iterator[Work]:
+    def _read(self, pool: DecoderPool, positions: Sequence[int]) -> Iterator[Work]:
         """Decode sources and gather clips of one shape into batches (on a thread of its own)."""
-        gatherer = Gatherer(self.settings)
-        for index, event in pool.read((source for _, source in todo), self.plan.reading):
+        sources = self.plan.sources
+        gatherer = Gatherer(self.settings.batch, self.settings.flip)
+        for index, event in pool.read((sources[i] for i in positions), self.plan.reading):
             if isinstance(event, Done):
-                gatherer.end_source(*todo[index], event)
-                if gatherer.is_full or index == len(todo) - 1:
+                gatherer.end_source(positions[index], sources[positions[index]], event)
+                if gatherer.is_full or index == len(positions) - 1:
                     yield from gatherer.end_group()
             else:
                 yield from gatherer.add(event)
@@ -377,10 +329,10 @@ class Encoder:
                 self.writer.fail(read.source.name, read.position, None)
             if read.note:
                 self.warn(f"{read.source.name}: {read.note}")
-        for grid, samples in _neighbours_of_one_grid(group.reads):
+        for grid, samples in neighbours_of_one_grid(group.reads):
             self.writer.append(
                 grid,
-                np.stack([_bits_of(clip) for _, clip in samples]),
+                np.stack([bits_of(clip) for _, clip in samples]),
                 [self.class_index.get(read.source.label or "", -1) for read, _ in samples],
                 [self._line(read, clip) for read, clip in samples],
             )
@@ -422,100 +374,3 @@ class Encoder:
         """Over the names of processed sources, so that a resumed run notices when SRC has changed."""
         for source in sources:
             self.digest.update(json.dumps(source.relative).encode())
-
-
-class Gatherer:
-    """Collects clips into batches of one shape, and sources into groups; depends on nothing but what it is given."""
-
-    def __init__(self, settings: TokenizeSettings) -> None:
-        self.settings = settings
-        self.group = Group()
-        self.current: list[Clip] = []  # of the source being read
-        self.pending: dict[tuple[int, ...], list[Clip]] = {}
-        self.samples = 0
-        self.pixels = 0
-
-    def add(self, piece: Piece) -> Iterator[Work]:
-        """Take one clip of the current source; yields a batch when one is full."""
-        shape = piece.pixels.shape
-        size = self._batch(shape)
-        for flip in (False, True) if self.settings.flip else (False,):
-            clip = Clip(piece, piece.start, piece.fps, len(piece.pixels), piece.clip, flip)
-            self.current.append(clip)
-            waiting = self.pending.setdefault(shape, [])
-            waiting.append(clip)
-            self.samples += 1
-            self.pixels += piece.pixels.size // 3
-            if len(waiting) == size:
-                yield _batch_of(self.pending.pop(shape))
-
-    def end_source(self, position: int, source: Source, done: Done) -> None:
-        """The current source is read, or has failed: then its clips are dropped."""
-        if done.error is not None:
-            dropped = set(map(id, self.current))
-            for shape, waiting in list(self.pending.items()):
-                self.pending[shape] = [clip for clip in waiting if id(clip) not in dropped]
-            self.current = []
-        self.group.reads.append(Read(position, source, self.current, done.error, done.note))
-        self.current = []
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the group should end here: best where no batch is left half filled."""
-        batch = self.settings.batch or MAX_BATCH
-        return (
-            (self.samples > 0 and not any(self.pending.values()))
-            or self.samples >= 4 * batch
-            or self.pixels >= GROUP_PIXELS
-            or len(self.group.reads) >= 8 * batch
-        )
-
-    def end_group(self) -> Iterator[Work]:
-        """Yield what is left as smaller batches, then the group."""
-        for waiting in self.pending.values():
-            if waiting:
-                yield _batch_of(waiting)
-        yield Work(None, (), self.group)
-        self.group, self.pending, self.samples, self.pixels = Group(), {}, 0, 0
-
-    def _batch(self, shape: tuple[int, ...]) -> int:
-        frames, height, width, _ = shape
-        automatic = max(1, min(MAX_BATCH, BATCH_PIXELS // (frames * height * width)))
-        return self.settings.batch or automatic
-
-
-def _batch_of(clips: Sequence[Clip]) -> Work:
-    frames = torch.empty(len(clips), *_pixels(clips[0]).shape, dtype=torch.uint8)
-    for row, clip in zip(frames.numpy(), clips, strict=True):
-        pixels = _pixels(clip)
-        row[:] = pixels[:, :, ::-1] if clip.flip else pixels
-        clip.piece = None
-    return Work(frames, clips)
-
-
-def _pixels(clip: Clip) -> NDArray[np.uint8]:
-    assert clip.piece is not None
-    return clip.piece.pixels
-
-
-def _bits_of(clip: Clip) -> NDArray[np.uint8]:
-    assert clip.bits is not None
-    return clip.bits
-
-
-def _neighbours_of_one_grid(
-    reads: Sequence[Read],
-) -> Iterator[tuple[tuple[int, int, int], list[tuple[Read, Clip]]]]:
-    """The samples of a group in order, cut where the latent grid changes."""
-    run: list[tuple[Read, Clip]] = []
-    grid: tuple[int, ...] = ()
-    for read in reads:
-        for clip in read.clips:
-            shape = _bits_of(clip).shape[:3]
-            if run and shape != grid:
-                yield (grid[0], grid[1], grid[2]), run
-                run = []
-            grid = shape
-            run.append((read, clip))
-    if run:
-        yield (grid[0], grid[1], grid[2]), run

@@ -29,7 +29,7 @@ def keys(store: Path) -> list[str]:
 def expected_bits(run: Path, pixels: np.ndarray, rounds: int = 4) -> np.ndarray:
     """Bits of uint8 [T, H, W, 3] straight from the network."""
     with torch.inference_mode():
-        feature = load_tokenizer(run).encode(to_input(torch.from_numpy(pixels)[None]))
+        feature = load_tokenizer(run).encode(to_input(torch.tensor(pixels)[None]))
     return pack(quantize(feature, rounds), rounds)[0].numpy()
 
 

@@ -16,14 +16,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import yaml
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from grncli.errors import CheckpointError
 
 RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PREVIEWS = "previews"
 EMA = "ema.safetensors"  # what everything downstream uses
+
+
+def check_run_is_free(run: Path, *, overwrite: bool) -> None:
+    """Refuse to write into a directory, except an empty one and a run directory that the user wants replaced."""
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    if not is_run(run):
+        raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
+    if not overwrite:
+        raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
+
+
+def is_run(run: Path) -> bool:
+    """Whether a directory has a recipe of ours; a file that is only called recipe.yaml may be anybody's."""
+    try:
+        recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+    return isinstance(recipe, dict) and {"kind", "network"} <= recipe.keys()
+
+
+def clear_run(run: Path) -> None:
+    """Remove what a run directory of ours holds, and nothing else that lies in it."""
+    for name in (METRICS, RECIPE):
+        (run / name).unlink(missing_ok=True)
+    for name in (PREVIEWS, CHECKPOINTS):
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 def write_checkpoint(
@@ -41,7 +72,7 @@ def write_checkpoint(
     state : what JSON can hold (step, counters)
     config : sizes of the network; kept in the header of each file, so that the file's hash covers them
     """
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
@@ -76,7 +107,7 @@ def prune_checkpoints(run: Path, keep: int) -> None:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "state.json").is_file())
+    return sorted(path for path in (run / CHECKPOINTS).glob("step-*") if (path / "state.json").is_file())
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -115,6 +146,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read as safetensors ({' '.join(str(error).split())})") from None
+
+
+def read_config(file: Path) -> dict[str, Any] | None:
+    """Sizes of the network in the header of a safetensors file, None where it has none."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = opened.metadata() or {}
+        return dict(json.loads(header["config"])) if "config" in header else None
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: has no readable header ({' '.join(str(error).split())})") from None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -19,10 +19,8 @@ def describe(path: Path) -> dict[str, Any]:
     GrnError
         If it is neither, or damaged.
     """
-    if (path / RECIPE).is_file() or (path / EMA).is_file():
-        from grncli.tokenizers import (
-            describe_tokenizer,
-        )  # imports torch, which a look at a store does not need
+    if _is_run(path):
+        from grncli.tokenizers import describe_tokenizer  # imports torch, which a look at a store does not need
 
         return describe_tokenizer(path)
     if not path.exists() or (path / METADATA).is_file():
@@ -66,8 +64,19 @@ def describe_store(store: BitStore) -> dict[str, Any]:
 
 
 def verify(path: Path) -> list[str]:
-    """Problems of a bit store, one sentence each; none if every byte is as it was committed."""
+    """Problems of a bit store or a run directory, one sentence each.
+
+    None if every byte of the store is as it was committed, or the weights of the run load and are finite.
+    """
+    if _is_run(path):
+        from grncli.tokenizers import verify_tokenizer
+
+        return verify_tokenizer(path)
     return verify_store(path)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / RECIPE).is_file() or (path / EMA).is_file()
 
 
 def _label_counts(store: BitStore) -> dict[str, int]:

@@ -32,6 +32,7 @@ class Clip:
     number: int | None
     flip: bool
     bits: NDArray[np.uint8] | None = None
+    error: str | None = None  # why it could not be encoded
 
 
 @dataclass
@@ -43,6 +44,12 @@ class Read:
     clips: list[Clip] = field(default_factory=list)
     error: str | None = None
     note: str | None = None
+
+    def settle(self) -> None:
+        """Once every batch has run: a source of which a clip could not be encoded has failed as a whole."""
+        self.error = self.error or next((clip.error for clip in self.clips if clip.error), None)
+        if self.error is not None:
+            self.clips = []
 
 
 @dataclass

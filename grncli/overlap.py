@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _END = object()
+_LOOK_SECONDS = 0.1
 
 
 class Prefetch(Generic[T]):
@@ -17,10 +19,27 @@ class Prefetch(Generic[T]):
 
     Use as a context manager: leaving the block ends the thread and closes ``items``, however much of it was used.
     An exception in ``items`` reaches the consumer after the items before it.
+
+    Parameters
+    ----------
+    items : closed by the thread that draws them
+    depth : how many may wait
+    stop_when : asked about ten times a second while no item is ready, with the seconds waited so far; True ends the
+        iteration as if ``items`` were at their end
+    abandon : called on leaving while ``items`` are still being drawn, to end a wait in them
     """
 
-    def __init__(self, items: Iterable[T], depth: int = 2) -> None:
+    def __init__(
+        self,
+        items: Iterable[T],
+        depth: int = 2,
+        *,
+        stop_when: Callable[[float], bool] = lambda waited: False,
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
         self._items = items
+        self._stop_when = stop_when
+        self._abandon = abandon
         self._queue: queue.Queue[object] = queue.Queue(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._fill, daemon=True)
@@ -31,6 +50,8 @@ class Prefetch(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
+        if self._thread.is_alive():
+            self._abandon()
         # The thread may wait for room in the queue; it looks at the flag after each item it gets rid of.
         while self._thread.is_alive():
             try:
@@ -55,10 +76,19 @@ class Prefetch(Generic[T]):
             self._queue.put(_Failure(error))
 
     def _drain(self) -> Iterator[T]:
-        while (item := self._queue.get()) is not _END:
+        while (item := self._next()) is not _END:
             if isinstance(item, _Failure):
                 raise item.error
             yield item  # type: ignore[misc]
+
+    def _next(self) -> object:
+        began = time.monotonic()
+        while True:
+            try:
+                return self._queue.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if self._stop_when(time.monotonic() - began):
+                    return _END
 
 
 class _Failure:

@@ -1,5 +1,6 @@
 """Tokenizers as run directories: loading one, and importing a released checkpoint as one."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from grncli.checkpoint import (
+    CHECKPOINTS,
     EMA,
     RECIPE,
+    check_run_is_free,
+    clear_run,
     find_checkpoint,
+    read_config,
     read_released,
     read_state,
     read_tensors,
@@ -20,7 +25,7 @@ from grncli.checkpoint import (
     sha256_of,
     write_checkpoint,
 )
-from grncli.errors import CheckpointError, UsageError
+from grncli.errors import CheckpointError, GrnError, UsageError
 from grncli.models.released import tokenizer_config, tokenizer_weights
 from grncli.models.tokenizer import Tokenizer
 from grncli.recipe import dump_recipe, parse_recipe, read_recipe
@@ -49,8 +54,20 @@ def load_tokenizer(run: str | Path, device: str | torch.device = "cpu") -> Token
     """
     checkpoint = find_checkpoint(Path(run))
     recipe = read_recipe(run_of(checkpoint) / RECIPE, TokenizerRecipe)
+    _check_config(recipe, checkpoint)
     tokenizer = _assemble(recipe, read_tensors(checkpoint / EMA), str(checkpoint / EMA))
     return tokenizer.to(device)
+
+
+def verify_tokenizer(run: str | Path) -> list[str]:
+    """Problems of a run's weights, one sentence each; none if they load and are finite."""
+    try:
+        tokenizer = load_tokenizer(run)
+    except GrnError as error:
+        return [str(error)]
+    file = find_checkpoint(Path(run)) / EMA
+    wrong = [name for name, weight in tokenizer.state_dict().items() if not weight.isfinite().all()]
+    return [f"{file}: {name} has values that are no finite numbers; use another checkpoint" for name in wrong]
 
 
 def tokenizer_identity(run: str | Path) -> dict[str, str]:
@@ -112,16 +129,20 @@ def import_tokenizer(
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
         raise CheckpointError(f"{file}: {error}, expected the weights of a released tokenizer") from None
     recipe = read_settings(network, settings, file, chosen)
-    # Placed under a hidden name and renamed, so that a run directory is whole or absent.
-    run = run.absolute()
+    # Placed under a hidden name and renamed, so that a run directory is whole or absent; links stay what they are.
+    run = run.resolve()
     partial = run.with_name(f".{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer = _assemble(recipe, named, str(file))
     write_checkpoint(partial, 0, {"ema": tokenizer.state_dict()}, {"step": 0}, asdict(recipe.network))
     (partial / RECIPE).write_text(dump_recipe(recipe, IMPORTED), encoding="utf-8")
     if run.exists():
-        shutil.rmtree(run)
-    partial.rename(run)
+        clear_run(run)
+        for name in (RECIPE, CHECKPOINTS):
+            (partial / name).rename(run / name)
+        partial.rmdir()
+    else:
+        partial.rename(run)
     return describe_tokenizer(run)
 
 
@@ -146,16 +167,6 @@ def read_settings(network: dict[str, Any], settings: Sequence[str], file: Path, 
     return parse_recipe(data, TokenizerRecipe, str(file))
 
 
-def check_run_is_free(run: Path, *, overwrite: bool) -> None:
-    """Refuse to write over a directory, except over a run directory that the user wants replaced."""
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
-        return
-    if not (run / RECIPE).is_file():
-        raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
-    if not overwrite:
-        raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
-
-
 def _choose_weights(loaded: dict[str, Any], wanted: str | None, file: Path) -> tuple[str, dict[str, Tensor]]:
     present = [name for name in ("ema", "vae") if isinstance(loaded.get(name), dict)]
     if wanted is not None and wanted not in present:
@@ -168,6 +179,17 @@ def _choose_weights(loaded: dict[str, Any], wanted: str | None, file: Path) -> t
     if not all(isinstance(value, Tensor) for value in loaded[chosen].values()):
         raise CheckpointError(f"{file}: the entry {chosen!r} holds more than tensors, expected weights")
     return chosen, loaded[chosen]
+
+
+def _check_config(recipe: TokenizerRecipe, checkpoint: Path) -> None:
+    """The weights remember the sizes they were made with; a recipe edited since may fit them by chance."""
+    made, told = read_config(checkpoint / EMA), json.loads(json.dumps(asdict(recipe.network)))
+    for field, value in (made or {}).items():
+        if field not in told or told[field] != value:
+            raise CheckpointError(
+                f"{checkpoint / EMA}: was made with network.{field}={value}, and {RECIPE} says {told.get(field)}; "
+                f"restore {RECIPE}"
+            )
 
 
 def _assemble(recipe: TokenizerRecipe, weights: dict[str, Tensor], name: str) -> Tokenizer:

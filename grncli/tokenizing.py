@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from grncli.errors import GrnError, MediaError, StoreMismatch, UsageError
 from grncli.gathering import Clip, Gatherer, Group, Read, Work, bits_of, neighbours_of_one_grid
@@ -31,10 +31,12 @@ from grncli.media.sources import Source, class_names, list_sources
 from grncli.models.tokenizer import Tokenizer, to_input
 from grncli.overlap import Behind, Prefetch
 from grncli.stopping import Stop, Stopped
-from grncli.store import Fingerprint, PartWriter, open_part
+from grncli.store import Fingerprint, PartWriter, open_part, open_store
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
 
 COMMIT_SECONDS = 5.0
+SHOWN_NOTES = 5
+MIN_FPS, MAX_FPS = 0.01, 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class Summary:
     failed: int
     ignored: int  # files that are no media
     made: int  # samples added by this run
+    cut: int  # clips of which some frames at the end were left out, by this run
     seconds: float
 
 
@@ -147,6 +150,7 @@ def tokenize(
             failed=len(writer.failures),
             ignored=plan.ignored,
             made=writer.samples - encoder.before,
+            cut=encoder.noted,
             seconds=time.monotonic() - began,
         )
 
@@ -162,7 +166,10 @@ def make_plan(src: str, run: str | Path, settings: TokenizeSettings) -> Plan:
     reading = read_settings(settings, tokenizer.stride)
     listing = list_sources(src)
     sources = listing.sources[: settings.limit]
-    labels = tuple(class_names(sources)) if settings.labels == "dirs" else ()
+    # Of all sources, so that --limit can be raised later.
+    labels = tuple(class_names(listing.sources)) if settings.labels == "dirs" else ()
+    if settings.labels == "dirs" and not labels:
+        raise UsageError(f"--labels dirs: {src} has no class directories, its media lie directly in it")
     fingerprint = Fingerprint(
         rounds=rounds,
         channels=tokenizer.channels,
@@ -192,6 +199,20 @@ def make_plan(src: str, run: str | Path, settings: TokenizeSettings) -> Plan:
     )
 
 
+def check_target(out: Path, plan: Plan, settings: TokenizeSettings) -> str:
+    """What a run would do with ``out``, in words; StoreError or StoreMismatch where it would refuse."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return "would be made"
+    store = open_store(out)
+    if settings.overwrite:
+        return f"would be made anew, its {len(store)} samples discarded"
+    store.fingerprint.require(plan.fingerprint, out, "Use the same settings, another OUT, or --overwrite.")
+    done = next((part.position for part in store.parts if part.part == settings.part), 0)
+    if done >= len(plan.sources):
+        return "has all sources, nothing would be done"
+    return f"would be gone on with, {done} of {len(plan.sources)} sources are done"
+
+
 def read_settings(settings: TokenizeSettings, stride: tuple[int, int, int]) -> ReadSettings:
     """How sources become pixels; UsageError where an option does not fit the tokenizer's stride."""
     framing = parse_size(settings.size)
@@ -200,6 +221,8 @@ def read_settings(settings: TokenizeSettings, stride: tuple[int, int, int]) -> R
             raise UsageError(f"--size {settings.size}: {side} is no multiple of the tokenizer's stride {step}")
     if settings.frames is not None and (settings.frames < 1 or (settings.frames - 1) % stride[0]):
         raise UsageError(f"--frames {settings.frames}: expected 1 + {stride[0]}n, such as {1 + 4 * stride[0]}")
+    if settings.fps is not None and not MIN_FPS <= settings.fps <= MAX_FPS:
+        raise UsageError(f"--fps {settings.fps:g}: expected {MIN_FPS:g} to {MAX_FPS:g} frames a second")
     if settings.clips is not None and settings.frames is None:
         raise UsageError("--clips needs --frames: without it a source is one clip, taken whole")
     return ReadSettings(framing, stride, settings.frames, settings.fps, settings.clips)
@@ -230,11 +253,14 @@ class Encoder:
         self.committed = time.monotonic()
         self.done = writer.position
         self.before = writer.samples
+        self.noted = 0
 
     def resume(self) -> None:
         """Check that the sources of earlier runs are still the first ones, in the same order."""
         done = self.writer.position
         self._digest(self.plan.sources[:done])
+        if done > len(self.plan.sources) and self.settings.limit is not None:
+            raise UsageError(f"--limit {self.settings.limit}: {self.writer.directory} holds {done} sources already")
         if done > len(self.plan.sources) or (done and self.digest.hexdigest() != self.writer.digest):
             raise StoreMismatch(
                 f"{self.writer.directory} holds the first {done} of other sources than SRC lists now; "
@@ -266,9 +292,10 @@ class Encoder:
             for work in works:
                 if work.ended is None:
                     self._run(work, behind)
-                else:
-                    behind.submit(partial(self._write, work.ended))
-                left -= 0 if work.ended is None else len(work.ended.reads)
+                    continue
+                # Only here: what a started group has cost would be lost, and a long clip never come to its end.
+                behind.submit(partial(self._write, work.ended))
+                left -= len(work.ended.reads)
                 if left and self.stop.reason:
                     break
             behind.wait()
@@ -281,10 +308,8 @@ class Encoder:
         self.committed = time.monotonic()
 
     def _account(self) -> str:
-        saved = f"{self.writer.samples} samples are saved"
-        if self.writer.samples == self.before:
-            saved += " (none by this run: give it more time or a smaller --batch)"
-        return f"{self.stop.reason}: stopped after {self.done} of {len(self.plan.sources)} sources, {saved}"
+        done = f"stopped after {self.done} of {len(self.plan.sources)} sources"
+        return f"{self.stop.reason}: {done}, {self.writer.samples} samples are saved"
 
     def _read(self, pool: DecoderPool, positions: Sequence[int]) -> Iterator[Work]:
         """Decode sources and gather clips of one shape into batches (on a thread of its own)."""
@@ -301,13 +326,18 @@ class Encoder:
     def _run(self, work: Work, behind: Behind) -> None:
         """The network's part: frames to packed bits, taken off the device by the writer thread."""
         assert work.frames is not None
-        frames = work.frames.to(self.device, non_blocking=True)
-        with torch.inference_mode(), self._autocast():
-            feature = self.network.encode(to_input(frames)).float()
         try:
-            packed = pack(quantize(feature, self.plan.rounds), self.plan.rounds)
-        except ValueError as error:
-            raise GrnError(f"{self.plan.fingerprint.tokenizer['name']}: {error}") from None
+            packed = self._encode_batch(work.frames)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(work.clips) > 1:
+                for clip, frames in zip(work.clips, torch.split(work.frames, 1), strict=True):
+                    self._run(Work(frames, [clip]), behind)
+                return
+            _, height, width, _ = work.frames.shape[1:]
+            work.clips[0].error = f"{width}x{height} pixels do not fit into memory; give a smaller --size"
+            return
 
         def deliver() -> None:
             for clip, bits in zip(work.clips, packed.cpu().numpy(), strict=True):
@@ -315,20 +345,25 @@ class Encoder:
 
         behind.submit(deliver)
 
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
-            yield
+    def _encode_batch(self, frames: Tensor) -> Tensor:
+        """uint8 ``[B, T, H, W, 3]`` to packed bits, both on their own devices."""
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16")
+        with torch.inference_mode(), autocast:
+            feature = self.network.encode(to_input(frames.to(self.device, non_blocking=True)))
+        try:
+            return pack(quantize(feature, self.plan.rounds), self.plan.rounds)
+        except ValueError as error:
+            raise GrnError(f"{self.plan.fingerprint.tokenizer['name']}: {error}") from None
 
     def _write(self, group: Group) -> None:
         """The writer thread's part: samples and failures in the order of the sources, then perhaps a commit."""
         for read in group.reads:
+            read.settle()
             if read.error is not None:
                 self._note_failure(read)
             elif read.source.name in self.writer.failures:
                 self.writer.fail(read.source.name, read.position, None)
-            if read.note:
-                self.warn(f"{read.source.name}: {read.note}")
+            self._note(read)
         for grid, samples in neighbours_of_one_grid(group.reads):
             self.writer.append(
                 grid,
@@ -343,6 +378,15 @@ class Encoder:
             self._commit()
         failed = len(self.writer.failures)
         self.report(self.done, len(self.plan.sources), f"{failed} failed" if failed else "")
+
+    def _note(self, read: Read) -> None:
+        """Name the first few sources of which a part was left out, and count the others."""
+        if read.note:
+            self.noted += 1
+            if self.noted <= SHOWN_NOTES:
+                self.warn(f"{read.source.name}: {read.note}")
+            if self.noted == SHOWN_NOTES:
+                self.warn("further sources of which some frames are left out are counted only")
 
     def _note_failure(self, read: Read) -> None:
         sentence = f"{read.source.name}: {read.error}"
@@ -374,3 +418,8 @@ class Encoder:
         """Over the names of processed sources, so that a resumed run notices when SRC has changed."""
         for source in sources:
             self.digest.update(json.dumps(source.relative).encode())
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch or Python failed to get memory; on a CPU PyTorch says so in words only."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

@@ -115,6 +115,41 @@ def test_an_exception_nobody_met_is_dropped_on_leaving():
         assert next(arriving) == 0
 
 
+def test_a_consumer_that_waits_can_leave():
+    gate, asked = threading.Event(), []
+
+    def stalling():
+        yield 1
+        gate.wait(2 * PATIENCE)
+        yield 2
+
+    def stop_when(waited):
+        asked.append(waited)
+        return waited > 0.25
+
+    began = time.monotonic()
+    with Prefetch(stalling(), stop_when=stop_when, abandon=gate.set) as arriving:
+        assert list(arriving) == [1]
+    assert time.monotonic() - began < PATIENCE
+    assert len(asked) > 1
+
+
+def test_items_that_are_ready_arrive_before_a_stop():
+    prefetch = Prefetch(range(20), depth=30, stop_when=lambda waited: True)
+    with prefetch as arriving:
+        wait_until(lambda: not prefetch._thread.is_alive())
+        assert list(arriving) == list(range(20))
+
+
+def test_items_drawn_to_their_end_are_not_abandoned():
+    abandoned = []
+    prefetch = Prefetch([1, 2], abandon=lambda: abandoned.append(1))
+    with prefetch as arriving:
+        assert list(arriving) == [1, 2]
+        wait_until(lambda: not prefetch._thread.is_alive())
+    assert abandoned == []
+
+
 # Behind
 
 

@@ -15,7 +15,6 @@ from grncli.cli.train_tokenizer import train_tokenizer
 
 app = typer.Typer(
     name="grn",
-    help="Generative Refinement Networks: media to near-lossless bits, and back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

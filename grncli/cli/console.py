@@ -4,6 +4,7 @@ Results go to files or standard output, messages and progress to standard error.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -48,6 +49,10 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Stopped):
         say(f"{error}. Run the same command again to go on.")
         return INTERRUPTED if str(error).startswith("Ctrl-C") else STOPPED
+    if isinstance(error, BrokenPipeError):
+        # Whoever read standard output has gone; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         say(f"grn: {name}{error.strerror or error}")
@@ -107,6 +112,12 @@ class Progress:
             say(text)
         else:
             self._bar.write(text, file=sys.stderr)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the bar, so that what follows starts on a line of its own."""

@@ -22,36 +22,37 @@ def decode(
         str | None,
         Option(metavar="SRC", help="Print the PSNR against the sources, and show them on the sheet."),
     ] = None,
-    batch: Annotated[int | None, Option(metavar="B", min=1, help="Samples a pass; default: by their size.")] = None,
+    batch: Annotated[
+        int | None,
+        Option(metavar="B", min=1, help="Samples that go through the network at once; default: by their size."),
+    ] = None,
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
     max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace what was decoded from other bits.")] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
     """Decode a bit store: PNG for images, MP4 for clips, in folders like those of the sources."""
-    stop = make_stop(max_time)
     chosen = parse_select(select)
-    from grncli.decoding import DecodeSettings, decode
-    from grncli.devices import pick_device
+    with make_stop(max_time).listening() as stop, Progress("decode", "samples") as progress:
+        from grncli.decoding import DecodeSettings, decode
+        from grncli.devices import pick_device
 
-    settings = DecodeSettings(
-        rounds=rounds,
-        select=chosen,
-        sheet=sheet,
-        compare=compare,
-        device=str(pick_device(device)),
-        batch=batch,
-        overwrite=overwrite,
-    )
-    progress = Progress("decode", "samples")
-    with stop.listening():
+        settings = DecodeSettings(
+            rounds=rounds,
+            select=chosen,
+            sheet=sheet,
+            compare=compare,
+            device=str(pick_device(device)),
+            batch=batch,
+            overwrite=overwrite,
+        )
         summary = decode(store, folder, tokenizer, settings, stop=stop, report=progress)
-    progress.close()
     quality = summary.quality.means()
     if json:
         print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})
     there = f", {summary.present} were there already" if summary.present else ""
-    say(f"{folder}: {summary.written} files written{there}")
+    partly = "" if summary.complete else f"; {store} is not complete yet"
+    say(f"{folder}: {summary.written} files written{there}{partly}")
     if quality and not json:
         names = {"image_psnr": "PSNR of images {:.2f} dB", "clip_psnr": "PSNR of clips {:.2f} dB"}
         names["not_compared"] = "{} samples without a readable source"
@@ -60,8 +61,8 @@ def decode(
 
 def parse_select(text: str) -> tuple[int | None, int | None, int | None]:
     """``A:B`` or ``A:B:S`` as the arguments of a slice, a lone number as that one sample; UsageError otherwise."""
-    if re.fullmatch(r"\d+", text):
-        return int(text), int(text) + 1, None
+    if re.fullmatch(r"-?\d+", text):
+        return int(text), int(text) + 1 or None, None
     match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::([1-9]\d*))?", text)
     if not match:
         raise UsageError(f"--select {text}: expected a range of samples such as 0:16")

@@ -7,6 +7,7 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli.console import FAILED, format_bytes, guarded, print_json, say
+from grncli.errors import GrnError
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
@@ -15,28 +16,33 @@ SHOWN_LABELS = 12
 @guarded
 def info(
     path: Annotated[Path, Argument(metavar="PATH", help="A bit store or a run directory.", show_default=False)],
-    verify: Annotated[bool, Option("--verify", help="Check every byte of a store against its checksums.")] = False,
+    verify: Annotated[
+        bool, Option("--verify", help="Check every byte of a store against its checksums; load a run's weights.")
+    ] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
     """Show what a store or run directory is: shapes, counts, settings, size, labels, failures, completeness."""
     from grncli.describing import describe
     from grncli.describing import verify as verify_path
 
-    found = describe(path)
-    problems = verify_path(path) if verify and found["kind"] == "store" else []
+    problems = verify_path(path) if verify else []
+    try:
+        found = describe(path)
+    except GrnError as error:
+        if not problems:
+            raise
+        found = {}
+        problems += [] if str(error) in problems else [str(error)]
     if verify:
         found["problems"] = problems
     if json:
         print_json(found)
-    else:
+    elif "kind" in found:
         for line in _store_lines(path, found) if found["kind"] == "store" else _run_lines(path, found):
             print(line)
     if verify and not problems:
-        say(
-            f"{path}: every byte is as it was committed"
-            if found["kind"] == "store"
-            else f"{path}: weights are readable"
-        )
+        whole = "every byte is as it was committed" if found["kind"] == "store" else "the weights load and are finite"
+        say(f"{path}: {whole}")
     for problem in problems:
         say(problem)
     if problems:
@@ -78,7 +84,8 @@ def _run_lines(path: Path, found: dict[str, Any]) -> list[str]:
     imported = found["recipe"]["imported"]
     origin = f"imported from {imported['file']} ({imported['weights']})" if imported else f"step {found['step']}"
     state = "" if found["complete"] else f", NOT complete ({found['recipe']['training']['steps']} steps wanted)"
-    bits = f"{found['rounds']} rounds x {found['channels']} channels a token of {time}x{height}x{width} pixels"
+    depth = "continuous features" if found["rounds"] is None else f"{found['rounds']} rounds"
+    bits = f"{depth} x {found['channels']} channels a token of {time}x{height}x{width} pixels"
     return [
         f"{path}: tokenizer, {origin}{state}",
         f"  parameters     {found['parameters'] / 1e6:.2f} M",

@@ -31,19 +31,26 @@ def tokenize(
     frames: Annotated[
         int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; without it each source is one clip.")
     ] = None,
-    fps: Annotated[float | None, Option(metavar="F", help="Resample clips in time to F frames a second.")] = None,
-    clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each source.")] = "all",
+    fps: Annotated[
+        float | None, Option(metavar="F", help="Resample clips in time to F frames a second (images ignore this).")
+    ] = None,
+    clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each clip.")] = "all",
     labels: Annotated[str, Option(metavar="dirs|none", help="dirs: the parent directory is the class.")] = "none",
     flip: Annotated[bool, Option("--flip", help="Store the mirrored picture as well.")] = False,
     rounds: Annotated[
         int | None, Option(metavar="M", min=1, max=8, help="Bits a feature; default: the tokenizer's.")
     ] = None,
-    batch: Annotated[int | None, Option(metavar="B", min=1, help="Samples a pass; default: by their size.")] = None,
+    batch: Annotated[
+        int | None,
+        Option(metavar="B", min=1, help="Samples that go through the network at once; default: by their size."),
+    ] = None,
     workers: Annotated[
         int | None, Option(metavar="W", min=0, help="Decoding processes; default: half the cores, at most 8.")
     ] = None,
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[str, Option(metavar="float32|bfloat16", help="Of the encoder.")] = "float32",
+    dtype: Annotated[
+        str, Option(metavar="float32|bfloat16", help="Number format of the encoder's arithmetic.")
+    ] = "float32",
     part: Annotated[str, Option(metavar="i/n", help="Make part i of n (from 0): one part a batch job.")] = "0/1",
     limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
     max_time: Annotated[
@@ -56,51 +63,48 @@ def tokenize(
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
     """Encode images and clips into a bit store. Killed or stopped, run it again: it goes on, to the same bytes."""
-    stop = make_stop(max_time)
     chosen_part, parts = parse_part(part)
     options: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
     if labels not in ("dirs", "none"):
         raise UsageError(f"--labels {labels}: expected dirs or none")
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
-    from grncli.devices import pick_device
-    from grncli.tokenizing import TokenizeSettings, make_plan, tokenize
+    with make_stop(max_time).listening() as stop, Progress("tokenize", "sources") as progress:
+        from grncli.devices import pick_device
+        from grncli.tokenizing import TokenizeSettings, check_target, make_plan, tokenize
 
-    settings = TokenizeSettings(
-        size=size,
-        frames=frames,
-        fps=fps,
-        labels=labels,  # type: ignore[arg-type]
-        flip=flip,
-        rounds=rounds,
-        dtype=dtype,  # type: ignore[arg-type]
-        batch=batch,
-        workers=default_workers() if workers is None else workers,
-        device=str(pick_device(device)),
-        limit=limit,
-        strict=strict,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        **options,
-    )
-    if dry_run:
-        plan = make_plan(src, tokenizer, settings)
-        document = {**plan.counts(), "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]}
-        if json:
-            print_json(document)
-        counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
-        say(f"{out}: would be made from {counts}, {plan.rounds} rounds; nothing was written")
-        return
-    progress = Progress("tokenize", "sources")
-    with stop.listening():
+        settings = TokenizeSettings(
+            size=size,
+            frames=frames,
+            fps=fps,
+            labels=labels,  # type: ignore[arg-type]
+            flip=flip,
+            rounds=rounds,
+            dtype=dtype,  # type: ignore[arg-type]
+            batch=batch,
+            workers=default_workers() if workers is None else workers,
+            device=str(pick_device(device)),
+            limit=limit,
+            strict=strict,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            **options,
+        )
+        if dry_run:
+            plan = make_plan(src, tokenizer, settings)
+            fate, counts = check_target(out, plan, settings), plan.counts()
+            if json:
+                print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
+            say(f"{out}: {fate}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
+            return
         summary = tokenize(src, out, tokenizer, settings, stop=stop, report=progress, warn=progress.say)
-    progress.close()
     if json:
         print_json({"out": str(out), **asdict(summary)})
     made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
     failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
-    ignored = f", {summary.ignored} files are no media" if summary.ignored else ""
-    say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{ignored}")
+    ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
+    cut = f", frames left out at the end of {summary.cut} clips" if summary.cut else ""
+    say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
 
 
 def parse_part(text: str) -> tuple[int, int]:

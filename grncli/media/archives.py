@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 
-from grncli.errors import MediaError, UsageError
+from grncli.errors import MediaError
 
 SUFFIXES = (".tar", ".zip")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+"""Refused: their members cannot be read by position."""
 MAX_MEMBER = 2 << 30
 """Bytes a member may unpack to; a few kilobytes of zip can claim any size."""
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -40,8 +41,6 @@ def members(path: str) -> Iterator[Member]:
     ------
     MediaError
         If the archive is damaged.
-    UsageError
-        If it is a compressed tar, whose members cannot be read by position.
     """
     try:
         if path.lower().endswith(".zip"):
@@ -96,12 +95,6 @@ def _name_problem(name: str) -> str | None:
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name:
         return "has a name that points outside the archive"
     return None
-
-
-def refuse_compressed(path: str) -> None:
-    """Raise UsageError if ``path`` is a tar that would have to be unpacked from its start."""
-    if path.lower().endswith(COMPRESSED_TARS):
-        raise UsageError(f"{path} is a compressed tar, whose members cannot be read one by one; unpack it.")
 
 
 def open_member(path: str, member: str, offset: int, size: int) -> BinaryIO:

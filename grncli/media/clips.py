@@ -32,9 +32,11 @@ _HARMLESS = (
     "co located POCs unavailable",
     "mmco: unref short failure",
     "deprecated pixel format",
+    "non monotonically increasing dts",
 )
 # Sound is not decoded, but ffmpeg looks into it when it opens a file, and complains.
 _SOUND = re.compile(r"\[(aac|aac_latm|mp[123]\w*|ac3|eac3|opus|vorbis|flac|dca|truehd|pcm_\w+) @")
+_RESIZED = re.compile(r"\[info\] Reconfiguring filter graph because .*video parameters changed to .*?, (\d+x\d+)")
 _BROADCAST_RATES = {rate: round(rate * 1.001) / 1.001 for rate in (23.98, 29.97, 47.95, 59.94, 119.88)}
 
 
@@ -120,6 +122,10 @@ class Decoding:
         status = self._process.wait()
         return self._log.problem() or (f"ffmpeg ended with status {status}" if status else None)
 
+    def resized(self) -> str | None:
+        """How the size of the coded frames changed midway, once ffmpeg has ended; None if it did not."""
+        return self._log.resized()
+
     def reached(self) -> float:
         """Seconds the output lasts, once ffmpeg has ended; 0 if it said nothing."""
         return self._log.reached
@@ -175,7 +181,8 @@ def read_frames(
     ------
     MediaError
         After the last good frame, if ``file`` is no clip, or is damaged: ffmpeg reported an error, or a
-        read of the whole clip ended more than a tenth of its duration, and two frames, early. A read
+        read of the whole clip ended more than a tenth of its duration, and two frames, early. Or if the
+        size of its frames changes midway: those after the change are scaled to the first size. A read
         that reaches ``frames`` is not checked: what ffmpeg says of the frames beyond depends on how
         far ahead it happened to be.
     """
@@ -221,6 +228,8 @@ def _check(file: int, count: int, decoding: Decoding, problem: str | None, fps: 
     header = decoding.header()
     expected = header.expected(fps) if whole else None
     about = f" of about {round(expected)}" if expected else ""
+    if (change := decoding.resized()) is not None:
+        raise MediaError(f"changes its frame size {change} midway; cut it into clips of one size each")
     if problem is not None:
         raise MediaError(f'decoded {count}{about} frames, then "{problem}"')
     if expected is None or expected - count < 2 or count >= 0.9 * expected or header.duration is None:
@@ -261,6 +270,7 @@ class _Log:
         self._header: list[str] = []
         self._header_done = threading.Event()
         self._error: str | None = None
+        self._sizes: list[str] = []
         self.reached = 0.0
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._thread.start()
@@ -273,6 +283,9 @@ class _Log:
                 self._error = _complaint(text)
             if self._header_done.is_set():
                 self.reached = _seconds("time=", text) or self.reached
+                # ffmpeg goes on and scales to the first size; the line also comes with a change of colours alone.
+                if len(self._sizes) < 100 and (change := _RESIZED.search(text)):
+                    self._sizes.append(change[1])
                 continue
             if "[info] Stream mapping:" in text or "[info] Output #0" in text:
                 self._header_done.set()
@@ -288,13 +301,24 @@ class _Log:
         self._header_done.wait()
         lines = self._header
         duration = next((_seconds("Duration: ", line) for line in lines if "Duration:" in line), None)
-        pictures = [line for line in lines if ": Video: " in line and "(attached pic)" not in line]
+        pictures = [line for line in lines if _is_picture(line)]
         streams = sum("Stream #" in line for line in lines)
         return Header(duration, _rate(pictures[0]) if pictures else None, streams)
 
     def problem(self) -> str | None:
         self._thread.join()
         return self._error
+
+    def resized(self) -> str | None:
+        self._thread.join()
+        picture = next((line for line in self._header if _is_picture(line)), "")
+        first = re.search(r", (\d+x\d+)\b", picture)
+        other = next((size for size in self._sizes if first and size != first[1]), None)
+        return f"from {first[1]} to {other}" if first and other else None
+
+
+def _is_picture(header_line: str) -> bool:
+    return ": Video: " in header_line and "(attached pic)" not in header_line
 
 
 def _complaint(line: str) -> str | None:

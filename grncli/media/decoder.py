@@ -9,6 +9,8 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ AHEAD = 8
 # What a worker has been sent but not answered must fit its pipe (64 KiB), or both sides could wait.
 _UNANSWERED_BYTES = 32 << 10
 _START_TIMEOUT = 120.0
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class DecoderPool:
     """
 
     def __init__(self, workers: int, timeout: float = 60.0) -> None:
+        self._abandoned = threading.Event()
         self._timeout = timeout
         self._workers: list[_Worker | None] = [None] * workers
         self._turn = 0
@@ -79,6 +83,15 @@ class DecoderPool:
             if worker is not None:
                 worker.kill()
                 self._workers[slot] = None
+        self._abandoned.clear()
+
+    def abandon(self) -> None:
+        """Make the reading under way raise RuntimeError at once; for another thread than the one that reads.
+
+        A reading that waits for a worker gives up within a tenth of a second and kills those that are busy; one in
+        the calling thread (0 workers) only ends with its next event. Only ``close`` makes the pool usable again.
+        """
+        self._abandoned.set()
 
     def read(self, sources: Iterable[Source], settings: ReadSettings) -> Iterator[tuple[int, Piece | Done]]:
         """Pieces of every source, each source closed by a Done.
@@ -105,7 +118,9 @@ class DecoderPool:
         self._turn += 1
         if not self._workers:
             for number, (source, task, _) in enumerate(jobs):
-                yield from ((number, event) for event in _inline(source, task))
+                for event in _inline(source, task):
+                    _check_wanted(self._abandoned)
+                    yield number, event
             return
         self._drop_busy_workers()
         turn = self._turn
@@ -164,7 +179,7 @@ class DecoderPool:
     def _worker(self, slot: int) -> _Worker:
         worker = self._workers[slot]
         if worker is None:
-            worker = self._workers[slot] = _Worker()
+            worker = self._workers[slot] = _Worker(self._abandoned)
         return worker
 
     def _answers(self, slot: int) -> Iterator[Piece | Done]:
@@ -194,6 +209,11 @@ class DecoderPool:
             worker.send_jobs()
 
 
+def _check_wanted(abandoned: threading.Event) -> None:
+    if abandoned.is_set():
+        raise RuntimeError("this reading was abandoned")
+
+
 def _inline(source: Source, task: Task) -> Iterator[Piece | Done]:
     if source.problem is not None:
         yield Done(source.problem, None)
@@ -209,7 +229,8 @@ def _inline(source: Source, task: Task) -> Iterator[Piece | Done]:
 class _Worker:
     """One worker process, its unanswered jobs, and what it has written but nobody has read."""
 
-    def __init__(self) -> None:
+    def __init__(self, abandoned: threading.Event) -> None:
+        self._abandoned = abandoned
         self.jobs: deque[bytes] = deque()
         self._sent = 0
         self._sent_bytes = 0
@@ -306,8 +327,16 @@ class _Worker:
             view = view[count:]
 
     def _wait(self, timeout: float) -> None:
-        if not self._poll.poll(math.ceil(timeout * 1000)):
-            raise _Lost(f"stalled: nothing was decoded for {timeout:g} s; given up")
+        """Return once there is something to read."""
+        left = timeout
+        deadline = time.monotonic() + timeout
+        while True:
+            _check_wanted(self._abandoned)
+            if self._poll.poll(math.ceil(min(left, _LOOK_SECONDS) * 1000)):
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _Lost(f"stalled: nothing was decoded for {timeout:g} s; given up")
 
     def _death(self) -> str:
         try:

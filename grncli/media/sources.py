@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Literal
 
 from grncli.errors import UsageError
@@ -76,7 +79,7 @@ def list_sources(src: str) -> Listing:
         If an archive is damaged.
     """
     if src == "-":
-        return _finish(src, _from_list(sys.stdin.buffer.read()), keep_order=True)
+        return _finish(src, _from_list(_list_lines(src)), keep_order=True)
     archive = _archive_part(src)
     if archive is not None:
         return _finish(src, _from_archive(*archive))
@@ -85,11 +88,13 @@ def list_sources(src: str) -> Listing:
     if os.path.isdir(src):
         return _finish(src, _from_directory(src))
     if _suffix(src) in LIST_SUFFIXES:
-        with open(src, "rb") as file:
-            return _finish(src, _from_list(file.read()), keep_order=True)
+        return _finish(src, _from_list(_list_lines(src)), keep_order=True)
     source = _from_path(src, os.path.basename(src), None)
     if source is None:
-        archives.refuse_compressed(src)
+        if src.lower().endswith(archives.COMPRESSED_TARS):
+            raise UsageError(
+                f"{printable(src)} is a compressed tar, whose members cannot be read one by one; unpack it."
+            )
         raise UsageError(f"{printable(src)} is of no known kind; expected {_EXPECTED}.")
     return Listing([source], 0)
 
@@ -103,8 +108,20 @@ def class_names(sources: Sequence[Source]) -> list[str]:
 
 
 def printable(path: str) -> str:
-    """``path`` as text any output can show; bytes that are not UTF-8 become ``\\xNN``."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+    """``path`` as one line of text any output can show.
+
+    Bytes that are not UTF-8 become ``\\xNN``; what would break the line, drive a terminal or turn the reading
+    direction becomes ``\\n``, ``\\x1b``, ``\\u202e`` and so on.
+    """
+    if path.isprintable():
+        return path
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(char.encode("unicode_escape").decode() if _disturbs(char) else char for char in text)
+
+
+def _disturbs(char: str) -> bool:
+    # The two joiners belong to the spelling of Persian, of Indian languages and of many emoji.
+    return unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") and char not in "\u200c\u200d"
 
 
 def _finish(src: str, found: Iterator[Source | None], keep_order: bool = False) -> Listing:
@@ -226,8 +243,27 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _from_list(text: bytes) -> Iterator[Source | None]:
-    for line in text.splitlines():
+def _list_lines(src: str) -> list[bytes]:
+    """Lines of a list file, or of standard input; UsageError if they cannot be paths."""
+    name = "standard input" if src == "-" else printable(src)
+    try:
+        text = _standard_input() if src == "-" else Path(src).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror or error}.") from None
+    if b"\0" in text or text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{name} is UTF-16 or no text at all; expected paths in UTF-8, one a line.")
+    return text.removeprefix(codecs.BOM_UTF8).splitlines()
+
+
+def _standard_input() -> bytes:
+    # Python has none where the descriptor was closed before it started (`grn ... <&-`).
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("standard input is closed; pipe paths into it, one a line.")
+    return sys.stdin.buffer.read()
+
+
+def _from_list(lines: Iterable[bytes]) -> Iterator[Source | None]:
+    for line in lines:
         if not line.strip():
             continue
         path = os.fsdecode(line)

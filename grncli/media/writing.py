@@ -1,5 +1,6 @@
 """Pixels to files: PNG pictures, MP4 clips and contact sheets; each file appears whole or not at all."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from grncli.errors import MediaError
+from grncli.media.sources import printable
 
 WHITE = (255, 255, 255)
 HAIRLINE = (222, 222, 222)
 INK = (70, 70, 70)
+MAX_NAME = 255  # bytes in a file's name, on nearly every file system
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 FONT_EXTRAS = "\N{DEGREE SIGN}\N{PLUS-MINUS SIGN}\N{MIDDLE DOT}"  # Beyond ASCII, all a caption may want.
 
@@ -39,13 +42,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     Guards against an error, an interrupt or a killed process; there is no fsync, so a power cut may still
     cost the last files.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary_name(name: str) -> str:
+    temporary = f".{name}.tmp"
+    if len(os.fsencode(temporary)) <= MAX_NAME:
+        return temporary
+    # Of the same length for every long name, and still another one for each.
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.tmp"
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -87,7 +98,7 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
         complaint = _run_ffmpeg(command, np.ascontiguousarray(frames).reshape(-1).data)
         if complaint is not None:
             said = complaint.replace(f"file:{temporary}", str(path))
-            raise MediaError(f"{path}: ffmpeg could not write the clip ({said}).")
+            raise MediaError(printable(f"{path}: ffmpeg could not write the clip ({said})."))
 
 
 def _check_pixels(pixels: NDArray[np.uint8], *, dimensions: int) -> None:

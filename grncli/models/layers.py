@@ -116,7 +116,10 @@ class FrameAttention(nn.Module):
 
         def attend(frames: Tensor) -> Tensor:
             height = frames.shape[2]
-            q, k, v = rearrange(self.qkv(self.norm(frames)), "n (three c) h w -> three n 1 (h w) c", three=3)
+            # Contiguous, because only then attention takes the path whose memory does not grow with (h w)^2.
+            q, k, v = rearrange(
+                self.qkv(self.norm(frames)), "n (three c) h w -> three n 1 (h w) c", three=3
+            ).contiguous()
             mixed = F.scaled_dot_product_attention(q, k, v)
             return self.projection(rearrange(mixed, "n 1 (h w) c -> n c h w", h=height))
 

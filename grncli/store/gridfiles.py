@@ -40,10 +40,8 @@ class GridFiles:
                 shutil.rmtree(entry)
         self._files.replace(self.part / METADATA, group_document())
         for grid, committed in record.grids.items():
-            bits, *numbers = self.grid(grid)
-            bits.restore(committed)
-            for array in numbers:
-                array.restore(GridRecord(committed.rows))
+            for array in self.grid(grid):
+                array.restore(committed)
         self.write_documents(record.grids)
         self.sync()
 
@@ -61,7 +59,10 @@ class GridFiles:
 
     def records(self) -> dict[Grid, GridRecord]:
         """What a commit would say about each grid now."""
-        return {grid: self.arrays[grid][0].record() for grid in sorted(self.arrays)}
+        return {
+            grid: GridRecord(arrays[0].rows, {array.layout.name: array.checksums() for array in arrays})
+            for grid, arrays in sorted(self.arrays.items())
+        }
 
     def write_documents(self, grids: Iterable[Grid]) -> None:
         """Bring the shapes in the Zarr documents up to the rows written, without waiting for the disk.
@@ -115,14 +116,20 @@ class RowArray:
                 self.crc = 0
             data = data[piece.size :]
 
-    def record(self) -> GridRecord:
-        """Rows and checksums so far."""
-        return GridRecord(self.rows, list(self.crcs), self.crc)
+    def checksums(self) -> list[int]:
+        """Of each chunk's rows so far."""
+        return [*self.crcs, *([self.crc] if self.rows % self.layout.chunk_rows else [])]
 
     def restore(self, committed: GridRecord) -> None:
         """Go back to the committed rows in files of full chunk size: no later chunk, zeros after the rows."""
         layout, rows = self.layout, committed.rows
-        self.rows, self.crcs, self.crc = rows, list(committed.crc32c), committed.tail_crc32c
+        self.rows, self.crcs = rows, list(committed.crc32c.get(layout.name, []))
+        if len(self.crcs) != layout.chunk_count(rows):
+            raise StoreError(
+                f"{self.directory} has {layout.chunk_count(rows)} chunks, but the commit record has "
+                f"{len(self.crcs)} checksums; restore commit.json from a copy, or make the store again with --overwrite."
+            )
+        self.crc = self.crcs.pop() if rows % layout.chunk_rows else 0
         self._files.make_directory(self.directory)
         for entry in sorted(self.directory.iterdir()):
             chunk = layout.parse_chunk(entry.name)

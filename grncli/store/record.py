@@ -12,11 +12,10 @@ from grncli.store.layout import COMMIT, FORMAT, Grid, grid_name, parse_grid
 
 @dataclass
 class GridRecord:
-    """Committed rows of one grid, the crc32c of each full chunk of bits, and of the rows after them."""
+    """Committed rows of one grid, and for each of its arrays the crc32c of each chunk's committed rows."""
 
     rows: int = 0
-    crc32c: list[int] = field(default_factory=list)
-    tail_crc32c: int = 0
+    crc32c: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -29,7 +28,9 @@ class PartRecord:
     columns: dict[str, str] = field(default_factory=dict)
     grids: dict[Grid, GridRecord] = field(default_factory=dict)
     samples_bytes: int = 0
+    samples_crc32c: int = 0
     failures_bytes: int = 0
+    failures_crc32c: int = 0
     failed: int = 0
     complete: bool = False
 
@@ -52,10 +53,12 @@ def read_record(part: Path) -> PartRecord | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); mend that and try again.") from error
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise _damaged(path, "not a JSON object")
+    if not isinstance(content, dict) or "format" not in content:
+        raise _damaged(path, "it is no commit record")
     if content.get("format") != FORMAT:
         raise StoreError(
             f"{path} has store format {content.get('format')}, and this version reads format {FORMAT}; "
@@ -63,7 +66,7 @@ def read_record(part: Path) -> PartRecord | None:
         )
     try:
         return _parse(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
@@ -73,9 +76,8 @@ def _parse(content: dict[str, Any]) -> PartRecord:
         grid = parse_grid(name)
         if grid is None:
             raise ValueError(f"{name!r} is not a grid")
-        grids[grid] = GridRecord(
-            _count(values, "rows"), [int(crc) for crc in values["crc32c"]], _count(values, "tail_crc32c")
-        )
+        checksums = {str(array): [_whole(crc, array) for crc in crcs] for array, crcs in values["crc32c"].items()}
+        grids[grid] = GridRecord(_count(values, "rows"), checksums)
     return PartRecord(
         position=_count(content, "position"),
         sources=None if content["sources"] is None else _count(content, "sources"),
@@ -83,15 +85,20 @@ def _parse(content: dict[str, Any]) -> PartRecord:
         columns={str(name): str(dtype) for name, dtype in content["columns"].items()},
         grids=dict(sorted(grids.items())),
         samples_bytes=_count(content, "samples_bytes"),
+        samples_crc32c=_count(content, "samples_crc32c"),
         failures_bytes=_count(content, "failures_bytes"),
+        failures_crc32c=_count(content, "failures_crc32c"),
         failed=_count(content, "failed"),
         complete=bool(content["complete"]),
     )
 
 
 def _count(content: dict[str, Any], name: str) -> int:
-    value = content[name]
-    if type(value) is not int or value < 0:
+    return _whole(content[name], name)
+
+
+def _whole(value: Any, name: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{name} is {value!r}")
     return value
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from grncli.errors import StoreError
 from grncli.store.durable import write_all
 
@@ -15,12 +17,13 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class LineLog:
-    """Appends lines; ``size`` is the length once they are all written."""
+    """Appends lines; ``size`` is the length once they are all written, and ``crc`` the crc32c of them all."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, crc: int) -> None:
         """Open ``path`` and cut what lies beyond its committed ``size``."""
         self.path = path
         self.size = size
+        self.crc = crc
         self._buffer = bytearray()
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         self._written = size
@@ -38,6 +41,7 @@ class LineLog:
         """Take encoded lines; they are written at the next sync, or earlier when many."""
         self._buffer += lines
         self.size += len(lines)
+        self.crc = google_crc32c.extend(self.crc, lines)
         if len(self._buffer) > _BUFFER_BYTES:
             self._flush()
 

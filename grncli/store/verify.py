@@ -8,6 +8,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from grncli.errors import StoreError
 from grncli.store.fingerprint import Fingerprint, read_fingerprint
@@ -28,6 +29,8 @@ from grncli.store.textlog import read_lines
 
 Report = Callable[[int, int], None]
 
+_LOG_PIECE = 1 << 20
+
 
 def verify_store(path: str | Path, report: Report | None = None) -> list[str]:
     """Check every committed byte of a store; the problems found, one sentence each, none when it is sound.
@@ -35,7 +38,7 @@ def verify_store(path: str | Path, report: Report | None = None) -> list[str]:
     Parameters
     ----------
     path : store directory; it may be incomplete, or be written meanwhile
-    report : called with (bytes of bits checked, bytes of bits in all) as the check goes on
+    report : called with (bytes of arrays checked, bytes of arrays in all) as the check goes on
 
     Raises
     ------
@@ -64,9 +67,10 @@ class _Progress:
         self._report = report
         self._done = 0
         self._total = sum(
-            stored_arrays(part, record, grid, fingerprint.rounds, fingerprint.channels)[0].nbytes
+            array.nbytes
             for part, record in records.items()
             for grid in record.grids
+            for array in stored_arrays(part, record, grid, fingerprint.rounds, fingerprint.channels)
         )
 
     def add(self, nbytes: int) -> None:
@@ -90,52 +94,70 @@ def _marker(store: Path, fingerprint: Fingerprint, records: dict[Path, PartRecor
 def _part(directory: Path, record: PartRecord, fingerprint: Fingerprint, progress: _Progress) -> Iterator[str]:
     for grid, committed in record.grids.items():
         arrays = stored_arrays(directory, record, grid, fingerprint.rounds, fingerprint.channels)
-        yield from _bits(arrays[0], committed, progress)
-        yield from _numbers(arrays[1:], len(fingerprint.labels))
+        for array in arrays:
+            yield from _chunks(array, committed, progress, len(fingerprint.labels))
         if record.complete:
             for array in arrays:
                 yield from _settled(array)
-    if record.grids or record.samples_bytes:
-        yield from _samples(directory / SAMPLES, record)
-    if record.failures_bytes:
-        yield from _failures(directory / FAILURES, record)
+    for name, size, crc, check in (
+        (SAMPLES, record.samples_bytes, record.samples_crc32c, _samples),
+        (FAILURES, record.failures_bytes, record.failures_crc32c, _failures),
+    ):
+        if size:
+            yield from _log(directory / name, size, crc)
+            yield from check(directory / name, record)
 
 
-def _bits(array: StoredArray, committed: GridRecord, progress: _Progress) -> Iterator[str]:
-    full, rest = divmod(array.rows, array.layout.chunk_rows)
-    if len(committed.crc32c) != full:
-        yield f"{array.directory} has {full} full chunks, but the commit record has {len(committed.crc32c)} checksums."
+def _chunks(array: StoredArray, committed: GridRecord, progress: _Progress, classes: int) -> Iterator[str]:
+    checksums = committed.crc32c.get(array.layout.name, [])
+    if len(checksums) != array.chunks:
+        yield (
+            f"{array.directory} has {array.chunks} chunks, but the commit record has {len(checksums)} checksums; "
+            "restore commit.json from a copy."
+        )
         return
-    for chunk, expected in enumerate([*committed.crc32c, *([committed.tail_crc32c] if rest else [])]):
+    for chunk, expected in enumerate(checksums):
         try:
             data = array.read_chunk(chunk)
         except StoreError as error:
             yield str(error)
             continue
-        found = google_crc32c.value(data.reshape(-1))
+        found = google_crc32c.value(data.reshape(-1).view(np.uint8))
         if found != expected:
-            yield (
-                f"{array.chunk_path(chunk)} has checksum {found:08x}, expected {expected:08x}: its bytes changed; "
-                "restore it from a copy, or make the store again with --overwrite."
-            )
+            yield _changed(array.chunk_path(chunk), found, expected)
+        if array.layout.name == LABEL:
+            yield from _labels(array.chunk_path(chunk), data, classes)
         progress.add(data.nbytes)
 
 
-def _numbers(arrays: list[StoredArray], classes: int) -> Iterator[str]:
-    for array in arrays:
-        for chunk in range(array.chunks):
-            try:
-                values = array.read_chunk(chunk)
-            except StoreError as error:
-                yield str(error)
-                continue
-            # Without class names any label may be meant.
-            most = classes - 1 if classes else np.iinfo(np.int32).max
-            if array.layout.name == LABEL and not -1 <= values.min() <= values.max() <= most:
-                yield (
-                    f"{array.chunk_path(chunk)} has labels {values.min()} to {values.max()}, expected -1 to {most}; "
-                    "restore it from a copy, or make the store again with --overwrite."
-                )
+def _labels(path: Path, labels: NDArray[np.int32], classes: int) -> Iterator[str]:
+    # Without class names any label may be meant.
+    most = classes - 1 if classes else np.iinfo(np.int32).max
+    if not -1 <= labels.min() <= labels.max() <= most:
+        yield f"{path} has labels {labels.min()} to {labels.max()}, expected -1 to {most}; make the store again."
+
+
+def _log(path: Path, size: int, expected: int) -> Iterator[str]:
+    """Compare the committed bytes of a log with their checksum, a piece at a time."""
+    found = 0
+    try:
+        with path.open("rb") as file:
+            while size > 0 and (piece := file.read(min(size, _LOG_PIECE))):
+                found, size = google_crc32c.extend(found, piece), size - len(piece)
+    except OSError as error:
+        yield f"{path} cannot be read ({error.strerror}); restore it from a copy."
+        return
+    if size > 0:
+        yield f"{path} ends {size} bytes early; restore it from a copy."
+    elif found != expected:
+        yield _changed(path, found, expected)
+
+
+def _changed(path: Path, found: int, expected: int) -> str:
+    return (
+        f"{path} has checksum {found:08x}, expected {expected:08x}: its bytes changed; "
+        "restore it from a copy, or make the store again with --overwrite."
+    )
 
 
 def _settled(array: StoredArray) -> Iterator[str]:

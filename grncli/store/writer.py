@@ -100,9 +100,9 @@ class PartWriter:
             self._require_columns(record)
             self._committed = record is not None
             self._record = record or PartRecord(columns=columns)
-            self._samples = LineLog(self.directory / SAMPLES, self._record.samples_bytes)
+            self._samples = LineLog(self.directory / SAMPLES, self._record.samples_bytes, self._record.samples_crc32c)
             opened.callback(self._samples.close)
-            self._failed = LineLog(self.directory / FAILURES, self._record.failures_bytes)
+            self._failed = LineLog(self.directory / FAILURES, self._record.failures_bytes, self._record.failures_crc32c)
             opened.callback(self._failed.close)
             self.failures = unresolved(read_lines(self._failed.path, self._record.failures_bytes))
             if not self._record.complete:
@@ -255,7 +255,9 @@ class PartWriter:
             self._record,
             grids=self._grids.records(),
             samples_bytes=self._samples.size,
+            samples_crc32c=self._samples.crc,
             failures_bytes=self._failed.size,
+            failures_crc32c=self._failed.crc,
             failed=len(self.failures),
             **changes,
         )

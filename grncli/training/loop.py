@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
-from grncli.checkpoint import list_checkpoints, prune_checkpoints, read_state, read_tensors, write_checkpoint
+from grncli.checkpoint import (
+    METRICS,
+    PREVIEWS,
+    list_checkpoints,
+    prune_checkpoints,
+    read_state,
+    read_tensors,
+    write_checkpoint,
+)
 from grncli.errors import GrnError
 from grncli.stopping import Stop, Stopped
 from grncli.training.recipes import Optimization, Training
@@ -84,7 +92,7 @@ def train(
     """
     state = TrainingState(module.to(device), optimization)
     step = state.load_newest(run)
-    log = MetricsLog(run / "metrics.jsonl", step)
+    log = MetricsLog(run / METRICS, step)
     module.train()
     with closing(objective.batches(step)) as batches:
         watch, averages = Stopwatch(), Averages()
@@ -105,7 +113,7 @@ def train(
                 log.write(step, line)
                 report(Report(step, line))
             if step % training.preview_every == 0 or last:
-                objective.preview(state.average.module, run / "previews", step)
+                objective.preview(state.average.module, run / PREVIEWS, step)
             if step % training.checkpoint_every == 0 or last or asked:
                 if not norm.isfinite():  # it spoilt the weights, which only the next loss would tell
                     raise _not_finite(run, "gradient", step, batch)

@@ -13,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from grncli.checkpoint import RECIPE, list_checkpoints, read_state
+from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints, read_state
 from grncli.errors import CheckpointError, MediaError, RecipeError, UsageError
 from grncli.media.decoder import DecoderPool
 from grncli.media.reading import Crop
 from grncli.media.sources import Source, list_sources
-from grncli.media.writing import contact_sheet, write_png
+from grncli.media.writing import contact_sheet, whole_file, write_png
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.overlap import Prefetch
 from grncli.recipe import dump_recipe, read_recipe
 from grncli.stopping import Stop
-from grncli.tokenizers import check_run_is_free
 from grncli.training.loop import Batch, Report, train
 from grncli.training.recipes import ClipData, Data, ImageData, TokenizerLosses, TokenizerRecipe
 
@@ -88,8 +87,10 @@ def prepare_run(run: Path, recipe: TokenizerRecipe, *, overwrite: bool) -> int:
     CheckpointError
         If ``run`` was trained with another recipe, is an imported one, or is no run directory.
     """
-    if (run / RECIPE).is_file() and not overwrite:
+    if is_run(run) and not overwrite:
         present = read_recipe(run / RECIPE, TokenizerRecipe)
+        if present.imported is not None:
+            raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")
         comparable = replace(
             present,
             training=replace(present.training, **{k: getattr(recipe.training, k) for k in EXTENDABLE}),
@@ -101,21 +102,14 @@ def prepare_run(run: Path, recipe: TokenizerRecipe, *, overwrite: bool) -> int:
             )
     else:
         check_run_is_free(run, overwrite=overwrite)
-        _clear(run)
+        clear_run(run)
         run.mkdir(parents=True, exist_ok=True)
-    (run / RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
+        present = None
+    if recipe != present:
+        with whole_file(run / RECIPE) as temporary:
+            temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     checkpoints = list_checkpoints(run)
     return int(read_state(checkpoints[-1])["step"]) if checkpoints else 0
-
-
-def _clear(run: Path) -> None:
-    """Remove what a run directory of ours holds, and nothing else."""
-    import shutil
-
-    for name in (RECIPE, "metrics.jsonl"):
-        (run / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "previews"):
-        shutil.rmtree(run / name, ignore_errors=True)
 
 
 def _differences(there: TokenizerRecipe, asked: TokenizerRecipe) -> str:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -15,6 +16,7 @@ from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
 from grncli.media.reading import Crop, Piece, ReadSettings
 from grncli.media.sources import Source, list_sources
+from grncli.overlap import Prefetch
 
 SETTINGS = ReadSettings(parse_size("native"), (4, 16, 16))
 
@@ -130,6 +132,50 @@ def test_a_stalled_source_is_given_up(images, descendants):
     assert len(errors) <= 1
     assert all(error == "stalled: nothing was decoded for 0.5 s; given up" for error in errors)
     assert gone([stopped, *descendants()])
+
+
+def test_a_stalled_reading_can_be_abandoned(images, descendants):
+    before = set(descendants())
+    pool = DecoderPool(2)
+    reading = pool.read(images, SETTINGS)
+    next(reading)
+    for pid in descendants():
+        os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.3, pool.abandon).start()
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="abandoned"):
+        list(reading)
+    assert time.monotonic() - began < 5
+    assert set(descendants()) <= before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_abandoned_pool_reads_again_only_when_closed(images, workers):
+    with DecoderPool(workers) as pool:
+        pool.abandon()
+        with pytest.raises(RuntimeError, match="abandoned"):
+            next(pool.read(images, SETTINGS))
+        pool.close()
+        assert len(list(pool.read(images, SETTINGS))) == 80
+
+
+def test_a_stopped_consumer_does_not_wait_for_a_stalled_source(images, descendants):
+    stalled = threading.Event()
+
+    def reading(pool):
+        for event in pool.read(images, SETTINGS):
+            yield event
+            for pid in descendants():
+                os.kill(pid, signal.SIGSTOP)
+            stalled.set()
+
+    before = set(descendants())
+    began = time.monotonic()
+    with DecoderPool(1) as pool:
+        with Prefetch(reading(pool), stop_when=lambda _: stalled.is_set(), abandon=pool.abandon) as arriving:
+            assert 0 < len(list(arriving)) < 80
+    assert time.monotonic() - began < 20
+    assert set(descendants()) <= before
 
 
 def test_a_stalled_ffmpeg_is_given_up(make_clip, images, descendants):

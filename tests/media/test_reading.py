@@ -154,6 +154,27 @@ def test_longer_sound_is_no_damage(make_clip):
     assert len(frames_of(path)) == 24
 
 
+@pytest.mark.parametrize("options", [{}, {"frames": 5}, {"frames": 5, "clips": 2}, {"fps": 6.0}])
+def test_a_clip_whose_size_changes_is_refused(make_clip, tmp_path, options):
+    parts = [make_clip("small.ts"), make_clip("large.ts", size="96x64")]
+    (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(MediaError, match="changes its frame size from 64x48 to 96x64 midway"):
+        pieces(tmp_path / "a.ts", **options)
+
+
+def test_a_clip_whose_colours_change_is_read(make_clip, tmp_path):
+    parts = [make_clip(f"{layout}.ts", "-c:v", "libx264", "-pix_fmt", layout) for layout in ("yuv420p", "yuv444p")]
+    (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert len(frames_of(tmp_path / "a.ts")) > 24
+
+
+def test_times_that_do_not_advance_are_no_damage(make_clip, tmp_path):
+    repeat = "setts=pts='if(eq(N,5),3,N)':dts='if(eq(N,5),3,N)'"
+    command = [ffmpeg(), "-v", "error", "-i", str(make_clip("plain.avi")), "-c", "copy", "-bsf:v", repeat]
+    subprocess.run([*command, str(tmp_path / "a.mp4")], check=True, capture_output=True)
+    assert len(frames_of(tmp_path / "a.mp4")) == 24
+
+
 def test_sound_alone_is_no_clip(tmp_path):
     path = tmp_path / "a.mp4"
     subprocess.run([ffmpeg(), "-v", "error", "-f", "lavfi", "-i", "sine=d=1", str(path)], check=True)

@@ -138,6 +138,34 @@ def test_any_file_name_can_be_shown_and_opened(tmp_path, make_image, name):
         assert file.read(4) == b"\x89PNG"
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("new\nline.png", "new\\nline.png"),
+        ("\x1b[31mred\x7f.png", "\\x1b[31mred\\x7f.png"),
+        ("\u202egnp.a.png", "\\u202egnp.a.png"),
+        ("a\u2066b\u2028c\x85.png", "a\\u2066b\\u2028c\\x85.png"),
+        ("caf\udce9\n.png", "caf\\xe9\\n.png"),
+        ("क\u200dष\u3000日本.png", "क\u200dष\u3000日本.png"),
+    ],
+)
+def test_names_cannot_disturb_a_sentence(tmp_path, make_image, name, shown):
+    path = make_image(name)
+    [source] = list_sources(str(tmp_path)).sources
+    assert (source.name, source.path) == (f"{tmp_path}/{shown}", path)
+    for other in (f"{path}.none", write_tar(f"{path}.tar.gz", []), write_zip(f"{path}.zip", [])):
+        with pytest.raises(UsageError) as caught:
+            list_sources(other)
+        assert f"{tmp_path}/{shown}" in str(caught.value)
+
+
+def test_a_damaged_archive_cannot_disturb_a_sentence(tmp_path):
+    (tmp_path / "a\n\u202e.zip").write_bytes(b"no zip")
+    with pytest.raises(MediaError) as caught:
+        list_sources(str(tmp_path / "a\n\u202e.zip"))
+    assert "a\\n\\u202e.zip" in str(caught.value)
+
+
 def test_a_list_keeps_its_order_and_its_missing_lines(tmp_path, make_image, monkeypatch):
     make_image("b/2.png")
     make_image("a/1.png")
@@ -169,6 +197,48 @@ def test_paths_come_from_standard_input(tmp_path, make_image, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(path) + b"\n")))
     [source] = list_sources("-").sources
     assert os.path.samefile(source.path, path)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path, make_image):
+    path = make_image("a.png")
+    (tmp_path / "l.txt").write_text(f"{path}\n", encoding="utf-8-sig")
+    [source] = list_sources(str(tmp_path / "l.txt")).sources
+    assert (source.path, source.problem) == (path, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["a.png\n".encode("utf-16"), "a.png\n".encode("utf-16-be"), b"\xff\xfe", b"a\0b.png\n"]
+)
+def test_a_list_of_another_encoding_is_refused(tmp_path, monkeypatch, text):
+    (tmp_path / "l.txt").write_bytes(text)
+    with pytest.raises(UsageError, match=r"l\.txt is UTF-16 or no text at all; expected paths in UTF-8"):
+        list_sources(str(tmp_path / "l.txt"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    with pytest.raises(UsageError, match="standard input is UTF-16"):
+        list_sources("-")
+
+
+def test_a_closed_standard_input_is_refused(monkeypatch):
+    closed = io.TextIOWrapper(io.BytesIO())
+    closed.close()
+    for stdin in (None, closed):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(UsageError, match="standard input is closed"):
+            list_sources("-")
+
+
+def test_an_unreadable_standard_input_is_refused(monkeypatch, tmp_path):
+    with open(tmp_path / "out", "wb") as write_only:
+        unreadable = io.TextIOWrapper(io.BufferedReader(io.FileIO(os.dup(write_only.fileno()))))
+    monkeypatch.setattr(sys, "stdin", unreadable)
+    with pytest.raises(UsageError, match="standard input cannot be read: Bad file descriptor"):
+        list_sources("-")
+
+
+def test_an_unreadable_list_is_refused(tmp_path):
+    (tmp_path / "l.txt").symlink_to("l.txt")
+    with pytest.raises(UsageError, match=r"l\.txt cannot be read: Too many levels of symbolic links"):
+        list_sources(str(tmp_path / "l.txt"))
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])

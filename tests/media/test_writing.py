@@ -8,7 +8,7 @@ from PIL import Image
 
 from grncli.errors import MediaError
 from grncli.media import writing
-from grncli.media.writing import contact_sheet, write_mp4, write_png
+from grncli.media.writing import contact_sheet, whole_file, write_mp4, write_png
 
 FLAT_COLOURS = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#000000", "#ffffff", "#8040c8", "#145a82"]
 
@@ -39,6 +39,21 @@ def test_png_gives_pixels_back(tmp_path):
     write_png(tmp_path / "a.png", pixels)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), pixels)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127 + "a", "a" * 250])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    (tmp_path / name).write_bytes(b"the earlier file")
+    write_png(tmp_path / name, noise(2, 2))
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert Image.open(tmp_path / name).size == (2, 2)
+
+
+def test_long_names_are_written_side_by_side(tmp_path):
+    with whole_file(tmp_path / ("a" * 254 + "1")) as one, whole_file(tmp_path / ("a" * 254 + "2")) as two:
+        one.write_bytes(b"1")
+        two.write_bytes(b"2")
+    assert sorted(entry.read_bytes() for entry in tmp_path.iterdir()) == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
@@ -150,11 +165,11 @@ def test_ffmpeg_runs_out_of_reach_of_ctrl_c(tmp_path, monkeypatch):
 
 
 def test_refusal_of_ffmpeg_is_one_sentence_with_the_path(tmp_path):
-    path = tmp_path / "absent" / "a.mp4"
+    path = tmp_path / "absent\u202e" / "a.mp4"
     with pytest.raises(MediaError) as caught:
         write_mp4(path, flat_frames(16, 16), 8.0)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ffmpeg could not write the clip (")
+    assert message.startswith(f"{tmp_path}/absent\\u202e/a.mp4: ffmpeg could not write the clip (")
     assert "No such file or directory" in message
     assert "\n" not in message
     assert ".tmp" not in message

@@ -1,5 +1,6 @@
 """``grn decode`` from Python."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import torch
 from PIL import Image
 
 from grncli import load_tokenizer, open_store
-from grncli.decoding import DecodeSettings, decode, file_name, psnr
+from grncli.comparing import psnr
+from grncli.decoding import DecodeSettings, decode
 from grncli.errors import StoreMismatch, UsageError
 from grncli.hbq import dequantize, unpack
+from grncli.media.writing import write_png
 from grncli.models.tokenizer import to_frames
+from grncli.outputs import file_name
 from grncli.stopping import Stop, Stopped
 from grncli.tokenizing import TokenizeSettings, tokenize
 
@@ -27,7 +31,7 @@ def store(media_dir: Path, run_dir: Path, tmp_path_factory: pytest.TempPathFacto
 def test_files_stand_where_the_sources_did(store: Path, run_dir: Path, tmp_path: Path) -> None:
     assert decode(store, tmp_path / "out", run_dir, DecodeSettings()).written == 32
     assert (tmp_path / "out/a/00.png").is_file()
-    assert (tmp_path / "out/a/00-flip.png").is_file()
+    assert (tmp_path / "out/a/00@flip.png").is_file()
     assert (tmp_path / "out/clips/1.mp4").is_file()
 
 
@@ -38,7 +42,7 @@ def test_pictures_are_the_decoder_s(rounds: int | None, store: Path, run_dir: Pa
     feature = dequantize(unpack(torch.from_numpy(bits[0].bits)[None], bits.channels, m), m)
     with torch.inference_mode():
         expected = to_frames(load_tokenizer(run_dir).decode(feature))[0, 0].numpy()
-    name = file_name(bits.record(0)["key"], ".png")
+    name = file_name(bits.record(0), ".png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / name)), expected)
 
 
@@ -54,7 +58,7 @@ def test_psnr_is_that_of_the_files_against_the_sources(
     quality = decode(store, tmp_path / "out", run_dir, settings).quality
     records = [open_store(store).record(i) for i in range(24)]
     pairs = [
-        (Image.open(tmp_path / "out" / file_name(r["key"], ".png")), Image.open(media_dir / r["key"].split("#")[0]))
+        (Image.open(tmp_path / "out" / file_name(r, ".png")), Image.open(media_dir / r["key"].split("#")[0]))
         for r in records
     ]
     by_hand = [
@@ -121,16 +125,96 @@ def test_folder_of_other_rounds_is_refused_unless_overwritten(store: Path, run_d
     decode(store, tmp_path / "out", run_dir, DecodeSettings(rounds=1, select=(0, 2, None), overwrite=True))
 
 
+def test_overwriting_removes_what_was_decoded_and_nothing_else(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    decode(store, out, run_dir, DecodeSettings(select=(0, 3, None)))
+    (out / "a/mine.png").write_bytes(b"keep")
+    decode(store, out, run_dir, DecodeSettings(rounds=1, select=(1, 2, None), overwrite=True))
+    assert sorted(file.name for file in (out / "a").iterdir()) == ["00@flip.png", "mine.png"]
+
+
+def test_bits_made_anew_are_other_bits(media_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+    sources, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(media_dir / "a", sources)
+    for name in ("00.png", "02.png"):
+        shutil.copy(media_dir / "a" / name, sources / "00.png")
+        tokenize(str(sources), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0, overwrite=True))
+        if name == "00.png":
+            decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
+    with pytest.raises(UsageError, match="other bits or rounds"):
+        decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
+
+
+def test_file_of_somebody_else_is_never_replaced(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    decode(store, out, run_dir, DecodeSettings(select=(0, 1, None)))
+    (out / "a/00@flip.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="was not written by grn decode"):
+        decode(store, out, run_dir, DecodeSettings())
+    assert (out / "a/00@flip.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("line", ['{"file": "../victim.png", "index": 0}', '{"index": 0}', "[]"])
+def test_list_of_files_is_not_trusted(line: str, store: Path, run_dir: Path, tmp_path: Path) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim.png"
+    decode(store, out, run_dir, DecodeSettings(select=(0, 1, None)))
+    victim.write_bytes(b"keep")
+    with (out / "decoded.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UsageError, match=r"decoded\.jsonl"):
+        decode(store, out, run_dir, DecodeSettings(rounds=1, overwrite=True))
+    assert victim.exists()
+
+
+def test_half_a_line_of_a_killed_run_is_left_out(
+    store: Path, run_dir: Path, tmp_path: Path, read_tree: Callable
+) -> None:
+    decode(store, tmp_path / "whole", run_dir, DecodeSettings(select=(0, 4, None)))
+    decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)))
+    with (tmp_path / "out/decoded.jsonl").open("a") as file:
+        file.write('{"index": 2, "key"')
+    decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 4, None)))
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
+
+
+def test_selecting_nothing_is_refused(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="picks none of the 32 samples"):
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(40, 50, None)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_sheet_without_a_folder_is_refused_before_the_work(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(sheet=tmp_path / "none/sheet.png"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_whose_names_meet_get_files_of_their_own(draw_picture: Callable, run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for index, name in enumerate(["x.png", "x@flip.png"]):
+        write_png(tmp_path / "in" / name, draw_picture(index))
+    tokenize(str(tmp_path / "in"), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0, flip=True))
+    assert decode(tmp_path / "s.zarr", tmp_path / "out", run_dir, DecodeSettings()).written == 4
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+
+
 @pytest.mark.parametrize(
-    ("key", "suffix", "name"),
+    ("record", "suffix", "name"),
     [
-        ("a/1.png", ".png", "a/1.png"),
-        ("a/1.jpg", ".png", "a/1.jpg.png"),
-        ("x.mp4#3", ".mp4", "x-0003.mp4"),
-        ("x.mkv#3#flip", ".mp4", "x.mkv-0003-flip.mp4"),
-        ("../../etc/x.png", ".png", "_up/_up/etc/x.png"),
-        ("/etc/x.png", ".png", "_root/etc/x.png"),
+        ({"key": "a/1.png"}, ".png", "a/1.png"),
+        ({"key": "a/1.jpg"}, ".png", "a/1.jpg.png"),
+        ({"key": "x.mp4#3", "clip": 3}, ".mp4", "x@0003.mp4"),
+        ({"key": "x.mkv#3#flip", "clip": 3, "flip": True}, ".mp4", "x.mkv@0003@flip.mp4"),
+        ({"key": "a#3.png"}, ".png", "a#3.png"),
+        ({"key": "../../etc/x.png"}, ".png", "_up/_up/etc/x.png"),
+        ({"key": "/etc/x.png"}, ".png", "_root/etc/x.png"),
     ],
 )
-def test_outputs_stay_inside_their_folder(key: str, suffix: str, name: str) -> None:
-    assert file_name(key, suffix) == name
+def test_outputs_stay_inside_their_folder(record: dict[str, object], suffix: str, name: str) -> None:
+    assert file_name(record, suffix) == name
+
+
+def test_long_names_stay_apart_and_fit() -> None:
+    names = {file_name({"key": "é" * 120 + end}, ".png") for end in ("1.jpg", "2.jpg")}
+    assert len(names) == 2
+    assert all(len(name.encode()) < 230 for name in names)

@@ -35,6 +35,7 @@ from grncli.store import Fingerprint, PartWriter, open_part, open_store
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
 
 COMMIT_SECONDS = 5.0
+STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decoder before it gives up the group
 SHOWN_NOTES = 5
 MIN_FPS, MAX_FPS = 0.01, 1000.0
 
@@ -286,7 +287,7 @@ class Encoder:
         self.report(self.done, len(self.plan.sources), "")
         with (
             DecoderPool(self.settings.workers) as pool,
-            Prefetch(self._read(pool, positions), depth=3) as works,
+            Prefetch(self._read(pool, positions), depth=3, stop_when=self._must_leave, abandon=pool.abandon) as works,
             Behind() as behind,
         ):
             for work in works:
@@ -302,6 +303,10 @@ class Encoder:
         self._commit()
         if left:
             raise Stopped(self._account())
+
+    def _must_leave(self, waited: float) -> bool:
+        """Whether to stop in the middle of a group, because decoding hangs or crawls."""
+        return waited >= STOP_PATIENCE and self.stop.reason is not None
 
     def _commit(self) -> None:
         self.writer.commit(self.done, self.digest.hexdigest(), len(self.plan.sources))

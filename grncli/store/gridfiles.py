@@ -126,8 +126,8 @@ class RowArray:
         self.rows, self.crcs = rows, list(committed.crc32c.get(layout.name, []))
         if len(self.crcs) != layout.chunk_count(rows):
             raise StoreError(
-                f"{self.directory} has {layout.chunk_count(rows)} chunks, but the commit record has "
-                f"{len(self.crcs)} checksums; restore commit.json from a copy, or make the store again with --overwrite."
+                f"{self.directory} has {layout.chunk_count(rows)} chunks, but the commit record has {len(self.crcs)} "
+                "checksums; restore commit.json from a copy, or make the store again with --overwrite."
             )
         self.crc = self.crcs.pop() if rows % layout.chunk_rows else 0
         self._files.make_directory(self.directory)

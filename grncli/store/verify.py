@@ -125,7 +125,7 @@ def _chunks(array: StoredArray, committed: GridRecord, progress: _Progress, clas
         found = google_crc32c.value(data.reshape(-1).view(np.uint8))
         if found != expected:
             yield _changed(array.chunk_path(chunk), found, expected)
-        if array.layout.name == LABEL:
+        elif array.layout.name == LABEL:
             yield from _labels(array.chunk_path(chunk), data, classes)
         progress.add(data.nbytes)
 

@@ -197,7 +197,7 @@ class Reconstruction:
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on; a thread decodes ahead of the network."""
-        with Prefetch(self._decode(first_step), depth=4) as ahead:
+        with Prefetch(self._decode(first_step), depth=4, abandon=self.pool.abandon) as ahead:
             yield from ahead
 
     def losses(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -172,7 +172,8 @@ def test_store_that_is_being_written_is_refused(
 ) -> None:
     arguments = ["tokenize", many, tmp_path / "s.zarr", "--tokenizer", run_dir, "--batch", 1]
     process = start_grn(*arguments)
-    wait_for(tmp_path / "s.zarr" / "part-00000")
+    # Written once the part is claimed, when the lock over what parts share is free again.
+    wait_for(tmp_path / "s.zarr" / "part-00000" / "zarr.json")
     process.send_signal(signal.SIGSTOP)
     try:
         result = grn(*arguments)

@@ -1,17 +1,21 @@
 """``grn tokenize`` from Python: what goes into a store, and that nothing is lost on the way."""
 
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from grncli import load_tokenizer, open_store
+from grncli import load_tokenizer, open_store, tokenizing
 from grncli.errors import MediaError, StoreMismatch, UsageError
 from grncli.hbq import pack, quantize
+from grncli.media.decoder import DecoderPool, Done
 from grncli.media.writing import write_png
 from grncli.models.tokenizer import to_input
 from grncli.stopping import Stop, Stopped
@@ -137,6 +141,30 @@ def test_stopped_run_goes_on_to_the_same_bytes(
         tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, options, stop=StopAfter(asked))
     assert not open_store(tmp_path / "cut.zarr").complete
     tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, options)
+    assert read_tree(tmp_path / "cut.zarr") == read_tree(tmp_path / "whole.zarr")
+
+
+def test_stop_does_not_wait_for_a_decoder_that_hangs(
+    media_dir: Path, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Callable
+) -> None:
+    read, stop, left = DecoderPool.read, Stop(), threading.Event()
+
+    def hanging(pool: DecoderPool, *arguments: Any) -> Iterator[tuple[int, Any]]:
+        for number, event in read(pool, *arguments):
+            yield number, event
+            if number == 3 and isinstance(event, Done):
+                threading.Timer(0.5, lambda: setattr(stop, "_signal", signal.SIGTERM)).start()
+                assert left.wait(30)
+                raise RuntimeError("abandoned")
+
+    monkeypatch.setattr(tokenizing, "STOP_PATIENCE", 0.2)
+    monkeypatch.setattr(DecoderPool, "read", hanging)
+    monkeypatch.setattr(DecoderPool, "abandon", lambda pool: left.set())
+    with pytest.raises(Stopped, match="stopped after 4 of 16 sources, 4 samples are saved"):
+        tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, settings(batch=1), stop=stop)
+    monkeypatch.setattr(DecoderPool, "read", read)
+    for name in ("cut.zarr", "whole.zarr"):
+        tokenize(str(media_dir), tmp_path / name, run_dir, settings(batch=1))
     assert read_tree(tmp_path / "cut.zarr") == read_tree(tmp_path / "whole.zarr")
 
 

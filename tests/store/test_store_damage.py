@@ -2,6 +2,7 @@
 
 import json
 
+import google_crc32c
 import numpy as np
 import pytest
 from small_stores import run
@@ -37,7 +38,9 @@ def flip(path, at=0):
 def test_sound_store_has_no_findings_and_reports_progress(path):
     seen = []
     assert verify_store(path, lambda done, total: seen.append((done, total))) == []
-    assert seen[-1][0] == seen[-1][1] == open_store(path).nbytes
+    store = open_store(path)
+    numbers = len(store) * (4 + 8 + 4)  # label, seed and entropy of each sample
+    assert seen[-1] == (store.nbytes + numbers, store.nbytes + numbers)
 
 
 def test_missing_chunk_file_is_an_error_that_names_it(path, chunk):
@@ -89,9 +92,29 @@ def test_flipped_bit_is_found(path, part, name, at):
     assert problem.startswith(f"{part / name} has checksum ")
 
 
+def test_changed_label_is_found(path, part):
+    file = part / "2x2x2" / "label" / "c.0"
+    flip(file)
+    (problem,) = verify_store(path)
+    assert problem.startswith(f"{file} has checksum ")
+
+
+def test_changed_line_of_the_logs_is_found(path, part):
+    for name in ("samples.jsonl", "failures.jsonl"):
+        file = part / name
+        file.write_bytes(file.read_bytes().replace(b".png", b".jpg", 1))
+        (problem,) = verify_store(path)
+        assert problem.startswith(f"{file} has checksum ")
+        file.write_bytes(file.read_bytes().replace(b".jpg", b".png", 1))
+
+
 def test_labels_out_of_range_are_found(path, part):
     file = part / "2x2x2" / "label" / "c.0"
-    file.write_bytes(np.array([0, 1, -1, 2], "<i4").tobytes())
+    labels = np.array([0, 1, -1, 2], "<i4").tobytes()
+    file.write_bytes(labels)
+    record = json.loads((part / "commit.json").read_text())
+    record["grids"]["2x2x2"]["crc32c"]["label"][0] = google_crc32c.value(labels)
+    (part / "commit.json").write_text(json.dumps(record))
     (problem,) = verify_store(path)
     assert problem.startswith(f"{file} has labels -1 to 2, expected -1 to 1;")
 

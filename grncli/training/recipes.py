@@ -1,6 +1,7 @@
 """What a training recipe says, as typed objects. Field names are the paper's and the field's."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from grncli.models.tokenizer import TokenizerConfig
 
@@ -52,9 +53,19 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerLosses:
-    """Weight of each loss."""
+    """Weight of each loss, on pixels in [-1, 1]."""
 
-    reconstruction: float = 1.0  # mean absolute error (L1) of pixels in [-1, 1]
+    reconstruction: float = 1.0  # mean absolute error (L1)
+    # Mean squared error, for small networks: under L1 alone the median, a picture without its small things, is a
+    # plateau that hundreds of steps do not leave.
+    mse: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, weight in (("reconstruction", self.reconstruction), ("mse", self.mse)):
+            if not 0 <= weight < inf:
+                raise ValueError(f"{name} is {weight}, expected 0 or more")
+        if self.reconstruction + self.mse == 0:
+            raise ValueError("reconstruction and mse are both 0, expected at least one of them above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

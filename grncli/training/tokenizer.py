@@ -177,7 +177,7 @@ class CropSampler:
 
 
 class Reconstruction:
-    """Mean absolute error of the pixels that come back through the bits (L1, the release's reconstruction loss)."""
+    """Error of the pixels that come back through the bits: L1 as in the release, and mean squared if asked for."""
 
     def __init__(
         self,
@@ -205,11 +205,12 @@ class Reconstruction:
         x = to_input(batch.data.to(self.device, non_blocking=True))
         restored = module(x).float()
         reconstruction = (restored - x).abs().mean()
-        squared = (restored.detach().clamp(-1, 1) - x).square().mean()
-        psnr = -10 * torch.log10(squared / 4 + 1e-10)  # pixels span 2
+        mse = (restored - x).square().mean()
+        shown = (restored.detach().clamp(-1, 1) - x).square().mean()
+        psnr = -10 * torch.log10(shown / 4 + 1e-10)  # pixels span 2
         kind = "image" if x.shape[2] == 1 else "clip"
         numbers = {f"{kind}_reconstruction": reconstruction.detach(), f"{kind}_psnr": psnr}
-        return self.weights.reconstruction * reconstruction, numbers
+        return self.weights.reconstruction * reconstruction + self.weights.mse * mse, numbers
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
         """Sheets of sources above their reconstructions: ``images-STEP.png`` and ``clips-STEP.png``."""

@@ -2,7 +2,8 @@
 
 RUN/recipe.yaml                        what was trained, fully resolved
 RUN/metrics.jsonl                      one JSON object a line
-RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json
+RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json,
+                                       and the same of a discriminator
 RUN/checkpoints/latest                 link to the newest complete one
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PREVIEWS = "previews"
+TENSORBOARD = "tensorboard"
 EMA = "ema.safetensors"  # what everything downstream uses
 
 
@@ -53,7 +56,7 @@ def clear_run(run: Path) -> None:
     """Remove what a run directory of ours holds, and nothing else that lies in it."""
     for name in (METRICS, RECIPE):
         (run / name).unlink(missing_ok=True)
-    for name in (PREVIEWS, CHECKPOINTS):
+    for name in (PREVIEWS, TENSORBOARD, CHECKPOINTS):
         shutil.rmtree(run / name, ignore_errors=True)
 
 
@@ -99,10 +102,11 @@ def write_checkpoint(
     return final
 
 
-def prune_checkpoints(run: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
+def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> None:
+    """Remove all but the newest ``keep`` checkpoints, and those whose step is a multiple of ``keep_every``."""
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if keep_every is None or int(old.name.removeprefix("step-")) % keep_every:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -189,7 +193,9 @@ def read_released(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: is not a file, expected a released checkpoint (.ckpt or .pth)")
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol, which is not the user's business
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         found = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"

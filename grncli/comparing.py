@@ -15,6 +15,7 @@ from grncli.media.writing import contact_sheet
 from grncli.outputs import source_key
 from grncli.store import BitStore
 
+SSIM_WINDOW = 11  # pixels
 SHEET_SAMPLES = 24
 SHEET_COLUMNS = 8
 SHEET_FRAMES = 4  # of each clip
@@ -79,6 +80,20 @@ def psnr(frames: Frames, original: Frames) -> float:
     """Peak signal-to-noise ratio in dB of uint8 arrays of one shape; 100 where they are equal."""
     error = np.square(frames.astype(np.float32) - original).mean(dtype=np.float64)
     return float(10 * np.log10(255**2 / error)) if error > 0 else 100.0
+
+
+def ssim(frames: Frames, original: Frames) -> float:
+    """Structural similarity of uint8 ``[T, H, W, 3]``, mean over frames and colours; NaN below 11 pixels a side.
+
+    Wang et al. 2004, with the usual Gaussian window of 11 pixels.
+    """
+    import torch  # here, as a look at the rest does not need them
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(frames.shape[1:3]) < SSIM_WINDOW:
+        return float("nan")
+    ours, theirs = (torch.from_numpy(part.copy()).movedim(-1, 1).float() for part in (frames, original))
+    return float(structural_similarity_index_measure(ours, theirs, data_range=255.0))  # type: ignore[arg-type]
 
 
 class Sheet:

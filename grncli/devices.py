@@ -7,8 +7,10 @@ from grncli.errors import UsageError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
     """The device called ``auto``, ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``; ``auto`` takes the quickest present.
+
+    Of several GPUs that no number picks from, the process takes the one of its ``local_rank`` on this machine.
 
     Raises
     ------
@@ -17,12 +19,12 @@ def pick_device(name: str) -> torch.device:
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+        name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
     kind = name.split(":")[0]
     if not present.get(kind, False):
         have = ", ".join(kind for kind, there in present.items() if there)
         raise UsageError(f"--device {name}: there is no such device here, expected auto or one of {have}")
-    return torch.device(name)
+    return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -56,6 +56,14 @@ class Stop:
 class Stopped(Exception):
     """The work ended early on request; everything is saved and the same command goes on from there."""
 
+    advice = "Run the same command again to go on"
+
+
+class Unfinished(Stopped):
+    """The work ended early on request, and is of a kind of which nothing can be kept."""
+
+    advice = "Nothing of it is kept: run the same command again to start over"
+
 
 def parse_duration(text: str) -> float:
     """Seconds in a duration such as ``3h50m``, ``90s``, ``1d2h`` or a bare number of seconds.

@@ -82,11 +82,11 @@ def describe_tokenizer(run: str | Path) -> dict[str, Any]:
     folder = run_of(checkpoint)
     recipe = read_recipe(folder / RECIPE, TokenizerRecipe)
     with torch.device("meta"):
-        network = Tokenizer(recipe.network, recipe.rounds)
+        network = Tokenizer(recipe.network, recipe.most_rounds)
     return {
         "kind": recipe.kind,
         "name": folder.name,
-        "rounds": recipe.rounds,
+        "rounds": recipe.most_rounds,
         "channels": recipe.network.channels,
         "stride": list(recipe.network.stride),
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -194,7 +194,7 @@ def _check_config(recipe: TokenizerRecipe, checkpoint: Path) -> None:
 
 def _assemble(recipe: TokenizerRecipe, weights: dict[str, Tensor], name: str) -> Tokenizer:
     with torch.device("meta"):
-        tokenizer = Tokenizer(recipe.network, recipe.rounds)
+        tokenizer = Tokenizer(recipe.network, recipe.most_rounds)
     # Weights of a block that the recipe switches off (middle attention) are left behind.
     if not recipe.network.attention:
         weights = {key: value for key, value in weights.items() if ".middle.attention." not in key}

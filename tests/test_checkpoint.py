@@ -325,3 +325,10 @@ def test_a_checkpoint_that_is_no_dictionary_is_told(tmp_path):
 @pytest.mark.parametrize("name", ["none.ckpt", "."])
 def test_a_checkpoint_that_is_no_file_is_told(tmp_path, name):
     assert "is not a file, expected a released checkpoint" in message_of(read_released, tmp_path / name)
+
+
+def test_every_kth_checkpoint_is_kept_besides_the_newest(tmp_path):
+    for step in (5, 10, 15, 20, 25, 30):
+        write_checkpoint(tmp_path, step, {"ema": {"a": torch.zeros(1)}}, {"step": step}, {})
+    prune_checkpoints(tmp_path, keep=2, keep_every=10)
+    assert [int(path.name[5:]) for path in list_checkpoints(tmp_path)] == [10, 20, 25, 30]

@@ -47,7 +47,7 @@ def _explain(error: BaseException) -> int:
         say("interrupted")
         return INTERRUPTED
     if isinstance(error, Stopped):
-        say(f"{error}. Run the same command again to go on.")
+        say(f"{error}. {error.advice}.")
         return INTERRUPTED if str(error).startswith("Ctrl-C") else STOPPED
     if isinstance(error, BrokenPipeError):
         # Whoever read standard output has gone; Python would complain once more when it flushes at the end.

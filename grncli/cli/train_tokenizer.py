@@ -1,5 +1,6 @@
 """``grn train-tokenizer``: train the network that turns pixels into bits."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,37 +33,44 @@ def train_tokenizer(
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
-    """Train a tokenizer on a folder of images and clips."""
-    stop = make_stop(max_time)
-    from grncli.devices import pick_device, pick_dtype
-    from grncli.training.tokenizer import read_tokenizer_recipe, train_tokenizer
-
-    resolved = read_tokenizer_recipe(recipe, overrides or [])
-    chosen = pick_device(device)
-    progress = Progress("train-tokenizer", "steps")
+    """Train a tokenizer on a folder of images and clips; with torchrun, in several processes."""
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    talk = say if rank == 0 else _be_silent
     last: dict[str, float] = {}
+    with make_stop(max_time).listening() as stop, Progress("train-tokenizer", "steps") as progress:
+        from grncli.devices import pick_device, pick_dtype
+        from grncli.training.processes import joined
+        from grncli.training.tokenizer import read_tokenizer_recipe, train_tokenizer
 
-    def report(line: "Report") -> None:
-        last.update(line.numbers, step=line.step)
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in line.numbers.items() if k == "loss" or k.endswith("psnr"))
-        progress(line.step, resolved.training.steps, shown)
+        resolved = read_tokenizer_recipe(recipe, overrides or [])
+        chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
 
-    with stop.listening():
-        added = train_tokenizer(
-            resolved,
-            data,
-            out,
-            device=chosen,
-            dtype=pick_dtype(dtype, chosen),
-            overwrite=overwrite,
-            stop=stop,
-            report=report,
-            warn=say,
-        )
-    progress.close()
-    if json:
+        def report(line: "Report") -> None:
+            last.update(line.numbers, step=line.step)
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in line.numbers.items() if k == "loss" or k.endswith("psnr"))
+            if rank == 0 and "loss" in line.numbers:
+                progress(line.step, resolved.training.steps, shown)
+
+        with joined(rank, count, chosen) as processes:
+            added = train_tokenizer(
+                resolved,
+                data,
+                out,
+                device=chosen,
+                dtype=pick_dtype(dtype, chosen),
+                overwrite=overwrite,
+                processes=processes,
+                stop=stop,
+                report=report,
+                warn=talk,
+            )
+    if json and rank == 0:
         print_json(last)
     if added:
-        say(f"{out}: trained to step {resolved.training.steps}; pictures are in {out / 'previews'}")
+        talk(f"{out}: trained to step {resolved.training.steps}; pictures are in {out / 'previews'}")
     else:
-        say(f"{out}: is already trained to step {resolved.training.steps}; nothing to do")
+        talk(f"{out}: is already trained to step {resolved.training.steps}; nothing to do")
+
+
+def _be_silent(text: str) -> None:
+    """What the processes other than the first one say."""

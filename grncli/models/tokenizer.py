@@ -299,12 +299,22 @@ class Tokenizer(nn.Module):
         x = torch.cat(pixels, dim=2)
         return x.clamp_(-1, 1) if clamp else x
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction of ``x`` through the quantizer, unclamped, with straight-through gradients (Algorithm 1)."""
+    def forward(self, x: Tensor, rounds: int | None = None) -> Tensor:
+        """Reconstruction of ``x`` through the quantizer, unclamped, with straight-through gradients (Algorithm 1).
+
+        ``rounds`` is how many to quantize to, by default all that the tokenizer has.
+        """
         feature = self.encode(x, piece=x.shape[2])
-        if self.rounds is not None:
-            feature = straight_through(feature, self.rounds)
+        rounds = self.rounds if rounds is None else rounds
+        if rounds is not None:
+            feature = straight_through(feature, rounds)
         return self.decode(feature, piece=x.shape[2], clamp=False)
+
+    def recompute_activations(self) -> None:
+        """Let the residual blocks keep only their inputs for the backward pass, and compute the rest again there."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.recompute = True
 
     def _default_piece(self, pixels_per_frame: int) -> int:
         """Latent frames of the largest pass within the memory bound, at least one."""

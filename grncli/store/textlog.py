@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,19 @@ class LineLog:
 def encode_line(record: Mapping[str, Any]) -> bytes:
     """One line of JSON. Names that are not valid Unicode keep their bytes as escaped surrogates."""
     return _encode(record).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def encode_lines(records: Sequence[Mapping[str, Any]], first: str) -> bytes:
+    """Lines of JSON for records whose first field is called ``first``, byte for byte those of ``encode_line``.
+
+    Encoded as one list and then cut, as setting out for every line takes three times as long as the lines. What
+    is cut at cannot stand inside a string, where quotes are escaped.
+    """
+    start = f'{{"{first}": '
+    text = _encode(records)[1:-1].replace(f"}}, {start}", f"}}\n{start}")
+    if text.count("\n") != len(records) - 1:  # a record holds a list of such records
+        return b"".join(map(encode_line, records))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def read_lines(path: Path, size: int) -> Iterator[dict[str, Any]]:

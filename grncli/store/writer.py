@@ -34,7 +34,7 @@ from grncli.store.layout import (
 )
 from grncli.store.lock import PathLock
 from grncli.store.record import PartRecord, read_record
-from grncli.store.textlog import LineLog, encode_line, note_failure, read_lines, unresolved
+from grncli.store.textlog import LineLog, encode_line, encode_lines, note_failure, read_lines, unresolved
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -334,8 +334,8 @@ def _sample_lines(grid: Grid, row: int, records: Sequence[Mapping[str, Any]]) ->
         line = {"grid": name, "row": i, **record}
         if "grid" in record or "row" in record:  # a line taken over from another store
             line |= {"grid": name, "row": i}
-        lines.append(encode_line(line))
-    return b"".join(lines)
+        lines.append(line)
+    return encode_lines(lines, first="grid")
 
 
 def _exact(layout: RowLayout, values: ArrayLike, n: int) -> NDArray[Any]:

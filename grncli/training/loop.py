@@ -4,12 +4,9 @@ A resumed run repeats the uninterrupted one: batches and random draws depend on 
 holds everything else that changes.
 """
 
-import json
 import math
-import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,14 +19,17 @@ from torch.optim.swa_utils import AveragedModel
 from grncli.checkpoint import (
     METRICS,
     PREVIEWS,
+    TENSORBOARD,
     list_checkpoints,
     prune_checkpoints,
     read_state,
     read_tensors,
     write_checkpoint,
 )
-from grncli.errors import GrnError
+from grncli.errors import CheckpointError, GrnError
 from grncli.stopping import Stop, Stopped
+from grncli.training.logs import Averages, MetricsLog, Stopwatch, TensorBoardLog
+from grncli.training.processes import ALONE, Processes
 from grncli.training.recipes import Optimization, Training
 
 
@@ -40,18 +40,46 @@ class Batch:
     data: Tensor
     keys: tuple[str, ...]
 
+    def pieces(self, count: int) -> list["Batch"]:
+        """The batch in ``count`` equal pieces."""
+        size = len(self.data) // count
+        return [
+            Batch(self.data[start : start + size], self.keys[start : start + size])
+            for start in range(0, len(self.data), size)
+        ]
+
+
+@dataclass(frozen=True)
+class Player:
+    """A network that is trained, and by which loss. The first of several is the one that a run is about.
+
+    Parameters
+    ----------
+    name : what its files and numbers are called by; empty for the first
+    losses : for (batch, step counted from 0) the loss to descend, and named numbers for the log; players are asked in
+        their order, for one piece of a batch after the other
+    """
+
+    name: str
+    module: nn.Module
+    losses: Callable[[Batch, int], tuple[Tensor, dict[str, Tensor]]]
+    optimization: Optimization
+
 
 class Objective(Protocol):
     """What differs between trainings."""
 
-    def batches(self, first_step: int) -> Generator[Batch]:
-        """Batches from ``first_step`` on, each depending on (seed, step) only."""
+    def players(self) -> Sequence[Player]:
+        """The networks to train."""
 
-    def losses(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to descend, and named numbers for the log."""
+    def batches(self, first_step: int) -> Generator[Batch]:
+        """This process's share of the batches from ``first_step`` on, each depending on (seed, step) only."""
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
         """Leave a picture of what the module can do."""
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Numbers on what the module is not trained on; empty where nothing is held out."""
 
 
 @dataclass(frozen=True)
@@ -63,145 +91,193 @@ class Report:
 
 
 def train(
-    module: nn.Module,
     objective: Objective,
     run: Path,
     *,
-    optimization: Optimization,
     training: Training,
     config: Mapping[str, Any],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    processes: Processes = ALONE,
     stop: Stop,
     report: Callable[[Report], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Train ``module`` to ``training.steps``, from the newest checkpoint of ``run`` if it has one.
+    """Train the players of ``objective`` to ``training.steps``, from the newest sound checkpoint of ``run``, if any.
 
     Parameters
     ----------
-    module : what to train; its weights are replaced by the checkpoint's
-    config : sizes of the network, for the checkpoint's header
+    config : sizes of the first network, for the checkpoint's header
     dtype : of the forward pass; below float32 through autocast, with weights and losses in float32
+    processes : those that train together, each with its share of a batch
+    warn : told one sentence when a damaged checkpoint is passed over
 
     Raises
     ------
     Stopped
-        If ``stop`` asked for it; a checkpoint of the last step is there.
+        If ``stop`` of any process asked for it; a checkpoint of the last step is there.
     GrnError
         If the loss is not finite, or the gradient at a checkpoint.
     """
-    state = TrainingState(module.to(device), optimization)
-    step = state.load_newest(run)
-    log = MetricsLog(run / METRICS, step)
-    module.train()
+    states = [TrainingState(player, player.module.to(device), processes) for player in objective.players()]
+    step = load_newest(run, states, warn)
+    logs = _open_logs(run, step, training) if processes.leads else []
+    first = states[0]
     with closing(objective.batches(step)) as batches:
         watch, averages = Stopwatch(), Averages()
         while step < training.steps:
             with watch.waiting():
                 batch = next(batches)
-            state.set_rate(learning_rate(optimization, step, training.steps))
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss, numbers = objective.losses(module, batch)
-            if not math.isfinite(loss.item()):
+            numbers = _step(states, batch, step, training.steps, device, dtype)
+            averages.add(numbers)
+            told = torch.tensor([numbers["loss"].item(), bool(stop.reason)], device=device)
+            total, asked = processes.total(told).tolist()
+            if not math.isfinite(total):
                 raise _not_finite(run, "loss", step + 1, batch)
-            norm = state.descend(loss)
-            averages.add({"loss": loss.detach(), **numbers, "gradient_norm": norm})
             step += 1
-            last, asked = step == training.steps, stop.reason
+            last = step == training.steps
             if step % training.log_every == 0 or last:
-                line = {**averages.take(), "learning_rate": state.rate, **watch.lap()}
-                log.write(step, line)
-                report(Report(step, line))
-            if step % training.preview_every == 0 or last:
-                objective.preview(state.average.module, run / PREVIEWS, step)
+                line = {**processes.mean(averages.take()), "learning_rate": first.rate, **watch.lap()}
+                _report(logs, report, step, line)
+            if processes.leads and (step % training.preview_every == 0 or last):
+                objective.preview(first.average.module, run / PREVIEWS, step)
+            if processes.leads and (step % training.validate_every == 0 or last):
+                _report(logs, report, step, objective.validate(first.average.module))
             if step % training.checkpoint_every == 0 or last or asked:
-                if not norm.isfinite():  # it spoilt the weights, which only the next loss would tell
+                # It would have spoilt the weights, which only the next loss tells.
+                if not numbers["gradient_norm"].isfinite():
                     raise _not_finite(run, "gradient", step, batch)
-                write_checkpoint(run, step, state.tensors(), {"step": step, **state.counters()}, config)
-                prune_checkpoints(run, training.keep)
+                if processes.leads:
+                    _save(run, step, states, config, training)
+                processes.wait()
             if asked and not last:
-                raise Stopped(f"{asked}: stopped after step {step} of {training.steps}, with everything saved")
+                reason = stop.reason or "another process"
+                raise Stopped(f"{reason}: stopped after step {step} of {training.steps}, with everything saved")
 
 
-class Averages:
-    """Mean of each named number over the steps that had it, without waiting for the device at every step."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: Counter[str] = Counter()
-
-    def add(self, numbers: Mapping[str, Tensor]) -> None:
-        """Count the numbers of one step."""
-        for name, value in numbers.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
-            self._counts[name] += 1
-
-    def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
-        means = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, Counter()
-        return means
+def _step(
+    states: Sequence["TrainingState"], batch: Batch, step: int, steps: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Gradients of every player from one batch, then a step of each; returns the numbers for the log."""
+    averages = Averages()
+    pieces = batch.pieces(states[0].player.optimization.accumulate)
+    for piece in pieces:
+        for state in states:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss, numbers = state.player.losses(piece, step)
+            averages.add({state.called("loss"): loss, **numbers})
+            if loss.requires_grad:
+                (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
+    for state in states:
+        averages.add({state.called("gradient_norm"): state.descend(step, steps)})
+    return averages.take()
 
 
-class Stopwatch:
-    """Seconds since the last lap, and the share of them spent waiting for batches."""
+def _open_logs(run: Path, step: int, training: Training) -> list[MetricsLog | TensorBoardLog]:
+    logs: list[MetricsLog | TensorBoardLog] = [MetricsLog(run / METRICS, step)]
+    return [*logs, TensorBoardLog(run / TENSORBOARD, step)] if training.tensorboard else logs
 
-    def __init__(self) -> None:
-        self._began, self._waited = time.monotonic(), 0.0
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time of a block as waiting."""
-        asked = time.monotonic()
-        yield
-        self._waited += time.monotonic() - asked
+def _report(
+    logs: Sequence[MetricsLog | TensorBoardLog],
+    report: Callable[[Report], None],
+    step: int,
+    numbers: Mapping[str, float],
+) -> None:
+    if numbers:
+        for log in logs:
+            log.write(step, numbers)
+        report(Report(step, numbers))
 
-    def lap(self) -> dict[str, float]:
-        """``seconds`` and ``waiting_share`` since the last lap."""
-        spent = time.monotonic() - self._began
-        share = self._waited / max(spent, 1e-9)
-        self._began, self._waited = time.monotonic(), 0.0
-        return {"seconds": spent, "waiting_share": share}
+
+def _save(
+    run: Path, step: int, states: Sequence["TrainingState"], config: Mapping[str, Any], training: Training
+) -> None:
+    tensors = {file: named for state in states for file, named in state.tensors().items()}
+    write_checkpoint(run, step, tensors, {"step": step, "averaged": states[0].averaged}, config)
+    prune_checkpoints(run, training.keep, training.keep_every)
+
+
+def load_newest(run: Path, states: Sequence["TrainingState"], warn: Callable[[str], None]) -> int:
+    """Restore the newest checkpoint of ``run`` that can be read, if any; returns the number of steps done.
+
+    Raises
+    ------
+    CheckpointError
+        If there are checkpoints and none can be read.
+    """
+    checkpoints = list_checkpoints(run)
+    for number, checkpoint in enumerate(reversed(checkpoints), start=1):
+        try:
+            loaded = [state.read(checkpoint) for state in states]
+            done = read_state(checkpoint)
+        except CheckpointError as error:
+            if number == len(checkpoints):
+                raise
+            warn(f"{error}; going on from the checkpoint before it")
+            continue
+        for state, files in zip(states, loaded, strict=True):
+            state.load(files, int(done.get("averaged", 0)))
+        return int(done["step"])
+    return 0
 
 
 class TrainingState:
-    """Everything that changes while training: weights, their moving average, and the optimizer's moments."""
+    """Everything of one player that changes while training: weights, their moving average, the optimizer's moments.
 
-    def __init__(self, module: nn.Module, settings: Optimization) -> None:
-        self.module = module
-        self.settings = settings
+    Only the first player, the one without a name, has a moving average.
+    """
+
+    def __init__(self, player: Player, module: nn.Module, processes: Processes) -> None:
+        self.player = player
+        self.module = module.train()
+        self.settings = player.optimization
+        self.processes = processes
         self.names = [name for name, _ in module.named_parameters()]
         matrices = [p for p in module.parameters() if p.dim() > 1]
         vectors = [p for p in module.parameters() if p.dim() <= 1]
         groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
         # One pass over the weights instead of a dozen: a seventh of a small network's step on a CPU.
         fused = all(p.device.type in ("cpu", "cuda") for p in matrices)
-        self.optimizer = AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=fused)
-        self.average = AveragedModel(module, multi_avg_fn=self._average)
+        self.optimizer = AdamW(groups, lr=self.settings.learning_rate, betas=self.settings.betas, fused=fused)
+        self._average = AveragedModel(module, multi_avg_fn=self._follow) if not player.name else None
 
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate of the next step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    @property
+    def average(self) -> AveragedModel:
+        """The moving average of the first player."""
+        assert self._average is not None
+        return self._average
+
+    @property
+    def averaged(self) -> int:
+        """Steps that the moving average has seen."""
+        return int(self.average.n_averaged)
 
     @property
     def rate(self) -> float:
         """The learning rate in force."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def descend(self, loss: Tensor) -> Tensor:
-        """One step down the gradient of ``loss``; returns the gradient's norm before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def called(self, name: str) -> str:
+        """A number or file of this player by its full name."""
+        return f"{self.player.name}_{name}" if self.player.name else name
+
+    def descend(self, step: int, steps: int) -> Tensor:
+        """One step down the gradients there are; returns their norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, step, steps)
+        self.processes.average_gradients(self.module.parameters())
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
         self.optimizer.step()
-        self.average.update_parameters(self.module)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update_parameters(self.module)
         return norm.detach()
 
-    def _average(self, average: Any, current: Any, count: Any) -> None:
+    def _follow(self, average: Any, current: Any, count: Any) -> None:
         # The window grows with the run, so that a short run's average is not mostly its first weights.
         decay = min(self.settings.ema, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(average, current, 1 - decay)
@@ -212,52 +288,26 @@ class TrainingState:
         for name, parameter in zip(self.names, self.module.parameters(), strict=True):
             for moment, value in self.optimizer.state.get(parameter, {}).items():
                 moments[f"{moment}.{name}"] = value
-        return {
-            "ema": dict(self.average.module.state_dict()),
-            "weights": dict(self.module.state_dict()),
-            "optimizer": moments,
-        }
+        files = {self.called("weights"): dict(self.module.state_dict()), self.called("optimizer"): moments}
+        return files if self._average is None else {"ema": dict(self._average.module.state_dict()), **files}
 
-    def counters(self) -> dict[str, int]:
-        """What JSON holds of a checkpoint."""
-        return {"averaged": int(self.average.n_averaged)}
+    def read(self, checkpoint: Path) -> dict[str, dict[str, Tensor]]:
+        """The files of ``tensors`` from a checkpoint; CheckpointError if one is missing or damaged."""
+        return {name: read_tensors(checkpoint / f"{name}.safetensors") for name in self.tensors()}
 
-    def load_newest(self, run: Path) -> int:
-        """Restore the newest checkpoint of ``run``, if any; returns the number of steps done."""
-        checkpoints = list_checkpoints(run)
-        if not checkpoints:
-            return 0
-        newest = checkpoints[-1]
-        self.module.load_state_dict(read_tensors(newest / "weights.safetensors"))
-        self.average.module.load_state_dict(read_tensors(newest / "ema.safetensors"))
-        moments = read_tensors(newest / "optimizer.safetensors")
+    def load(self, files: Mapping[str, Mapping[str, Tensor]], averaged: int) -> None:
+        """Take over what ``read`` found."""
+        self.module.load_state_dict(files[self.called("weights")])
+        moments = files[self.called("optimizer")]
         for name, parameter in zip(self.names, self.module.parameters(), strict=True):
             for moment in ("step", "exp_avg", "exp_avg_sq"):
                 if (value := moments.get(f"{moment}.{name}")) is not None:
                     # A fused AdamW wants its step count beside the weights, the other on the CPU.
                     device = parameter.device if self.optimizer.defaults["fused"] or moment != "step" else value.device
                     self.optimizer.state[parameter][moment] = value.to(device)
-        state = read_state(newest)
-        self.average.n_averaged.fill_(state["averaged"])
-        return int(state["step"])
-
-
-class MetricsLog:
-    """``metrics.jsonl``, cut back to the step a run resumes from."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        # Replaced at once, so that a crash here does not lose the log.
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(path)
-
-    def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Append one JSON object."""
-        with self.path.open("a") as log:
-            log.write(json.dumps({"step": step, **numbers}) + "\n")
+        if self._average is not None:
+            self._average.module.load_state_dict(files["ema"])
+            self._average.n_averaged.fill_(averaged)
 
 
 def learning_rate(settings: Optimization, step: int, steps: int) -> float:
@@ -278,10 +328,3 @@ def _not_finite(run: Path, what: str, step: int, batch: Batch) -> GrnError:
         f"{run}: the {what} of step {step} is not a finite number, on {keys}; {where}; "
         "lower optimization.learning_rate or look at these sources"
     )
-
-
-def _lines(path: Path) -> list[str]:
-    """Complete lines of a log; a line torn by a crash is left out."""
-    if not path.is_file():
-        return []
-    return [line for line in path.read_text().split("\n")[:-1] if line.startswith("{") and line.endswith("}")]

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator
+
+from grncli.hbq import MAX_ROUNDS
 from grncli.models.tokenizer import TokenizerConfig
 
 
@@ -45,27 +49,76 @@ class Data:
     clip: ClipData | None = None
     flip: float = 0.5  # probability of a horizontal flip
     workers: int = 1  # decoding processes
+    validation: int = 0  # sources of each kind that are held out, to measure PSNR and SSIM on
 
     def __post_init__(self) -> None:
+        if self.validation < 0:
+            raise ValueError(f"validation is {self.validation}, expected 0 or more")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is {self.flip}, expected 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerLosses:
-    """Weight of each loss, on pixels in [-1, 1]."""
+class Term:
+    """One loss: its weight, and when it sets in; a recipe may give the weight alone."""
 
-    reconstruction: float = 1.0  # mean absolute error (L1)
-    # Mean squared error, for small networks: under L1 alone the median, a picture without its small things, is a
-    # plateau that hundreds of steps do not leave.
-    mse: float = 0.0
+    weight: float = 0.0
+    start: int = 0  # the first step that has it, counted from 0
+    warmup: int = 0  # steps from there until it has its full weight
 
     def __post_init__(self) -> None:
-        for name, weight in (("reconstruction", self.reconstruction), ("mse", self.mse)):
-            if not 0 <= weight < inf:
-                raise ValueError(f"{name} is {weight}, expected 0 or more")
-        if self.reconstruction + self.mse == 0:
+        if not 0 <= self.weight < inf:
+            raise ValueError(f"weight is {self.weight}, expected 0 or more")
+        if min(self.start, self.warmup) < 0:
+            raise ValueError(f"start is {self.start} and warmup {self.warmup}, expected 0 or more")
+
+    def at(self, step: int) -> float:
+        """The weight in a step, counted from 0."""
+        if step < self.start:
+            return 0.0
+        return self.weight * min(1.0, (step - self.start + 1) / max(1, self.warmup))
+
+
+def _term(value: Any) -> Any:
+    """A lone weight as a term; YAML reads 1e-4 as a string."""
+    return value if isinstance(value, (dict, Term)) else {"weight": value}
+
+
+Loss = Annotated[Term, BeforeValidator(_term)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerLosses:
+    """Weight of each loss, on pixels in [-1, 1] (paper section 3.1 and 4.1)."""
+
+    reconstruction: Loss = Term(weight=1.0)  # mean absolute error (L1)
+    # Mean squared error, for small networks: under L1 alone the median, a picture without its small things, is a
+    # plateau that hundreds of steps do not leave.
+    mse: Loss = Term()
+    lpips: Loss = Term()
+    gan: Loss = Term()  # of the tokenizer's loss; the discriminators train from its first step on
+    lpips_network: Literal["vgg", "alex"] = "vgg"
+    lpips_weights: str | None = None  # directory or file; null looks into the cache
+    lpips_download: bool = False  # fetch what is missing there, once
+
+    def __post_init__(self) -> None:
+        if self.reconstruction.weight + self.mse.weight == 0:
             raise ValueError("reconstruction and mse are both 0, expected at least one of them above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorSettings:
+    """The PatchGAN discriminators that the GAN loss needs: one of single frames, and one of clips that sees time."""
+
+    width: int = 64
+    layers: int = 3  # strided ones
+    clips: bool = True  # have the one that sees time, where the recipe has clips
+    learning_rate: float | None = None  # null takes the tokenizer's
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "layers")
+        if self.learning_rate is not None:
+            _positive(self, "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +132,10 @@ class Optimization:
     schedule: str = "constant"  # or cosine, down to zero at the last step
     clip_norm: float = 1.0
     ema: float = 0.999
+    accumulate: int = 1  # pieces that each batch passes in, one after the other, to spare memory
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "clip_norm")
+        _positive(self, "learning_rate", "clip_norm", "accumulate")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule is {self.schedule!r}, expected constant or cosine")
         if not 0 <= self.ema < 1:
@@ -97,10 +151,17 @@ class Training:
     log_every: int = 20
     checkpoint_every: int = 500
     preview_every: int = 500
-    keep: int = 2  # checkpoints
+    validate_every: int = 500  # where data.validation holds sources out
+    keep: int = 2  # newest checkpoints
+    keep_every: int | None = None  # keep those of each such step too, such as 10000
+    compile: bool = False  # with torch.compile: slower to start, quicker on a GPU
+    recompute: bool = False  # activations in the backward pass (checkpointing): a third slower, far less memory
+    tensorboard: bool = False  # write the log for TensorBoard too
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "log_every", "checkpoint_every", "preview_every", "keep")
+        _positive(self, "steps", "log_every", "checkpoint_every", "preview_every", "validate_every", "keep")
+        if self.keep_every is not None:
+            _positive(self, "keep_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +170,11 @@ class TokenizerRecipe:
 
     kind: str = "tokenizer"
     network: TokenizerConfig = field(default_factory=TokenizerConfig)
-    rounds: int | None = 4  # M; null trains the continuous baseline
+    # M; null trains the continuous baseline; of a list each batch draws one, so that every prefix decodes well
+    rounds: int | tuple[int, ...] | None = 4
     data: Data = field(default_factory=lambda: Data(image=ImageData()))
     losses: TokenizerLosses = field(default_factory=TokenizerLosses)
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     optimization: Optimization = field(default_factory=Optimization)
     training: Training = field(default_factory=Training)
     imported: dict[str, str] | None = None  # where imported weights came from
@@ -119,8 +182,9 @@ class TokenizerRecipe:
     def __post_init__(self) -> None:
         if self.kind != "tokenizer":
             raise ValueError(f"kind is {self.kind!r}, expected tokenizer")
-        if self.rounds is not None and not 1 <= self.rounds <= 8:
-            raise ValueError(f"rounds is {self.rounds}, expected 1 to 8, or null for no quantization")
+        wrong = [rounds for rounds in self.drawn_rounds if rounds is not None and not 1 <= rounds <= MAX_ROUNDS]
+        if wrong or not self.drawn_rounds:
+            raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}, a list of such, or null for none")
         if self.data.image is None and self.data.clip is None:
             raise ValueError("data names neither image nor clip, expected at least one of them")
         time, height, _ = self.network.stride
@@ -129,6 +193,16 @@ class TokenizerRecipe:
                 raise ValueError(f"data.{name}.size is {media.size}, expected a multiple of the stride {height}")
         if self.data.clip is not None and (self.data.clip.frames - 1) % time:
             raise ValueError(f"data.clip.frames is {self.data.clip.frames}, expected 1 + {time}n")
+
+    @property
+    def drawn_rounds(self) -> tuple[int | None, ...]:
+        """What a batch draws its number of rounds from."""
+        return self.rounds if isinstance(self.rounds, tuple) else (self.rounds,)
+
+    @property
+    def most_rounds(self) -> int | None:
+        """M of the bits that the tokenizer makes; None for the continuous baseline."""
+        return max(self.rounds) if isinstance(self.rounds, tuple) else self.rounds
 
 
 def _check_scale(scale: tuple[float, float]) -> None:

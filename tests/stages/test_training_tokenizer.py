@@ -1,6 +1,9 @@
 """``grn train-tokenizer`` from Python: its batches, its run directory, and that it learns."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from grncli import load_tokenizer
 from grncli.checkpoint import list_checkpoints, read_tensors
-from grncli.errors import CheckpointError, UsageError
+from grncli.errors import CheckpointError, RecipeError, UsageError
 from grncli.media.sources import list_sources
-from grncli.models.tokenizer import TokenizerConfig
+from grncli.models.lpips import LPIPS
+from grncli.models.tokenizer import Tokenizer, TokenizerConfig
+from grncli.recipe import dump_recipe
 from grncli.stopping import Stop, Stopped
-from grncli.training.recipes import ClipData, Data, ImageData, Optimization, TokenizerRecipe, Training
-from grncli.training.tokenizer import CropSampler, train_tokenizer
+from grncli.training.crops import CropSampler
+from grncli.training.recipes import (
+    ClipData,
+    Data,
+    DiscriminatorSettings,
+    ImageData,
+    Optimization,
+    Term,
+    TokenizerLosses,
+    TokenizerRecipe,
+    Training,
+)
+from grncli.training.tokenizer import train_tokenizer
 
 NETWORK = TokenizerConfig(
     channels=4,
@@ -46,7 +63,7 @@ def test_runs_can_be_loaded_and_looked_at(media_dir: Path, tmp_path: Path) -> No
     assert train_tokenizer(recipe(), str(media_dir), tmp_path / "run", device=CPU) == 4
     assert load_tokenizer(tmp_path / "run").rounds == 4
     names = {file.name for file in (tmp_path / "run/previews").iterdir()}
-    assert names == {"images-00000004.png", "clips-00000004.png"}
+    assert names == {"images-00000004.png", "clips-00000004.png", "clips-00000004.mp4"}
 
 
 def test_loss_falls(media_dir: Path, tmp_path: Path) -> None:
@@ -110,6 +127,120 @@ def test_unreadable_source_is_named_once_and_replaced(media_dir: Path, tmp_path:
     images = replace(recipe(6), data=replace(recipe().data, clip=None))
     train_tokenizer(images, str(tmp_path / "in"), tmp_path / "run", device=CPU, warn=said.append)
     assert len([text for text in said if "bad.png" in text]) == 1
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses_of(run: Path, name: str) -> list[dict[str, torch.Tensor]]:
+    return read_tensors(list_checkpoints(run)[-1] / f"{name}.safetensors")
+
+
+GAN = TokenizerLosses(gan=Term(weight=0.1, start=2, warmup=2))
+SMALL_GAN = {"losses": GAN, "discriminator": DiscriminatorSettings(width=4, layers=2)}
+
+
+def test_a_gan_sets_in_at_its_step_and_trains_both(media_dir: Path, tmp_path: Path) -> None:
+    train_tokenizer(recipe(6, **SMALL_GAN), str(media_dir), tmp_path / "gan", device=CPU)
+    train_tokenizer(recipe(6), str(media_dir), tmp_path / "plain", device=CPU)
+    gan, plain = lines(tmp_path / "gan"), lines(tmp_path / "plain")
+    # The second of each pair of steps has clips.
+    assert [("image_gan" in line or "clip_gan" in line) for line in gan[:6]] == [False, False, True, True, True, True]
+    assert [line["loss"] for line in gan[:3]] != [line["loss"] for line in plain[:3]]
+    assert [line["loss"] for line in gan[:2]] == [line["loss"] for line in plain[:2]]
+    discriminator = losses_of(tmp_path / "gan", "discriminator_weights")
+    assert {name.split(".")[0] for name in discriminator} == {"frames", "clips"}
+    assert discriminator["frames.main.3.num_batches_tracked"] > 0
+
+
+def test_a_gan_run_goes_on_bit_for_bit(media_dir: Path, tmp_path: Path) -> None:
+    train_tokenizer(recipe(6, **SMALL_GAN), str(media_dir), tmp_path / "whole", device=CPU)
+    train_tokenizer(recipe(4, **SMALL_GAN), str(media_dir), tmp_path / "cut", device=CPU)
+    train_tokenizer(recipe(6, **SMALL_GAN), str(media_dir), tmp_path / "cut", device=CPU)
+    for name in ("weights", "ema", "discriminator_weights", "discriminator_optimizer"):
+        whole, cut = losses_of(tmp_path / "whole", name), losses_of(tmp_path / "cut", name)
+        assert all(torch.equal(whole[key], cut[key]) for key in whole), name
+
+
+def test_lpips_is_descended_with_weights_of_the_user(media_dir: Path, tmp_path: Path) -> None:
+    save_file(LPIPS("alex").state_dict(), tmp_path / "lpips.safetensors")
+    losses = TokenizerLosses(
+        lpips=Term(weight=1.0), lpips_network="alex", lpips_weights=str(tmp_path / "lpips.safetensors")
+    )
+    data = Data(image=ImageData(size=32, batch=2), workers=0)
+    train_tokenizer(replace(recipe(2, losses=losses), data=data), str(media_dir), tmp_path / "run", device=CPU)
+    first = lines(tmp_path / "run")[0]
+    assert first["loss"] == pytest.approx(first["image_reconstruction"] + first["image_lpips"])
+
+
+def test_lpips_without_weights_says_what_is_missing(media_dir: Path, tmp_path: Path) -> None:
+    losses = TokenizerLosses(lpips=Term(weight=1.0))
+    with pytest.raises(CheckpointError, match=r"lacks vgg16-397923af\.pth"):
+        train_tokenizer(recipe(2, losses=losses), str(media_dir), tmp_path / "run", device=CPU, cache=tmp_path / "no")
+
+
+def test_a_list_of_rounds_draws_one_a_step(media_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    forward = Tokenizer.forward
+
+    def watched(self: Tokenizer, x: torch.Tensor, rounds: int | None = None) -> torch.Tensor:
+        seen.append(rounds or 0)
+        return forward(self, x, rounds)
+
+    monkeypatch.setattr(Tokenizer, "forward", watched)
+    train_tokenizer(recipe(12, rounds=(1, 3, 6)), str(media_dir), tmp_path / "run", device=CPU)
+    assert set(seen) == {0, 1, 3, 6}  # 0: previews, at all rounds
+    assert load_tokenizer(tmp_path / "run").rounds == 6
+
+
+def test_what_is_held_out_is_measured_and_not_trained_on(media_dir: Path, tmp_path: Path) -> None:
+    data = replace(recipe().data, image=ImageData(size=16, batch=4), clip=None, validation=3)
+    train_tokenizer(replace(recipe(2), data=data), str(media_dir), tmp_path / "run", device=CPU)
+    last = lines(tmp_path / "run")[-1]
+    assert 0 < last["validation_image_psnr"] < 60
+    assert -1 <= last["validation_image_ssim"] <= 1
+    sampler = CropSampler(data, list_sources(str(media_dir)).sources, 0, "media")
+    assert len(sampler.held_out_images) == 3
+    assert not {s.name for s in sampler.images} & {s.name for s in sampler.held_out_images}
+
+
+def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path) -> None:
+    for name in ("kept", "recomputed"):
+        again = replace(recipe().training, recompute=name == "recomputed")
+        train_tokenizer(replace(recipe(), training=again), str(media_dir), tmp_path / name, device=CPU)
+    kept, recomputed = losses_of(tmp_path / "kept", "weights"), losses_of(tmp_path / "recomputed", "weights")
+    assert all(torch.allclose(kept[key], recomputed[key], atol=1e-6) for key in kept)
+
+
+def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None:
+    whole = recipe(4, **SMALL_GAN)
+    train_tokenizer(whole, str(media_dir), tmp_path / "one", device=CPU)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(whole, [key for key in vars(whole) if key != "imported"]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]
+    command += ["train-tokenizer", tmp_path / "recipe.yaml", "--data", media_dir, "--out", tmp_path / "two"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("trained to step 4") == 1
+    for name in ("weights", "ema", "discriminator_weights"):
+        one, two = losses_of(tmp_path / "one", name), losses_of(tmp_path / "two", name)
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], atol=2e-4, rtol=2e-3, msg=f"{name} {key}")
+    ones, twos = ([line["loss"] for line in lines(tmp_path / run)] for run in ("one", "two"))
+    assert twos == pytest.approx(ones, rel=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_refused(media_dir: Path, tmp_path: Path) -> None:
+    thirds = replace(recipe(), optimization=replace(recipe().optimization, accumulate=3))
+    with pytest.raises(RecipeError, match=r"data\.image\.batch is 4, expected a multiple of 3"):
+        train_tokenizer(thirds, str(media_dir), tmp_path / "run", device=CPU)
+
+
+def test_too_few_samples_for_a_batch_are_refused(media_dir: Path, tmp_path: Path) -> None:
+    large = replace(recipe(), data=replace(recipe().data, image=ImageData(size=16, batch=40)))
+    with pytest.raises(UsageError, match=r"holds 14 images to train on, expected at least one batch"):
+        train_tokenizer(large, str(media_dir), tmp_path / "run", device=CPU)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from grncli.checkpoint import list_checkpoints, read_state, read_tensors
-from grncli.errors import GrnError
+from grncli.errors import CheckpointError, GrnError
 from grncli.stopping import Stop, Stopped
-from grncli.training.loop import Batch, MetricsLog, Stopwatch, learning_rate, train
+from grncli.training.logs import MetricsLog, Stopwatch
+from grncli.training.loop import Batch, Player, learning_rate, train
 from grncli.training.recipes import Optimization, Training
 
 TIMINGS = ("seconds", "waiting_share")
@@ -36,9 +37,15 @@ class Toy:
         finally:
             self.open -= 1
 
-    def losses(self, module, batch):
-        error = (module(batch.data) - batch.data.sin()).square().mean()
-        return self.spoil(self.steps[-1], error), {"error": error.detach()}
+    def players(self):
+        return [Player("", self.module, self.losses, self.optimization)]
+
+    def losses(self, batch, step):
+        error = (self.module(batch.data) - batch.data.sin()).square().mean()
+        return self.spoil(step, error), {"error": error.detach()}
+
+    def validate(self, module):
+        return {}
 
     def preview(self, module, folder, step):
         self.previews.append((step, module))
@@ -62,20 +69,31 @@ def network(seed=0):
 
 
 def launch(
-    run, objective=None, *, module=None, stop=None, dtype=torch.float32, report=None, optimization=None, **training
+    run,
+    objective=None,
+    *,
+    module=None,
+    stop=None,
+    dtype=torch.float32,
+    report=None,
+    warn=None,
+    optimization=None,
+    **training,
 ):
     defaults = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "preview_every": 4, "keep": 2}
+    objective = objective or Toy()
+    objective.module = module or network()
+    objective.optimization = optimization or Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine")
     train(
-        module or network(),
-        objective or Toy(),
+        objective,
         run,
-        optimization=optimization or Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine"),
         training=Training(**{**defaults, **training}),
         config={"width": 16},
         device=torch.device("cpu"),
         dtype=dtype,
         stop=stop or Stop(),
         report=report or (lambda _: None),
+        warn=warn or (lambda _: None),
     )
 
 
@@ -183,6 +201,90 @@ def test_a_crash_while_the_log_is_cut_back_keeps_it(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         MetricsLog(log, 5)
     assert metrics(tmp_path) == [{"step": 1}]
+
+
+def damaged(run, name):
+    """Cut a file of the newest checkpoint short."""
+    file = list_checkpoints(run)[-1] / name
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(whole, tmp_path, name):
+    launch(tmp_path)
+    damaged(tmp_path, name)
+    said = []
+    launch(tmp_path, warn=said.append)
+    assert_same_end(tmp_path, whole)
+    assert len(said) == 1
+    assert "step-00000008" in said[0]
+    assert "going on from the checkpoint before it" in said[0]
+
+
+def test_a_run_with_no_sound_checkpoint_is_not_begun_anew(tmp_path):
+    launch(tmp_path, steps=4)
+    damaged(tmp_path, "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        launch(tmp_path, steps=8)
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+def test_accumulating_pieces_of_a_batch_is_the_whole_batch(whole, tmp_path, pieces):
+    settings = Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine", accumulate=pieces)
+    launch(tmp_path, optimization=settings)
+    for name, tensor in files(whole)["weights"].items():
+        torch.testing.assert_close(files(tmp_path)["weights"][name], tensor)
+    assert [line["loss"] for line in metrics(tmp_path)] == pytest.approx([line["loss"] for line in metrics(whole)])
+
+
+# Several players
+
+
+class Duel(Toy):
+    """A second network that learns what the first one gets wrong."""
+
+    def players(self):
+        self.critic = nn.Linear(3, 1)
+        nn.init.ones_(self.critic.weight)
+        theirs = Optimization(learning_rate=0.1)
+        return [*super().players(), Player("critic", self.critic, self.judge, theirs)]
+
+    def judge(self, batch, step):
+        if step < 2:
+            return torch.zeros(()), {}
+        loss = self.critic(self.module(batch.data).detach()).square().mean()
+        return loss, {"critic_level": loss.detach()}
+
+
+def test_a_second_player_is_trained_saved_and_resumed(tmp_path):
+    launch(tmp_path / "whole", Duel())
+    objective = Duel()
+    with pytest.raises(Stopped):
+        launch(tmp_path / "cut", objective, stop=StopAfter(objective, 5))
+    launch(tmp_path / "cut", Duel())
+    for name in ("critic_weights", "critic_optimizer", "weights", "ema"):
+        ours, theirs = (
+            read_tensors(list_checkpoints(tmp_path / run)[-1] / f"{name}.safetensors") for run in ("cut", "whole")
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    assert not torch.equal(theirs["0.weight"], network()[0].weight)
+
+
+def test_a_player_that_has_not_set_in_stays_as_it_is(tmp_path):
+    launch(tmp_path, Duel(), steps=2, checkpoint_every=2)
+    weights = read_tensors(list_checkpoints(tmp_path)[-1] / "critic_weights.safetensors")
+    assert torch.equal(weights["weight"], torch.ones(1, 3))
+
+
+# Validation
+
+
+def test_what_is_held_out_is_measured_at_its_interval_and_in_the_end(tmp_path):
+    objective = Toy()
+    objective.validate = lambda module: {"validation_error": next(module.parameters()).sum().item()}
+    launch(tmp_path, objective, steps=7, validate_every=3)
+    assert [line["step"] for line in metrics(tmp_path) if "validation_error" in line] == [3, 6, 7]
 
 
 # Stopping
@@ -422,9 +524,9 @@ def test_weights_and_average_stay_in_float32_under_autocast(tmp_path):
 
 def test_autocast_reaches_the_forward_pass(tmp_path):
     class Seen(Toy):
-        def losses(self, module, batch):
-            self.dtype = module(batch.data).dtype
-            return super().losses(module, batch)
+        def losses(self, batch, step):
+            self.dtype = self.module(batch.data).dtype
+            return super().losses(batch, step)
 
     objective = Seen()
     launch(tmp_path, objective, dtype=torch.bfloat16)
@@ -436,7 +538,7 @@ def test_autocast_reaches_the_forward_pass(tmp_path):
 
 def test_the_stopwatch_tells_the_share_of_waiting(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("grncli.training.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("grncli.training.logs.time.monotonic", lambda: now[0])
     watch = Stopwatch()
     with watch.waiting():
         now[0] += 3
@@ -446,7 +548,7 @@ def test_the_stopwatch_tells_the_share_of_waiting(monkeypatch):
 
 def test_the_stopwatch_starts_anew_after_a_lap(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("grncli.training.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("grncli.training.logs.time.monotonic", lambda: now[0])
     watch = Stopwatch()
     with watch.waiting():
         now[0] += 3

@@ -66,8 +66,10 @@ def joined(rank: int, count: int, device: torch.device) -> Iterator[Processes]:
     if count == 1:
         yield ALONE
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=count)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # or every process would meet the others through the first GPU
+    dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=count)
     try:
         yield Processes(rank, count)
     finally:

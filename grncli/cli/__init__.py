@@ -9,6 +9,7 @@ from grncli.cli import console
 from grncli.cli.decode import decode
 from grncli.cli.import_ import import_
 from grncli.cli.info import info
+from grncli.cli.quantize_stats import quantize_stats
 from grncli.cli.shapes import shapes
 from grncli.cli.tokenize import tokenize
 from grncli.cli.train_tokenizer import train_tokenizer
@@ -26,6 +27,7 @@ app.command("import")(import_)
 app.command("train-tokenizer")(train_tokenizer)
 app.command("tokenize")(tokenize)
 app.command("decode")(decode)
+app.command("quantize-stats")(quantize_stats)
 app.command("info")(info)
 
 

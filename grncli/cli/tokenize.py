@@ -1,13 +1,12 @@
 """``grn tokenize``: media to a store of bits."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, format_seconds, guarded, make_stop, print_json, say
+from grncli.cli.console import Progress, default_workers, format_seconds, guarded, make_stop, print_json, say
 from grncli.errors import UsageError
 
 
@@ -124,9 +123,3 @@ def parse_clips(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--clips {text}: expected all, first or a number above 0")
     return int(text)
-
-
-def default_workers() -> int:
-    """Decoding processes: the network wants the other half of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(1, min(8, cores // 2))

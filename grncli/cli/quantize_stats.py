@@ -1,0 +1,229 @@
+"""``grn quantize-stats``: are these bits good, and how many rounds are needed?"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say
+from grncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from grncli.evaluation.bits import BitStatistics
+    from grncli.evaluation.rounds import RoundStatistics
+    from grncli.stopping import Stop
+
+SHOWN_STUCK = 12
+
+
+@guarded
+def quantize_stats(
+    store: Annotated[Path | None, Argument(metavar="[STORE]", help="Bit store.", show_default=False)] = None,
+    media: Annotated[str | None, Option(metavar="SRC", help="Images and clips instead; see grn tokenize.")] = None,
+    tokenizer: Annotated[str | None, Option(metavar="RUN", help="Run directory of the tokenizer, for --media.")] = None,
+    rounds: Annotated[str, Option(metavar="A:B", help="Numbers of rounds to decode from.")] = "1:8",
+    size: Annotated[str, Option(metavar="256|HxW|native", help="As for grn tokenize.")] = "native",
+    frames: Annotated[int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; without it whole clips.")] = None,
+    fps: Annotated[float | None, Option(metavar="F", help="Resample clips in time.")] = None,
+    limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
+    batch: Annotated[
+        int | None, Option(metavar="B", min=1, help="Samples that go through the network at once.")
+    ] = None,
+    workers: Annotated[int | None, Option(metavar="W", min=0, help="Decoding processes.")] = None,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    plot: Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")] = None,
+    sheet: Annotated[
+        Path | None, Option(metavar="PNG", help="Write pictures decoded from each number of rounds; with --media.")
+    ] = None,
+    html: Annotated[Path | None, Option(metavar="FILE.html", help="Write one page with all of it.")] = None,
+    max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
+    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+) -> None:
+    """Measure bits: of a STORE their balance and what they share, of --media what each number of rounds is worth."""
+    check_arguments(store, media, tokenizer, sheet)
+    check_outputs(plot, sheet, html)
+    found: BitStatistics | RoundStatistics
+    with make_stop(max_time).listening() as stop, Progress("quantize-stats", "samples" if store else "sources") as show:
+        if store is not None:
+            found = _look_at_bits(store, stop, show)
+        else:
+            from grncli.devices import pick_device
+            from grncli.evaluation.rounds import RoundsSettings, round_statistics
+
+            settings = RoundsSettings(
+                rounds=parse_rounds(rounds),
+                size=size,
+                frames=frames,
+                fps=fps,
+                limit=limit,
+                batch=batch,
+                workers=default_workers() if workers is None else workers,
+                device=str(pick_device(device)),
+            )
+            found = round_statistics(str(media), str(tokenizer), settings, stop=stop, report=show, warn=show.say)
+    _write_files(found, plot, sheet, html)
+    if json:
+        print_json(found.to_json())
+    else:
+        _print_tables(found)
+
+
+def check_arguments(store: Path | None, media: str | None, tokenizer: str | None, sheet: Path | None) -> None:
+    """Raise UsageError unless there is either a store, or media with a tokenizer."""
+    if (store is None) == (media is None):
+        raise UsageError("give either a STORE, or --media SRC with --tokenizer RUN")
+    if media is not None and tokenizer is None:
+        raise UsageError("--media needs --tokenizer RUN, whose bits are to be measured")
+    if store is not None and (tokenizer is not None or sheet is not None):
+        raise UsageError(f"{'--tokenizer' if sheet is None else '--sheet'} goes with --media, a STORE is not decoded")
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Raise UsageError for a file that could not be written, before any work."""
+    for path, suffixes in zip(paths, ((".png", ".svg"), (".png",), (".html", ".htm")), strict=True):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no such folder, expected one that exists")
+    if paths[0] is not None or paths[2] is not None:
+        from grncli.evaluation.plots import new_figure
+
+        new_figure(1, 1)
+
+
+def parse_rounds(text: str) -> tuple[int, int]:
+    """``A:B``, or one number for both; UsageError for anything else."""
+    match = re.fullmatch(r"([1-8])(?::([1-8]))?", text)
+    if match is None or int(match[2] or match[1]) < int(match[1]):
+        raise UsageError(f"--rounds {text}: expected A:B with 1 <= A <= B <= 8, such as 1:8")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _look_at_bits(path: Path, stop: "Stop", progress: Progress) -> "BitStatistics":
+    from grncli.evaluation.bits import bit_statistics
+    from grncli.store import open_store
+
+    opened = open_store(path)
+    if not opened.complete:
+        say(f"{path} is not complete; these are the figures of its {len(opened)} samples so far")
+    return bit_statistics(opened, stop=stop, report=progress)
+
+
+def _write_files(
+    found: "BitStatistics | RoundStatistics", plot: Path | None, sheet: Path | None, html: Path | None
+) -> None:
+    from grncli.evaluation import html as page
+    from grncli.media.writing import whole_file, write_png
+
+    if sheet is not None:
+        write_png(sheet, found.sheet)  # type: ignore[union-attr]  # checked: there are media
+    if plot is None and html is None:
+        return
+    from grncli.evaluation.plots import save_figure
+
+    drawn = _draw(found)
+    if plot is not None:
+        save_figure(drawn, plot)
+    if html is not None:
+        title, header, rows, notes = tabulate(found)
+        sections = [*map(page.paragraph, notes), page.table(header, rows), page.figure(drawn)]
+        if hasattr(found, "sheet"):
+            sections.append(page.picture(found.sheet))
+        with whole_file(html) as temporary:
+            text = page.page(title, [*sections, page.settings(found.to_json() | {"versions": _versions()})])
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _draw(found: "BitStatistics | RoundStatistics") -> Any:
+    from grncli.evaluation.bits import BitStatistics
+    from grncli.evaluation.plots import plot_bits, plot_rounds
+
+    return plot_bits(found) if isinstance(found, BitStatistics) else plot_rounds(found)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("grncli", "torch", "numpy")}
+
+
+def _print_tables(found: "BitStatistics | RoundStatistics") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    title, header, rows, notes = tabulate(found)
+    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for name in header:
+        shown.add_column(name, justify="right")
+    for row in rows:
+        shown.add_row(*row)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(shown)
+    for note in notes:
+        console.print(note)
+
+
+def tabulate(
+    found: "BitStatistics | RoundStatistics",
+) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
+    """Title, header, rows and sentences of a report, as text."""
+    from grncli.evaluation.bits import BitStatistics
+
+    return _tabulate_bits(found) if isinstance(found, BitStatistics) else _tabulate_rounds(found)
+
+
+def _tabulate_rounds(
+    found: "RoundStatistics",
+) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
+    header = ["rounds", "compression", "bound", "largest error", "mean error", "PSNR", "SSIM"]
+    rows = [
+        [
+            "continuous" if row.rounds is None else str(row.rounds),
+            f"{row.compression:.4g}x",
+            *("" if value is None else f"{value:.5f}" for value in (row.bound, row.largest_error, row.mean_error)),
+            f"{row.metrics['psnr']:.2f} dB",
+            f"{row.metrics['ssim']:.4f}",
+        ]
+        for row in found.rows
+    ]
+    time, height, width = found.stride
+    trained = "without quantization" if found.trained_rounds is None else f"at up to {found.trained_rounds} rounds"
+    notes = [
+        f"{found.images} images and {found.clips} clips of {found.src}; {found.failed} sources could not be read.",
+        f"Tokenizer {found.tokenizer['name']} ({found.tokenizer['sha256'][:12]}): {found.channels} channels a token of "
+        f"{time}x{height}x{width} pixels, trained {trained}.",
+    ]
+    if not found.within_bounds:
+        notes.append("A feature error exceeds its bound: the features leave (-1, 1), so the tokenizer is broken.")
+    return "What each number of rounds is worth", header, rows, notes
+
+
+def _tabulate_bits(
+    found: "BitStatistics",
+) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
+    import numpy as np
+
+    header = ["round", "ones", "least", "most", "entropy", "strongest correlation of channels"]
+    rows = []
+    for r, (ones, entropy) in enumerate(zip(found.ones, found.entropy, strict=True)):
+        others = np.abs(found.between_channels[r] * (1 - np.eye(len(ones))))
+        strongest = f"{np.nanmax(others):.3f}" if np.isfinite(others).any() else "none"
+        shares = (ones.mean(), ones.min(), ones.max())
+        rows.append([str(r + 1), *(f"{share:.1%}" for share in shares), f"{entropy.mean():.4f}", strongest])
+    stuck = [str(bit) for bit in found.stuck[:SHOWN_STUCK]]
+    more = [f"and {len(found.stuck) - SHOWN_STUCK} more"] if len(found.stuck) > SHOWN_STUCK else []
+    about = "" if found.distinct.exact else "about "
+    notes = [
+        f"{found.samples} samples, {found.tokens} tokens, {found.nbytes} bytes of {found.store}.",
+        f"{about}{found.distinct.count} distinct tokens.",
+        "A general compressor would save "
+        + ", ".join(f"{share:.1%} ({name})" for name, share in found.saved.items())
+        + f", measured on {found.compressed} bytes.",
+        f"Stuck bits: {', '.join([*stuck, *more])}." if stuck else "No bit is stuck.",
+    ]
+    return "Bits", header, rows, notes

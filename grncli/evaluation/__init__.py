@@ -1,0 +1,1 @@
+"""Numbers about what the stages made: bits, pictures, samples."""

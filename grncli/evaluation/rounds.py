@@ -1,0 +1,271 @@
+"""How good pictures come back from the first m rounds of their bits, for every m, beside the continuous feature.
+
+Paper: section 4.1, Table 2, Fig. 3 and 5. Every picture is encoded once; the first m of its eight rounds are the
+m-round quantization, so each m costs a decoding and nothing else.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grncli.comparing import psnr, ssim
+from grncli.errors import MediaError, UsageError
+from grncli.gathering import Clip, Gatherer, Work
+from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize
+from grncli.media.decoder import DecoderPool, Done
+from grncli.media.framing import parse_size
+from grncli.media.reading import ReadSettings
+from grncli.media.sources import Source, list_sources
+from grncli.media.writing import contact_sheet
+from grncli.models.tokenizer import Tokenizer, to_frames, to_input
+from grncli.overlap import Prefetch
+from grncli.stopping import Stop, Unfinished
+from grncli.tokenizers import load_tokenizer, tokenizer_identity
+
+CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
+PIXEL_BITS = 24
+SHEET_SAMPLES = 8
+
+Frames = NDArray[np.uint8]
+# What is measured of (decoded, source), both uint8 [T, H, W, 3].
+METRICS: dict[str, Callable[[Frames, Frames], float]] = {"psnr": psnr, "ssim": ssim}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsSettings:
+    """The options of ``grn quantize-stats --media``."""
+
+    rounds: tuple[int, int] = (1, MAX_ROUNDS)  # first and last number of rounds
+    size: str = "native"
+    frames: int | None = None
+    fps: float | None = None
+    limit: int | None = None
+    batch: int | None = None
+    workers: int = 1
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundQuality:
+    """What m rounds are worth; ``rounds`` is None for the continuous feature, which has no error."""
+
+    rounds: int | None
+    compression: float
+    """Bits of the pixels of a token over bits of the token, as the paper's Table 2 counts."""
+    bound: float | None
+    """No feature is further from its bucket's centre than 2**-m."""
+    largest_error: float | None
+    mean_error: float | None
+    metrics: dict[str, float]
+    """Mean over samples of PSNR in dB (pixels rounded to uint8 first) and SSIM; NaN where it is not defined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundStatistics:
+    """What ``round_statistics`` found."""
+
+    src: str
+    tokenizer: dict[str, str]
+    trained_rounds: int | None
+    channels: int
+    stride: tuple[int, int, int]
+    images: int
+    clips: int
+    failed: int
+    rows: list[RoundQuality]
+    sheet: Frames = field(repr=False)
+    """uint8 [H, W, 3]: sources, their decodings from each number of rounds, and from the continuous feature."""
+
+    @property
+    def within_bounds(self) -> bool:
+        """Whether no feature error exceeds its bound, as must be."""
+        return all(row.largest_error is None or row.largest_error <= (row.bound or 0) for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without the picture; null for what is not defined."""
+        rows = [{**asdict(row), "metrics": {k: _defined(v) for k, v in row.metrics.items()}} for row in self.rows]
+        plain = {name: value for name, value in vars(self).items() if name not in ("rows", "sheet")}
+        return {"kind": "rounds", **plain, "stride": list(self.stride), "rows": rows}
+
+
+def round_statistics(
+    src: str,
+    run: str | Path,
+    settings: RoundsSettings,
+    *,
+    stop: Stop | None = None,
+    report: Callable[[int, int, str], None] = lambda done, total, note: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> RoundStatistics:
+    """Encode the media of ``src`` and decode them from each number of rounds.
+
+    Raises
+    ------
+    UsageError, MediaError, CheckpointError
+        If an option cannot be meant, no source can be read, or there is no such tokenizer.
+    Unfinished
+        If ``stop`` asked for it.
+    """
+    first, last = settings.rounds
+    if not 1 <= first <= last <= MAX_ROUNDS:
+        raise UsageError(f"--rounds {first}:{last}: expected A:B with 1 <= A <= B <= {MAX_ROUNDS}")
+    tokenizer = load_tokenizer(run, settings.device)
+    reading = ReadSettings(parse_size(settings.size), tokenizer.stride, settings.frames, settings.fps)
+    reading.framing.check(tokenizer.stride)
+    if settings.frames is not None and (settings.frames < 1 or (settings.frames - 1) % tokenizer.stride[0]):
+        raise UsageError(f"--frames {settings.frames}: expected 1 + {tokenizer.stride[0]}n")
+    sources = list_sources(src).sources[: settings.limit]
+    tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device))
+    done, stop = 0, stop or Stop()
+    with (
+        DecoderPool(settings.workers) as pool,
+        Prefetch(_works(pool, sources, reading, settings.batch), depth=2, abandon=pool.abandon) as works,
+    ):
+        for work in works:
+            tally.add(work, warn)
+            done += len(work.ended.reads) if work.ended else 0
+            report(done, len(sources), "")
+            if stop.reason and done < len(sources):
+                raise Unfinished(f"{stop.reason}: stopped after {done} of {len(sources)} sources")
+    if not tally.samples:
+        raise MediaError(f"{src}: none of {len(sources)} sources could be read")
+    return RoundStatistics(
+        src=src,
+        tokenizer=tokenizer_identity(run),
+        trained_rounds=tokenizer.rounds,
+        channels=tokenizer.channels,
+        stride=tokenizer.stride,
+        images=tally.images,
+        clips=tally.samples - tally.images,
+        failed=tally.failed,
+        rows=tally.rows(),
+        sheet=tally.sheet(),
+    )
+
+
+def compression_ratio(stride: tuple[int, int, int], channels: int, bits: int) -> float:
+    """Bits of the pixels under one token over bits of the token, the paper's "Compress Ratio" (Table 2)."""
+    return PIXEL_BITS * math.prod(stride) / (channels * bits)
+
+
+@dataclass
+class Measured:
+    """One sample: errors and metrics for each number of rounds, the continuous feature last."""
+
+    largest: list[float]
+    mean: list[float]
+    features: int
+    metrics: list[dict[str, float]]
+    pictures: list[Frames]  # the source and every decoding, middle frame; empty once there are enough
+
+
+class Tally:
+    """Sums over samples. A sample counts once its source is known to be sound."""
+
+    def __init__(self, tokenizer: Tokenizer, rounds: Sequence[int], device: torch.device) -> None:
+        self.tokenizer = tokenizer
+        self.rounds = list(rounds)
+        self.device = device
+        self.samples = self.images = self.failed = self.features = 0
+        self._measured: dict[int, Measured] = {}
+        self._largest = np.zeros(len(self.rounds))
+        self._error_sums = np.zeros(len(self.rounds))
+        self._metrics: list[dict[str, list[float]]] = [{name: [] for name in METRICS} for _ in [*self.rounds, None]]
+        self._pictures: list[list[Frames]] = []
+
+    def add(self, work: Work, warn: Callable[[str], None]) -> None:
+        """Measure a batch, or count the samples of a group that has ended."""
+        if work.frames is not None:
+            self._measured.update(zip(map(id, work.clips), self._measure(work.frames), strict=True))
+        if work.ended is None:
+            return
+        for read in work.ended.reads:
+            if read.error is not None:
+                self.failed += 1
+                warn(f"{read.source.name}: {read.error}; skipped")
+            for clip in read.clips:
+                self._count(clip, self._measured[id(clip)])
+        self._measured.clear()
+
+    def rows(self) -> list[RoundQuality]:
+        """One row for each number of rounds, and one for the continuous feature."""
+        time, height, width = self.tokenizer.stride
+        stride = (time if self.images < self.samples else 1, height, width)
+        rows = []
+        for i, m in enumerate([*self.rounds, None]):
+            quantized = m is not None
+            rows.append(
+                RoundQuality(
+                    rounds=m,
+                    compression=compression_ratio(stride, self.tokenizer.channels, m or CONTINUOUS_BITS),
+                    bound=2.0**-m if m is not None else None,
+                    largest_error=float(self._largest[i]) if quantized else None,
+                    mean_error=float(self._error_sums[i] / self.features) if quantized else None,
+                    metrics={name: float(np.mean(values)) for name, values in self._metrics[i].items()},
+                )
+            )
+        return rows
+
+    def sheet(self) -> Frames:
+        """A row for each of the first samples (paper Fig. 3)."""
+        columns = ["source", *(f"{m} rounds" if m > 1 else "1 round" for m in self.rounds), "continuous"]
+        return contact_sheet(self._pictures, columns * len(self._pictures), cell=128)
+
+    def _count(self, clip: Clip, measured: Measured) -> None:
+        self.samples += 1
+        self.images += clip.frames == 1
+        self.features += measured.features
+        self._largest = np.maximum(self._largest, measured.largest)
+        self._error_sums += np.array(measured.mean) * measured.features
+        for sums, metrics in zip(self._metrics, measured.metrics, strict=True):
+            for name, value in metrics.items():
+                sums[name].append(value)
+        if len(self._pictures) < SHEET_SAMPLES:
+            self._pictures.append(measured.pictures)
+
+    def _measure(self, frames: Tensor) -> list[Measured]:
+        """Each sample of a batch, uint8 ``[B, T, H, W, 3]``."""
+        with torch.inference_mode():
+            feature = self.tokenizer.encode(to_input(frames.to(self.device)))
+            index = quantize(feature, MAX_ROUNDS)
+        originals = frames.numpy()
+        samples = [Measured([], [], feature[0].numel(), [], [_middle(original)]) for original in originals]
+        for m in [*self.rounds, None]:
+            chosen = feature if m is None else dequantize(prefix(index, MAX_ROUNDS, m), m)
+            with torch.inference_mode():
+                decoded = to_frames(self.tokenizer.decode(chosen)).cpu().numpy()
+            errors = (chosen - feature).abs().flatten(1)
+            for sample, error, ours, theirs in zip(samples, errors, decoded, originals, strict=True):
+                if m is not None:
+                    sample.largest.append(error.max().item())
+                    sample.mean.append(error.mean().item())
+                sample.metrics.append({name: metric(ours, theirs) for name, metric in METRICS.items()})
+                sample.pictures.append(_middle(ours))
+        return samples
+
+
+def _works(pool: DecoderPool, sources: Sequence[Source], reading: ReadSettings, batch: int | None) -> Iterator[Work]:
+    """Sources as batches of one shape, group by group."""
+    gatherer = Gatherer(batch, flip=False)
+    for position, event in pool.read(sources, reading):
+        if isinstance(event, Done):
+            gatherer.end_source(position, sources[position], event)
+            if gatherer.is_full or position == len(sources) - 1:
+                yield from gatherer.end_group()
+        else:
+            yield from gatherer.add(event)
+
+
+def _middle(frames: Frames) -> Frames:
+    return frames[len(frames) // 2].copy()
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

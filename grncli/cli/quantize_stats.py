@@ -1,6 +1,7 @@
 """``grn quantize-stats``: are these bits good, and how many rounds are needed?"""
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,10 +160,11 @@ def _print_tables(found: "BitStatistics | RoundStatistics") -> None:
     title, header, rows, notes = tabulate(found)
     shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for name in header:
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # Wide enough for the table where no terminal says how wide it is.
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     console.print(shown)
     for note in notes:
         console.print(note)

@@ -42,7 +42,8 @@ def plot_rounds(found: "RoundStatistics") -> Any:
         axes.axhline(level, linestyle="--", color="#777777", label="continuous feature")
         axes.set(xlabel="rounds", ylabel=NAMES.get(name, name), xticks=rounds)
         axes.legend(loc="lower right")
-    for name, style in (("bound", "--"), ("largest_error", "o-"), ("mean_error", "s-")):
+    # The bound last, over the largest errors, which all but reach it.
+    for name, style in (("largest_error", "o-"), ("mean_error", "s-"), ("bound", "k--")):
         right.semilogy(rounds, [getattr(row, name) for row in rows], style, base=2, label=name.replace("_", " "))
     right.set(xlabel="rounds", ylabel="feature error", xticks=rounds)
     right.legend()

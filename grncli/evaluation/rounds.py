@@ -122,7 +122,8 @@ def round_statistics(
     if settings.frames is not None and (settings.frames < 1 or (settings.frames - 1) % tokenizer.stride[0]):
         raise UsageError(f"--frames {settings.frames}: expected 1 + {tokenizer.stride[0]}n")
     sources = list_sources(src).sources[: settings.limit]
-    tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device))
+    shown = np.linspace(0, len(sources) - 1, min(SHEET_SAMPLES, len(sources))).round().astype(int).tolist()
+    tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device), set(shown))
     done, stop = 0, stop or Stop()
     with (
         DecoderPool(settings.workers) as pool,
@@ -163,13 +164,19 @@ class Measured:
     mean: list[float]
     features: int
     metrics: list[dict[str, float]]
-    pictures: list[Frames]  # the source and every decoding, middle frame; empty once there are enough
+    pictures: list[Frames]  # the source and every decoding, middle frame
 
 
 class Tally:
-    """Sums over samples. A sample counts once its source is known to be sound."""
+    """Sums over samples. A sample counts once its source is known to be sound.
 
-    def __init__(self, tokenizer: Tokenizer, rounds: Sequence[int], device: torch.device) -> None:
+    Parameters
+    ----------
+    shown : positions of the sources whose first samples come onto the sheet
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rounds: Sequence[int], device: torch.device, shown: set[int]) -> None:
+        self.shown = shown
         self.tokenizer = tokenizer
         self.rounds = list(rounds)
         self.device = device
@@ -192,6 +199,8 @@ class Tally:
                 warn(f"{read.source.name}: {read.error}; skipped")
             for clip in read.clips:
                 self._count(clip, self._measured[id(clip)])
+            if read.clips and (read.position in self.shown or not self._pictures):
+                self._pictures.append(self._measured[id(read.clips[0])].pictures)
         self._measured.clear()
 
     def rows(self) -> list[RoundQuality]:
@@ -214,7 +223,7 @@ class Tally:
         return rows
 
     def sheet(self) -> Frames:
-        """A row for each of the first samples (paper Fig. 3)."""
+        """A row for each sample shown (paper Fig. 3)."""
         columns = ["source", *(f"{m} rounds" if m > 1 else "1 round" for m in self.rounds), "continuous"]
         return contact_sheet(self._pictures, columns * len(self._pictures), cell=128)
 
@@ -227,8 +236,6 @@ class Tally:
         for sums, metrics in zip(self._metrics, measured.metrics, strict=True):
             for name, value in metrics.items():
                 sums[name].append(value)
-        if len(self._pictures) < SHEET_SAMPLES:
-            self._pictures.append(measured.pictures)
 
     def _measure(self, frames: Tensor) -> list[Measured]:
         """Each sample of a batch, uint8 ``[B, T, H, W, 3]``."""

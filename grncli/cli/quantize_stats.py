@@ -34,6 +34,9 @@ def quantize_stats(
     ] = None,
     workers: Annotated[int | None, Option(metavar="W", min=0, help="Decoding processes.")] = None,
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    lpips: Annotated[
+        Path | None, Option(metavar="DIR", help="LPIPS weights (AlexNet); default: measured where the cache has them.")
+    ] = None,
     plot: Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")] = None,
     sheet: Annotated[
         Path | None, Option(metavar="PNG", help="Write pictures decoded from each number of rounds; with --media.")
@@ -62,6 +65,7 @@ def quantize_stats(
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 device=str(pick_device(device)),
+                lpips=lpips,
             )
             found = round_statistics(str(media), str(tokenizer), settings, stop=stop, report=show, warn=show.say)
     _write_files(found, plot, sheet, html)
@@ -182,14 +186,14 @@ def tabulate(
 def _tabulate_rounds(
     found: "RoundStatistics",
 ) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
-    header = ["rounds", "compression", "bound", "largest error", "mean error", "PSNR", "SSIM"]
+    measured = list(found.rows[0].metrics)
+    header = ["rounds", "compression", "bound", "largest error", "mean error", *(name.upper() for name in measured)]
     rows = [
         [
             "continuous" if row.rounds is None else str(row.rounds),
             f"{row.compression:.4g}x",
             *("" if value is None else f"{value:.5f}" for value in (row.bound, row.largest_error, row.mean_error)),
-            f"{row.metrics['psnr']:.2f} dB",
-            f"{row.metrics['ssim']:.4f}",
+            *(f"{row.metrics[name]:.2f} dB" if name == "psnr" else f"{row.metrics[name]:.4f}" for name in measured),
         ]
         for row in found.rows
     ]

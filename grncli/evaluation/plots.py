@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from grncli.evaluation.rounds import RoundStatistics
 
 FORMATS = ("png", "svg")
-NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
+NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 
 
 def new_figure(width: float, height: float) -> Any:

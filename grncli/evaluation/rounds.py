@@ -5,7 +5,7 @@ m-round quantization, so each m costs a decoding and nothing else.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.comparing import psnr, ssim
-from grncli.errors import MediaError, UsageError
+from grncli.errors import CheckpointError, MediaError, UsageError
 from grncli.gathering import Clip, Gatherer, Work
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize
+from grncli.lpips_weights import default_cache, load_lpips
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings
 from grncli.media.sources import Source, list_sources
 from grncli.media.writing import contact_sheet
+from grncli.models.lpips import LEAST
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.overlap import Prefetch
 from grncli.stopping import Stop, Unfinished
@@ -35,7 +37,8 @@ SHEET_SAMPLES = 8
 
 Frames = NDArray[np.uint8]
 # What is measured of (decoded, source), both uint8 [T, H, W, 3].
-METRICS: dict[str, Callable[[Frames, Frames], float]] = {"psnr": psnr, "ssim": ssim}
+Metric = Callable[[Frames, Frames], float]
+METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class RoundsSettings:
     batch: int | None = None
     workers: int = 1
     device: str = "cpu"
+    lpips: Path | None = None  # directory or file with LPIPS weights; None measures it only where the cache has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,8 @@ class RoundQuality:
     largest_error: float | None
     mean_error: float | None
     metrics: dict[str, float]
-    """Mean over samples of PSNR in dB (pixels rounded to uint8 first) and SSIM; NaN where it is not defined."""
+    """Mean over samples of PSNR in dB (pixels rounded to uint8 first), SSIM and, with weights, LPIPS (AlexNet);
+    NaN where it is not defined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +105,14 @@ def round_statistics(
     run: str | Path,
     settings: RoundsSettings,
     *,
+    cache: Path | None = None,
     stop: Stop | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> RoundStatistics:
     """Encode the media of ``src`` and decode them from each number of rounds.
+
+    ``cache`` is where LPIPS weights may lie that the settings do not name.
 
     Raises
     ------
@@ -123,7 +131,8 @@ def round_statistics(
         raise UsageError(f"--frames {settings.frames}: expected 1 + {tokenizer.stride[0]}n")
     sources = list_sources(src).sources[: settings.limit]
     shown = np.linspace(0, len(sources) - 1, min(SHEET_SAMPLES, len(sources))).round().astype(int).tolist()
-    tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device), set(shown))
+    metrics = METRICS | find_lpips(settings.lpips, cache or default_cache())
+    tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device), set(shown), metrics)
     done, stop = 0, stop or Stop()
     with (
         DecoderPool(settings.workers) as pool,
@@ -151,6 +160,26 @@ def round_statistics(
     )
 
 
+def find_lpips(weights: Path | None, cache: Path) -> dict[str, Metric]:
+    """LPIPS (AlexNet) as a metric called ``lpips``; none where no weights are named and the cache has none."""
+    try:
+        network = load_lpips("alex", weights, cache=cache)
+    except CheckpointError:
+        if weights is not None:
+            raise
+        return {}
+
+    def lpips(frames: Frames, original: Frames) -> float:
+        """NaN below 31 pixels a side, which leave AlexNet nothing."""
+        if min(frames.shape[1:3]) < LEAST["alex"]:
+            return math.nan
+        ours, theirs = (to_input(torch.from_numpy(part.copy())[None]) for part in (frames, original))
+        with torch.inference_mode():
+            return float(network(ours, theirs))
+
+    return {"lpips": lpips}
+
+
 def compression_ratio(stride: tuple[int, int, int], channels: int, bits: int) -> float:
     """Bits of the pixels under one token over bits of the token, the paper's "Compress Ratio" (Table 2)."""
     return PIXEL_BITS * math.prod(stride) / (channels * bits)
@@ -173,10 +202,19 @@ class Tally:
     Parameters
     ----------
     shown : positions of the sources whose first samples come onto the sheet
+    metrics : what is measured of decoded frames and sources
     """
 
-    def __init__(self, tokenizer: Tokenizer, rounds: Sequence[int], device: torch.device, shown: set[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        rounds: Sequence[int],
+        device: torch.device,
+        shown: set[int],
+        metrics: Mapping[str, Metric],
+    ) -> None:
         self.shown = shown
+        self.metrics = metrics
         self.tokenizer = tokenizer
         self.rounds = list(rounds)
         self.device = device
@@ -184,7 +222,7 @@ class Tally:
         self._measured: dict[int, Measured] = {}
         self._largest = np.zeros(len(self.rounds))
         self._error_sums = np.zeros(len(self.rounds))
-        self._metrics: list[dict[str, list[float]]] = [{name: [] for name in METRICS} for _ in [*self.rounds, None]]
+        self._metrics: list[dict[str, list[float]]] = [{name: [] for name in metrics} for _ in [*self.rounds, None]]
         self._pictures: list[list[Frames]] = []
 
     def add(self, work: Work, warn: Callable[[str], None]) -> None:
@@ -253,7 +291,7 @@ class Tally:
                 if m is not None:
                     sample.largest.append(error.max().item())
                     sample.mean.append(error.mean().item())
-                sample.metrics.append({name: metric(ours, theirs) for name, metric in METRICS.items()})
+                sample.metrics.append({name: metric(ours, theirs) for name, metric in self.metrics.items()})
                 sample.pictures.append(_middle(ours))
         return samples
 

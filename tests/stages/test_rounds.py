@@ -2,20 +2,24 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from grncli import load_tokenizer
-from grncli.errors import MediaError, UsageError
+from grncli.errors import CheckpointError, MediaError, UsageError
 from grncli.evaluation.rounds import RoundsSettings, compression_ratio, round_statistics
 from grncli.hbq import dequantize, quantize
 from grncli.media.decoder import DecoderPool
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import list_sources
+from grncli.media.writing import write_png
+from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import to_frames, to_input
 from grncli.stopping import Stop, Unfinished
 
@@ -187,3 +191,29 @@ def test_features_out_of_range_are_noticed(media_dir, run_dir, monkeypatch):
     found = round_statistics(str(media_dir / "a"), run_dir, RoundsSettings(rounds=(1, 2), workers=0))
     assert not found.within_bounds
     assert found.rows[1].largest_error > found.rows[1].bound
+
+
+def test_lpips_is_measured_where_there_are_weights(run_dir, tmp_path):
+    network = LPIPS("alex")
+    save_file(network.state_dict(), tmp_path / "lpips.safetensors")
+    generator = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in/a.png", generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    settings = RoundsSettings(rounds=(4, 4), workers=0, lpips=tmp_path / "lpips.safetensors")
+    continuous = round_statistics(str(tmp_path / "in"), run_dir, settings).rows[-1]
+    tokenizer, piece = load_tokenizer(run_dir), next(by_pieces(tmp_path / "in"))
+    x = to_input(torch.from_numpy(piece.pixels)[None])
+    expected = network(to_input(to_frames(tokenizer.decode(tokenizer.encode(x)))), x).item()
+    assert continuous.metrics["lpips"] == pytest.approx(expected)
+
+
+def by_pieces(folder):
+    return read_pieces(list_sources(str(folder)).sources[0], ReadSettings(framing(), (2, 4, 4)))
+
+
+def test_lpips_is_left_out_where_there_are_none_and_missed_where_they_are_named(media_dir, run_dir, tmp_path):
+    plain = RoundsSettings(rounds=(1, 1), workers=0)
+    found = round_statistics(str(media_dir / "a"), run_dir, plain, cache=tmp_path / "none")
+    assert list(found.rows[0].metrics) == ["psnr", "ssim"]
+    with pytest.raises(CheckpointError, match="lacks alexnet-owt"):
+        round_statistics(str(media_dir / "a"), run_dir, replace(plain, lpips=tmp_path / "none"))

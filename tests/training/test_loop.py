@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 from grncli.checkpoint import list_checkpoints, read_state, read_tensors
 from grncli.errors import CheckpointError, GrnError
 from grncli.stopping import Stop, Stopped
-from grncli.training.logs import MetricsLog, Stopwatch
 from grncli.training.loop import Batch, Player, learning_rate, train
 from grncli.training.recipes import Optimization, Training
 
@@ -172,35 +170,6 @@ def test_a_finished_run_is_left_alone(tmp_path):
     launch(tmp_path, objective)
     assert objective.steps == []
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_torn_line_of_the_log_is_left_out(tmp_path):
-    log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
-    MetricsLog(log, 5).write(4, {"loss": 1.0})
-    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 4]
-
-
-def test_the_log_is_cut_back_to_the_step_a_run_resumes_from(tmp_path):
-    log = tmp_path / "metrics.jsonl"
-    log.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 9)))
-    MetricsLog(log, 5)
-    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3, 4, 5]
-
-
-def test_a_crash_while_the_log_is_cut_back_keeps_it(tmp_path, monkeypatch):
-    log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1}\n')
-    real = Path.write_text
-
-    def crash(path, text):
-        real(path, text[:3])
-        raise OSError("killed")
-
-    monkeypatch.setattr(Path, "write_text", crash)
-    with pytest.raises(OSError, match="killed"):
-        MetricsLog(log, 5)
-    assert metrics(tmp_path) == [{"step": 1}]
 
 
 def damaged(run, name):
@@ -531,27 +500,3 @@ def test_autocast_reaches_the_forward_pass(tmp_path):
     objective = Seen()
     launch(tmp_path, objective, dtype=torch.bfloat16)
     assert objective.dtype == torch.bfloat16
-
-
-# Stopwatch
-
-
-def test_the_stopwatch_tells_the_share_of_waiting(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("grncli.training.logs.time.monotonic", lambda: now[0])
-    watch = Stopwatch()
-    with watch.waiting():
-        now[0] += 3
-    now[0] += 9
-    assert watch.lap() == {"seconds": 12.0, "waiting_share": 0.25}
-
-
-def test_the_stopwatch_starts_anew_after_a_lap(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("grncli.training.logs.time.monotonic", lambda: now[0])
-    watch = Stopwatch()
-    with watch.waiting():
-        now[0] += 3
-    watch.lap()
-    now[0] += 4
-    assert watch.lap() == {"seconds": 4.0, "waiting_share": 0.0}

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say
+from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, print_json, say
 from grncli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from grncli.stopping import Stop
 
 SHOWN_STUCK = 12
+BEYOND_BOUND = "a feature error exceeds its bound: the features leave (-1, 1), so the tokenizer is broken"
 
 
 @guarded
@@ -46,7 +48,15 @@ def quantize_stats(
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
     """Measure bits: of a STORE their balance and what they share, of --media what each number of rounds is worth."""
-    check_arguments(store, media, tokenizer, sheet)
+    options: dict[str, Any] = {
+        "--rounds": rounds != "1:8",
+        "--size": size != "native",
+        "--frames": frames,
+        "--fps": fps,
+    }
+    options |= {"--limit": limit, "--batch": batch, "--workers": workers is not None, "--device": device != "auto"}
+    options["--lpips"] = lpips
+    check_arguments(store, media, tokenizer, {"--tokenizer": tokenizer, "--sheet": sheet, **options})
     check_outputs(plot, sheet, html)
     found: BitStatistics | RoundStatistics
     with make_stop(max_time).listening() as stop, Progress("quantize-stats", "samples" if store else "sources") as show:
@@ -73,16 +83,20 @@ def quantize_stats(
         print_json(found.to_json())
     else:
         _print_tables(found)
+    if not getattr(found, "within_bounds", True):
+        say(f"grn: {media}: {BEYOND_BOUND}")
+        raise typer.Exit(FAILED)
 
 
-def check_arguments(store: Path | None, media: str | None, tokenizer: str | None, sheet: Path | None) -> None:
+def check_arguments(store: Path | None, media: str | None, tokenizer: str | None, only_media: dict[str, Any]) -> None:
     """Raise UsageError unless there is either a store, or media with a tokenizer."""
     if (store is None) == (media is None):
         raise UsageError("give either a STORE, or --media SRC with --tokenizer RUN")
     if media is not None and tokenizer is None:
         raise UsageError("--media needs --tokenizer RUN, whose bits are to be measured")
-    if store is not None and (tokenizer is not None or sheet is not None):
-        raise UsageError(f"{'--tokenizer' if sheet is None else '--sheet'} goes with --media, a STORE is not decoded")
+    unfit = [option for option, given in only_media.items() if given]
+    if store is not None and unfit:
+        raise UsageError(f"{unfit[0]} goes with --media, the bits of a STORE are taken as they are")
 
 
 def check_outputs(*paths: Path | None) -> None:
@@ -94,6 +108,11 @@ def check_outputs(*paths: Path | None) -> None:
             raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: there is no such folder, expected one that exists")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder, expected the name of a file")
+    given = [path.absolute() for path in paths if path is not None]
+    if len(set(given)) < len(given):
+        raise UsageError(f"{given[0]}: is named for two outputs, expected one file for each")
     if paths[0] is not None or paths[2] is not None:
         from grncli.evaluation.plots import new_figure
 
@@ -193,7 +212,7 @@ def _tabulate_rounds(
             "continuous" if row.rounds is None else str(row.rounds),
             f"{row.compression:.4g}x",
             *("" if value is None else f"{value:.5f}" for value in (row.bound, row.largest_error, row.mean_error)),
-            *(f"{row.metrics[name]:.2f} dB" if name == "psnr" else f"{row.metrics[name]:.4f}" for name in measured),
+            *(_quality(name, row.metrics[name]) for name in measured),
         ]
         for row in found.rows
     ]
@@ -205,8 +224,14 @@ def _tabulate_rounds(
         f"{time}x{height}x{width} pixels, trained {trained}.",
     ]
     if not found.within_bounds:
-        notes.append("A feature error exceeds its bound: the features leave (-1, 1), so the tokenizer is broken.")
+        notes.append(f"{BEYOND_BOUND.capitalize()}.")
     return "What each number of rounds is worth", header, rows, notes
+
+
+def _quality(name: str, value: float) -> str:
+    if value != value:  # NaN: not defined for any of the samples
+        return ""
+    return f"{value:.2f} dB" if name == "psnr" else f"{value:.4f}"
 
 
 def _tabulate_bits(
@@ -214,18 +239,21 @@ def _tabulate_bits(
 ) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
     import numpy as np
 
-    header = ["round", "ones", "least", "most", "entropy", "strongest correlation of channels"]
+    header = ["round", "ones", "least", "most", "entropy", "of two channels", "with the round before"]
     rows = []
     for r, (ones, entropy) in enumerate(zip(found.ones, found.entropy, strict=True)):
         others = np.abs(found.between_channels[r] * (1 - np.eye(len(ones))))
         strongest = f"{np.nanmax(others):.3f}" if np.isfinite(others).any() else "none"
+        before = np.abs(found.between_rounds[:, r, r - 1]) if r else np.array([np.nan])
+        chained = f"{np.nanmax(before):.3f}" if np.isfinite(before).any() else ""
         shares = (ones.mean(), ones.min(), ones.max())
-        rows.append([str(r + 1), *(f"{share:.1%}" for share in shares), f"{entropy.mean():.4f}", strongest])
+        rows.append([str(r + 1), *(f"{share:.1%}" for share in shares), f"{entropy.mean():.4f}", strongest, chained])
     stuck = [str(bit) for bit in found.stuck[:SHOWN_STUCK]]
     more = [f"and {len(found.stuck) - SHOWN_STUCK} more"] if len(found.stuck) > SHOWN_STUCK else []
     about = "" if found.distinct.exact else "about "
     notes = [
         f"{found.samples} samples, {found.tokens} tokens, {found.nbytes} bytes of {found.store}.",
+        "The last two columns are the strongest correlations, of either sign.",
         f"{about}{found.distinct.count} distinct tokens.",
         "A general compressor would save "
         + ", ".join(f"{share:.1%} ({name})" for name, share in found.saved.items())

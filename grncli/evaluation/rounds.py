@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.comparing import psnr, ssim
-from grncli.errors import CheckpointError, MediaError, UsageError
+from grncli.errors import CheckpointError, GrnError, MediaError, UsageError
 from grncli.gathering import Clip, Gatherer, Work
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize
 from grncli.lpips_weights import default_cache, load_lpips
@@ -69,7 +69,7 @@ class RoundQuality:
     mean_error: float | None
     metrics: dict[str, float]
     """Mean over samples of PSNR in dB (pixels rounded to uint8 first), SSIM and, with weights, LPIPS (AlexNet);
-    NaN where it is not defined."""
+    NaN where it is defined for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +136,20 @@ def round_statistics(
     done, stop = 0, stop or Stop()
     with (
         DecoderPool(settings.workers) as pool,
-        Prefetch(_works(pool, sources, reading, settings.batch), depth=2, abandon=pool.abandon) as works,
+        Prefetch(
+            _works(pool, sources, reading, settings.batch),
+            stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
+            abandon=pool.abandon,
+        ) as works,
     ):
         for work in works:
             tally.add(work, warn)
             done += len(work.ended.reads) if work.ended else 0
             report(done, len(sources), "")
-            if stop.reason and done < len(sources):
-                raise Unfinished(f"{stop.reason}: stopped after {done} of {len(sources)} sources")
+            if stop.reason:
+                break
+    if done < len(sources):
+        raise Unfinished(f"{stop.reason}: stopped after {done} of {len(sources)} sources")
     if not tally.samples:
         raise MediaError(f"{src}: none of {len(sources)} sources could be read")
     return RoundStatistics(
@@ -255,7 +261,7 @@ class Tally:
                     bound=2.0**-m if m is not None else None,
                     largest_error=float(self._largest[i]) if quantized else None,
                     mean_error=float(self._error_sums[i] / self.features) if quantized else None,
-                    metrics={name: float(np.mean(values)) for name, values in self._metrics[i].items()},
+                    metrics={name: _mean_of_defined(values) for name, values in self._metrics[i].items()},
                 )
             )
         return rows
@@ -279,7 +285,10 @@ class Tally:
         """Each sample of a batch, uint8 ``[B, T, H, W, 3]``."""
         with torch.inference_mode():
             feature = self.tokenizer.encode(to_input(frames.to(self.device)))
+        try:
             index = quantize(feature, MAX_ROUNDS)
+        except ValueError as fault:  # a NaN
+            raise GrnError(str(fault)) from None
         originals = frames.numpy()
         samples = [Measured([], [], feature[0].numel(), [], [_middle(original)]) for original in originals]
         for m in [*self.rounds, None]:
@@ -310,6 +319,12 @@ def _works(pool: DecoderPool, sources: Sequence[Source], reading: ReadSettings, 
 
 def _middle(frames: Frames) -> Frames:
     return frames[len(frames) // 2].copy()
+
+
+def _mean_of_defined(values: list[float]) -> float:
+    """Mean over the samples that a metric is defined for; NaN where it is for none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _defined(value: float) -> float | None:

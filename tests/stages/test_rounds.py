@@ -217,3 +217,14 @@ def test_lpips_is_left_out_where_there_are_none_and_missed_where_they_are_named(
     assert list(found.rows[0].metrics) == ["psnr", "ssim"]
     with pytest.raises(CheckpointError, match="lacks alexnet-owt"):
         round_statistics(str(media_dir / "a"), run_dir, replace(plain, lpips=tmp_path / "none"))
+
+
+def test_small_pictures_do_not_cost_the_others_their_ssim(media_dir, run_dir, tmp_path):
+    from grncli.media.writing import write_png
+
+    folder = shutil.copytree(media_dir / "a", tmp_path / "a")
+    write_png(folder / "zz.png", np.zeros((8, 8, 3), np.uint8))
+    settings = RoundsSettings(rounds=(1, 1), workers=0)
+    mixed, large = (round_statistics(str(src), run_dir, settings) for src in (folder, media_dir / "a"))
+    assert mixed.images == large.images + 1
+    assert mixed.rows[0].metrics["ssim"] == pytest.approx(large.rows[0].metrics["ssim"], abs=1e-5)

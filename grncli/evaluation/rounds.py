@@ -21,7 +21,6 @@ from grncli.gathering import Clip, Gatherer, Work
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize
 from grncli.lpips_weights import default_cache, load_lpips
 from grncli.media.decoder import DecoderPool, Done
-from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings
 from grncli.media.sources import Source, list_sources
 from grncli.media.writing import contact_sheet
@@ -30,6 +29,7 @@ from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.overlap import Prefetch
 from grncli.stopping import Stop, Unfinished
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizing import TokenizeSettings, read_settings
 
 CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
 PIXEL_BITS = 24
@@ -125,10 +125,9 @@ def round_statistics(
     if not 1 <= first <= last <= MAX_ROUNDS:
         raise UsageError(f"--rounds {first}:{last}: expected A:B with 1 <= A <= B <= {MAX_ROUNDS}")
     tokenizer = load_tokenizer(run, settings.device)
-    reading = ReadSettings(parse_size(settings.size), tokenizer.stride, settings.frames, settings.fps)
-    reading.framing.check(tokenizer.stride)
-    if settings.frames is not None and (settings.frames < 1 or (settings.frames - 1) % tokenizer.stride[0]):
-        raise UsageError(f"--frames {settings.frames}: expected 1 + {tokenizer.stride[0]}n")
+    reading = read_settings(
+        TokenizeSettings(size=settings.size, frames=settings.frames, fps=settings.fps), tokenizer.stride
+    )
     sources = list_sources(src).sources[: settings.limit]
     shown = np.linspace(0, len(sources) - 1, min(SHEET_SAMPLES, len(sources))).round().astype(int).tolist()
     metrics = METRICS | find_lpips(settings.lpips, cache or default_cache())

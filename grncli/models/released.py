@@ -1,10 +1,12 @@
 """Reading the released checkpoints: their parameter names in ours, and the network's sizes from the weights alone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
+from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import TokenizerConfig
 
 # (pattern, replacement) tried in order; the first that matches a whole name applies.
@@ -33,6 +35,28 @@ TOKENIZER_NAMES = [
 ]
 
 
+GENERATOR_NAMES = [
+    (r"x_embedder\.proj1\.weight", "embedding.table"),
+    (r"x_embedder\.proj2\.(\w+)", r"embedding.expand.\1"),
+    (r"t_embedder\.mlp\.0\.(\w+)", r"ratio.first.\1"),
+    (r"t_embedder\.mlp\.2\.(\w+)", r"ratio.second.\1"),
+    (r"y_embedder\.embedding_table\.weight", "classes"),
+    (r"in_context_posemb", "context"),
+    (r"blocks\.(\d+)\.norm([12])\.weight", r"blocks.\1.norm\2.gain"),
+    (r"blocks\.(\d+)\.attn\.q_norm\.weight", r"blocks.\1.attention.query_norm.gain"),
+    (r"blocks\.(\d+)\.attn\.k_norm\.weight", r"blocks.\1.attention.key_norm.gain"),
+    (r"blocks\.(\d+)\.attn\.qkv\.(\w+)", r"blocks.\1.attention.qkv.\2"),
+    (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"blocks.\1.attention.projection.\2"),
+    (r"blocks\.(\d+)\.mlp\.w12\.(\w+)", r"blocks.\1.mlp.gate_and_up.\2"),
+    (r"blocks\.(\d+)\.mlp\.w3\.(\w+)", r"blocks.\1.mlp.down.\2"),
+    (r"blocks\.(\d+)\.adaLN_modulation\.1\.(\w+)", r"blocks.\1.modulation.\2"),
+    (r"final_layer\.norm_final\.weight", "head.norm.gain"),
+    (r"final_layer\.linear\.(\w+)", r"head.linear.\1"),
+    (r"final_layer\.adaLN_modulation\.1\.(\w+)", r"head.modulation.\1"),
+]
+POSITIONS = "net.pos_embed"  # fixed sinusoids, which we compute
+
+
 def tokenizer_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The released tokenizer's weights under our names, norm gains as vectors, in float32.
 
@@ -43,7 +67,7 @@ def tokenizer_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     weights = {}
     for name, tensor in released.items():
-        ours = _rename(name)
+        ours = _rename(name, TOKENIZER_NAMES, "tokenizer")
         if ours.endswith(".gamma"):
             ours, tensor = ours.removesuffix("gamma") + "gain", tensor.flatten()
         weights[ours] = tensor.float().contiguous()
@@ -59,13 +83,10 @@ def tokenizer_config(weights: Mapping[str, Tensor], *, attention: bool = True) -
         If the weights of a layer that tells a size are missing.
     """
 
-    def count(pattern: str) -> int:
-        return 1 + max((int(m[1]) for name in weights if (m := re.match(pattern, name))), default=-1)
-
     try:
         encoder_width, patches = weights["encoder.stem.weight"].shape[:2]
         decoder_width = weights["decoder.head.conv.weight"].shape[1]
-        stages = count(r"encoder\.stages\.(\d+)\.")
+        stages = _count(weights, r"encoder\.stages\.(\d+)\.")
         widths = [weights[f"encoder.stages.{i}.blocks.0.conv1.weight"].shape[0] for i in range(stages)]
         return TokenizerConfig(
             channels=weights["from_feature.weight"].shape[0],
@@ -73,8 +94,8 @@ def tokenizer_config(weights: Mapping[str, Tensor], *, attention: bool = True) -
             encoder_width=encoder_width,
             decoder_width=decoder_width,
             multipliers=tuple(width // encoder_width for width in widths),
-            encoder_blocks=count(r"encoder\.stages\.0\.blocks\.(\d+)\."),
-            decoder_blocks=count(r"decoder\.stages\.0\.blocks\.(\d+)\."),
+            encoder_blocks=_count(weights, r"encoder\.stages\.0\.blocks\.(\d+)\."),
+            decoder_blocks=_count(weights, r"decoder\.stages\.0\.blocks\.(\d+)\."),
             halve_space=tuple(i + 1 for i in range(stages) if f"encoder.stages.{i}.down.space.weight" in weights),
             halve_time=tuple(i + 1 for i in range(stages) if f"encoder.stages.{i}.down.time.weight" in weights),
             attention=attention and "encoder.middle.attention.qkv.weight" in weights,
@@ -83,9 +104,74 @@ def tokenizer_config(weights: Mapping[str, Tensor], *, attention: bool = True) -
         raise ValueError(f"the weights have no {missing}") from None
 
 
-def _rename(name: str) -> str:
-    for pattern, replacement in TOKENIZER_NAMES:
+def generator_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The released class-conditional generator's weights under our names, in float32.
+
+    Raises
+    ------
+    ValueError
+        If a name is not of the released layout.
+    """
+    weights = {}
+    for name, tensor in released.items():
+        if name == POSITIONS:
+            continue
+        ours, tensor = (
+            _rename(name.removeprefix("net."), GENERATOR_NAMES, "class-conditional generator"),
+            tensor.float(),
+        )
+        if ours == "embedding.table":  # a 1x1 convolution there, whose columns we look up
+            tensor = tensor.flatten(1).t()
+        elif name.startswith("net.x_embedder."):
+            tensor = tensor.flatten(1) if tensor.dim() > 1 else tensor
+        weights[ours] = (tensor.squeeze(0) if ours == "context" else tensor).contiguous()
+    return weights
+
+
+def generator_config(
+    weights: Mapping[str, Tensor], *, prediction: Literal["ind", "bit"], rounds: int, context_start: int
+) -> GeneratorConfig:
+    """The sizes of the generator that ``weights`` (under our names) belong to.
+
+    The weights cannot tell what is predicted, by how many rounds, and where the in-context tokens join.
+
+    Raises
+    ------
+    ValueError
+        If the weights of a layer that tells a size are missing, or do not fit what is given.
+    """
+    try:
+        inputs, bottleneck = weights["embedding.table"].shape
+        classes, width = weights["classes"].shape
+        head_width = weights["blocks.0.attention.query_norm.gain"].shape[0]
+        context_tokens = weights["context"].shape[0]
+    except KeyError as missing:
+        raise ValueError(f"the weights have no {missing}") from None
+    per_channel = 2**rounds if prediction == "ind" else 2 * rounds
+    if inputs % per_channel:
+        raise ValueError(f"the network has {inputs} inputs, which are no channels of {rounds} rounds ({prediction})")
+    return GeneratorConfig(
+        prediction=prediction,
+        depth=_count(weights, r"blocks\.(\d+)\."),
+        width=width,
+        heads=width // head_width,
+        bottleneck=bottleneck,
+        context_tokens=context_tokens,
+        context_start=context_start,
+        rounds=rounds,
+        channels=inputs // per_channel,
+        classes=classes - 1,
+    )
+
+
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+    """How many layers are numbered by ``pattern``."""
+    return 1 + max((int(m[1]) for name in weights if (m := re.match(pattern, name))), default=-1)
+
+
+def _rename(name: str, names: Sequence[tuple[str, str]], kind: str) -> str:
+    for pattern, replacement in names:
         match = re.fullmatch(pattern, name)
         if match:
             return match.expand(replacement)
-    raise ValueError(f"the weights hold {name!r}, which no released tokenizer has")
+    raise ValueError(f"the weights hold {name!r}, which no released {kind} has")

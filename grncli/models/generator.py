@@ -1,0 +1,219 @@
+"""The class-conditional generator, GRN_ind and GRN_bit (paper section 3.2 and Appendix D; facts section 3).
+
+A transformer after JiT: SwiGLU, RMSNorm, rotary positions, norms on queries and keys, adaLN-zero, and in-context class
+tokens. It reads a half-true, half-random token map and predicts every true token at once. What is particular about it:
+
+- it is told the selection ratio of its input, which the paper does not mention;
+- *ind* predicts each channel's index of M bits (K = 2**M categories), *bit* each bit (K = 2);
+- a map of h x w tokens at one time is the released case; clips add time to both kinds of positions.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from grncli.hbq import MAX_ROUNDS
+from grncli.models.transformer import Attention, Grid, RatioEmbedding, RMSNorm, SwiGLU, position_embedding, rotary
+
+# A product of fewer rows than this may take its sums in another order: with it, a sample does not depend on its batch.
+STEADY_ROWS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Sizes of the network. Those that follow from the bits it learns are None until these are known."""
+
+    prediction: Literal["ind", "bit"] = "ind"
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    bottleneck: int = 128  # of the input, between the one-hot categories and the width
+    context_tokens: int = 32  # copies of the class embedding that join the sequence
+    context_start: int = 4  # the block before which they join, counted from 0
+    rounds: int | None = None  # M
+    channels: int | None = None  # C
+    classes: int | None = None  # 0: unconditional
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "bottleneck"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.width % self.heads or (self.width // self.heads) % 4:
+            raise ValueError(f"width is {self.width}, expected a multiple of 4 times heads={self.heads}")
+        if self.rounds is not None and not 1 <= self.rounds <= MAX_ROUNDS:
+            raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}")
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"channels is {self.channels}, expected 1 or more")
+        if min(self.context_tokens, self.classes or 0) < 0:
+            raise ValueError("context_tokens and classes are counts, expected 0 or more")
+        if not 0 <= self.context_start < self.depth:
+            raise ValueError(f"context_start is {self.context_start}, expected 0 to {self.depth - 1}, a block")
+
+    @property
+    def categories(self) -> int:
+        """K, what each element of the token map is one of."""
+        return 2 if self.prediction == "bit" else 2 ** self._known("rounds")
+
+    @property
+    def elements(self) -> int:
+        """Elements of each token: C indices, or M * C bits, round-major."""
+        return self._known("channels") * (self._known("rounds") if self.prediction == "bit" else 1)
+
+    @property
+    def null_class(self) -> int:
+        """The label of samples without one, and of the unconditional pass."""
+        return self._known("classes")
+
+    def _known(self, name: str) -> int:
+        value: int | None = getattr(self, name)
+        if value is None:
+            raise ValueError(f"network.{name} is not settled yet, it comes from the bits")
+        return value
+
+
+class Generator(nn.Module):
+    """GRN_ind or GRN_bit.
+
+    Attributes
+    ----------
+    config : its sizes
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embedding = TokenEmbedding(config.categories, config.elements, config.bottleneck, width)
+        self.ratio = RatioEmbedding(width)
+        self.classes = nn.Parameter(torch.empty(config.null_class + 1, width))
+        self.context = nn.Parameter(torch.empty(config.context_tokens, width))
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.head = Head(width, config.categories * config.elements)
+        self.recompute = False  # what lies inside the blocks in the backward pass, rather than keep it
+        self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
+        self.draw_weights()
+
+    def forward(self, state: Tensor, ratio: Tensor, label: Tensor) -> Tensor:
+        """Logits of the true category of every element, given a map of which a share is true (Eq. 5).
+
+        Parameters
+        ----------
+        state : integers ``[B, elements, T, h, w]``, categories 0 to K - 1
+        ratio : float ``[B]``, the share of true elements, 0 to 1
+        label : int64 ``[B]``, 0 to the number of classes, which is the null class
+
+        Returns
+        -------
+        ``[B, K, elements, T, h, w]``
+        """
+        grid = (state.shape[2], state.shape[3], state.shape[4])
+        places, rotation = self._placed(grid, state.device)
+        classes = F.embedding(label, self.classes)
+        condition = F.silu(self.ratio(_padded(ratio)) + _padded(classes))
+        x = self.embedding(state)
+        x = x + places.to(x.dtype)
+        context = self.config.context_tokens
+        for number, block in enumerate(self.blocks):
+            if number == self.config.context_start:
+                x = torch.cat([(classes[:, None] + self.context).to(x.dtype), x], dim=1)
+            turned = rotation[:, context:] if number < self.config.context_start else rotation
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, condition, turned, use_reentrant=False)
+            else:
+                x = block(x, condition, turned)
+        logits = self.head(x[:, context:], condition)
+        return logits.unflatten(2, (self.config.categories, -1)).permute(0, 2, 3, 1).unflatten(3, grid)
+
+    def draw_weights(self) -> None:
+        """Draw the first weights (facts section 3): every block starts as the identity, every prediction even."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.embedding.table)
+        for weight in (self.classes, self.context, self.ratio.first.weight, self.ratio.second.weight):
+            nn.init.normal_(weight, std=0.02)
+        for owner in (*self.blocks, self.head):
+            nn.init.zeros_(owner.modulation.weight)
+        nn.init.zeros_(self.head.linear.weight)
+
+    def _placed(self, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Position embedding and rotation of a grid, computed once."""
+        if (grid, device) not in self._places:
+            config = self.config
+            embedding = position_embedding(grid, config.width)
+            turns = rotary(grid, config.width // config.heads, config.context_tokens)
+            self._places[grid, device] = embedding.to(device), turns.to(device)
+        return self._places[grid, device]
+
+
+class TokenEmbedding(nn.Module):
+    """One-hot categories times a matrix, through a bottleneck; the rows of the matrix are summed up instead.
+
+    The one-hot map would be larger than what it is turned into.
+    """
+
+    def __init__(self, categories: int, elements: int, bottleneck: int, width: int) -> None:
+        super().__init__()
+        self.elements = elements
+        self.table = nn.Parameter(torch.empty(categories * elements, bottleneck))  # category-major
+        self.expand = nn.Linear(bottleneck, width)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Categories ``[B, elements, T, h, w]`` to ``[B, T h w, width]``."""
+        element = torch.arange(self.elements, device=state.device)
+        rows = state.flatten(2).transpose(1, 2).long() * self.elements + element
+        summed = F.embedding_bag(rows.flatten(0, 1), self.table, mode="sum")
+        return self.expand(summed).unflatten(0, rows.shape[:2])
+
+
+class Block(nn.Module):
+    """Attention and MLP, both shifted, scaled and gated by the condition (adaLN-zero)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm2 = RMSNorm(width)
+        self.mlp = SwiGLU(width, int(4 * width * 2 / 3))
+        self.modulation = nn.Linear(width, 6 * width)
+
+    def forward(self, x: Tensor, condition: Tensor, rotation: Tensor) -> Tensor:
+        """``x [B, N, width]``, ``condition [B or more, width]`` to ``[B, N, width]``."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = _modulation(self.modulation, condition, x, 6)
+        x = x + gate1 * self.attention(_modulated(self.norm1(x), shift1, scale1), rotation)
+        return x + gate2 * self.mlp(_modulated(self.norm2(x), shift2, scale2))
+
+
+class Head(nn.Module):
+    """From the last block to logits, shifted and scaled by the condition."""
+
+    def __init__(self, width: int, logits: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.linear = nn.Linear(width, logits)
+        self.modulation = nn.Linear(width, 2 * width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """``[B, N, width]`` to ``[B, N, K * elements]``, category-major."""
+        shift, scale = _modulation(self.modulation, condition, x, 2)
+        return self.linear(_modulated(self.norm(x), shift, scale))
+
+
+def _modulation(layer: nn.Linear, condition: Tensor, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """The parts of a modulation for the rows of ``x``, ``[B, 1, width]`` each."""
+    return layer(condition)[: len(x), None].chunk(parts, dim=2)
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """``[B, ...]`` with zeros behind, to a multiple of ``STEADY_ROWS``."""
+    missing = -len(rows) % STEADY_ROWS
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows

@@ -1,15 +1,12 @@
 """``grn train-tokenizer``: train the network that turns pixels into bits."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, guarded, make_stop, print_json, say
-
-if TYPE_CHECKING:
-    from grncli.training.loop import Report
+from grncli.cli.console import guarded
+from grncli.cli.training import training_session
 
 
 @guarded
@@ -34,43 +31,23 @@ def train_tokenizer(
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
     """Train a tokenizer on a folder of images and clips; with torchrun, in several processes."""
-    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    talk = say if rank == 0 else _be_silent
-    last: dict[str, float] = {}
-    with make_stop(max_time).listening() as stop, Progress("train-tokenizer", "steps") as progress:
-        from grncli.devices import pick_device, pick_dtype
-        from grncli.training.processes import joined
-        from grncli.training.tokenizer import read_tokenizer_recipe, train_tokenizer
+    with training_session("train-tokenizer", device, dtype, max_time) as session:
+        from grncli.training.recipes import TokenizerRecipe
+        from grncli.training.runs import read_training_recipe
+        from grncli.training.tokenizer import train_tokenizer
 
-        resolved = read_tokenizer_recipe(recipe, overrides or [])
-        chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-
-        def report(line: "Report") -> None:
-            last.update(line.numbers, step=line.step)
-            shown = ", ".join(f"{k} {v:.4g}" for k, v in line.numbers.items() if k == "loss" or k.endswith("psnr"))
-            if rank == 0 and "loss" in line.numbers:
-                progress(line.step, resolved.training.steps, shown)
-
-        with joined(rank, count, chosen) as processes:
-            added = train_tokenizer(
-                resolved,
-                data,
-                out,
-                device=chosen,
-                dtype=pick_dtype(dtype, chosen),
-                overwrite=overwrite,
-                processes=processes,
-                stop=stop,
-                report=report,
-                warn=talk,
-            )
-    if json and rank == 0:
-        print_json(last)
-    if added:
-        talk(f"{out}: trained to step {resolved.training.steps}; pictures are in {out / 'previews'}")
-    else:
-        talk(f"{out}: is already trained to step {resolved.training.steps}; nothing to do")
-
-
-def _be_silent(text: str) -> None:
-    """What the processes other than the first one say."""
+        resolved = read_training_recipe(recipe, TokenizerRecipe, overrides or [])
+        session.steps = resolved.training.steps
+        added = train_tokenizer(
+            resolved,
+            data,
+            out,
+            device=session.device,
+            dtype=session.dtype,
+            overwrite=overwrite,
+            processes=session.processes,
+            stop=session.stop,
+            report=session.report,
+            warn=session.talk,
+        )
+        session.conclude(out, added, json=json)

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from grncli.errors import UsageError
 
 
 class Averages:
-    """Mean of each named number over the steps that had it, without waiting for the device at every step."""
+    """Mean of each named number over the steps that had it, without waiting for the device at every step.
+
+    A number may also be a pair (sum, weight), for means over less than a whole batch; sums and weights add up.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -24,12 +26,13 @@ class Averages:
     def add(self, numbers: Mapping[str, Tensor]) -> None:
         """Count the numbers of one step."""
         for name, value in numbers.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] += 1
 
     def take(self) -> dict[str, Tensor]:
-        """The means so far; starts anew."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        """The means so far, and the totals of pairs; starts anew."""
+        means = {name: total if total.dim() else total / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, Counter()
         return means
 

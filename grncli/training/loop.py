@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,18 +36,27 @@ from grncli.training.recipes import Optimization, Training
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on: pixels (or bits) and the names of their sources."""
+    """What one step trains on: pixels or packed bits, and the names of their sources.
+
+    Parameters
+    ----------
+    labels, numbers : of samples of bits, int64 ``[B]``; the numbers count the samples of a run, and are what random
+        draws for a sample depend on
+    """
 
     data: Tensor
     keys: tuple[str, ...]
+    labels: Tensor | None = None
+    numbers: Tensor | None = None
 
     def pieces(self, count: int) -> list["Batch"]:
         """The batch in ``count`` equal pieces."""
         size = len(self.data) // count
-        return [
-            Batch(self.data[start : start + size], self.keys[start : start + size])
-            for start in range(0, len(self.data), size)
-        ]
+        return [self._piece(slice(start, start + size)) for start in range(0, len(self.data), size)]
+
+    def _piece(self, rows: slice) -> "Batch":
+        labels, numbers = (None if part is None else part[rows] for part in (self.labels, self.numbers))
+        return Batch(self.data[rows], self.keys[rows], labels, numbers)
 
 
 @dataclass(frozen=True)
@@ -225,7 +235,8 @@ def load_newest(run: Path, states: Sequence["TrainingState"], warn: Callable[[st
 class TrainingState:
     """Everything of one player that changes while training: weights, their moving average, the optimizer's moments.
 
-    Only the first player, the one without a name, has a moving average.
+    Only the first player, the one without a name, has moving averages, one for each decay; the first of them is what
+    everything downstream uses.
     """
 
     def __init__(self, player: Player, module: nn.Module, processes: Processes) -> None:
@@ -243,13 +254,17 @@ class TrainingState:
         # One pass over the weights instead of a dozen: a seventh of a small network's step on a CPU.
         fused = all(p.device.type in ("cpu", "cuda") for p in matrices)
         self.optimizer = AdamW(groups, lr=self.settings.learning_rate, betas=self.settings.betas, fused=fused)
-        self._average = AveragedModel(module, multi_avg_fn=self._follow) if not player.name else None
+        decays = () if player.name else self.settings.decays
+        # ema, ema2, ...
+        self.averages = {
+            f"ema{number if number > 1 else ''}": AveragedModel(module, multi_avg_fn=partial(_follow, decay))
+            for number, decay in enumerate(decays, start=1)
+        }
 
     @property
     def average(self) -> AveragedModel:
-        """The moving average of the first player."""
-        assert self._average is not None
-        return self._average
+        """The moving average of the first player that everything downstream uses."""
+        return self.averages["ema"]
 
     @property
     def averaged(self) -> int:
@@ -273,14 +288,9 @@ class TrainingState:
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self._average is not None:
-            self._average.update_parameters(self.module)
+        for average in self.averages.values():
+            average.update_parameters(self.module)
         return norm.detach()
-
-    def _follow(self, average: Any, current: Any, count: Any) -> None:
-        # The window grows with the run, so that a short run's average is not mostly its first weights.
-        decay = min(self.settings.ema, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(average, current, 1 - decay)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Named tensors of each file of a checkpoint."""
@@ -289,7 +299,7 @@ class TrainingState:
             for moment, value in self.optimizer.state.get(parameter, {}).items():
                 moments[f"{moment}.{name}"] = value
         files = {self.called("weights"): dict(self.module.state_dict()), self.called("optimizer"): moments}
-        return files if self._average is None else {"ema": dict(self._average.module.state_dict()), **files}
+        return {name: dict(average.module.state_dict()) for name, average in self.averages.items()} | files
 
     def read(self, checkpoint: Path) -> dict[str, dict[str, Tensor]]:
         """The files of ``tensors`` from a checkpoint; CheckpointError if one is missing or damaged."""
@@ -305,9 +315,15 @@ class TrainingState:
                     # A fused AdamW wants its step count beside the weights, the other on the CPU.
                     device = parameter.device if self.optimizer.defaults["fused"] or moment != "step" else value.device
                     self.optimizer.state[parameter][moment] = value.to(device)
-        if self._average is not None:
-            self._average.module.load_state_dict(files["ema"])
-            self._average.n_averaged.fill_(averaged)
+        for name, average in self.averages.items():
+            average.module.load_state_dict(files[name])
+            average.n_averaged.fill_(averaged)
+
+
+def _follow(decay: float, average: Any, current: Any, count: Any) -> None:
+    # The window grows with the run, so that a short run's average is not mostly its first weights.
+    decay = min(decay, (1 + int(count)) / (10 + int(count)))
+    torch._foreach_lerp_(average, current, 1 - decay)
 
 
 def learning_rate(settings: Optimization, step: int, steps: int) -> float:

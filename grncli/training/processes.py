@@ -35,11 +35,15 @@ class Processes:
         return numbers
 
     def mean(self, numbers: dict[str, Tensor]) -> dict[str, float]:
-        """Mean of each named number over all processes, all of which have the same names."""
+        """Mean of each named number over all processes, all of which have the same names.
+
+        Of a pair (sum, weight) the weighted mean; it is left out where no process has any weight.
+        """
         if not numbers:
             return {}
-        values = self.total(torch.stack([value.float() for value in numbers.values()])) / self.count
-        return dict(zip(numbers, values.tolist(), strict=True))
+        pairs = [value if value.dim() else torch.stack([value, torch.ones_like(value)]) for value in numbers.values()]
+        totals = self.total(torch.stack(pairs).float()).tolist()
+        return {name: total / weight for name, (total, weight) in zip(numbers, totals, strict=True) if weight}
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its mean over all processes."""

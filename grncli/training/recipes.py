@@ -131,15 +131,20 @@ class Optimization:
     warmup_steps: int = 0
     schedule: str = "constant"  # or cosine, down to zero at the last step
     clip_norm: float = 1.0
-    ema: float = 0.999
+    ema: float | tuple[float, ...] = 0.999  # decay; of several, the first is what everything downstream uses
     accumulate: int = 1  # pieces that each batch passes in, one after the other, to spare memory
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "clip_norm", "accumulate")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule is {self.schedule!r}, expected constant or cosine")
-        if not 0 <= self.ema < 1:
+        if not self.decays or not all(0 <= decay < 1 for decay in self.decays):
             raise ValueError(f"ema is {self.ema}, expected 0 up to but without 1")
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """Of each moving average."""
+        return self.ema if isinstance(self.ema, tuple) else (self.ema,)
 
 
 @dataclass(frozen=True, kw_only=True)

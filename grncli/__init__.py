@@ -3,15 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load_tokenizer", "open_store"]
+__all__ = ["load_generator", "load_tokenizer", "open_store"]
 
 if TYPE_CHECKING:
+    from grncli.generators import load_generator
     from grncli.store import open_store
     from grncli.tokenizers import load_tokenizer
 
 
 def __getattr__(name: str) -> Any:
     """Import the public functions on first use, so that ``import grncli`` stays instant."""
+    if name == "load_generator":
+        from grncli.generators import load_generator
+
+        return load_generator
     if name == "load_tokenizer":
         from grncli.tokenizers import load_tokenizer
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,9 @@ def find_checkpoint(run: Path) -> Path:
         return run
     if not (run / RECIPE).is_file():
         found = "is not there" if not run.exists() else "holds no recipe.yaml"
-        raise CheckpointError(f"{run}: {found}, expected a run directory made by `grn import` or `grn train-tokenizer`")
+        raise CheckpointError(
+            f"{run}: {found}, expected a run directory made by grn train-tokenizer, train-gen or import"
+        )
     complete = list_checkpoints(run)
     if not complete:
         raise CheckpointError(f"{run}: has no complete checkpoint yet; train it further")
@@ -183,7 +186,8 @@ def read_released(file: Path) -> dict[str, Any]:
     """Load a released, pickled checkpoint with nothing but tensors and plain containers allowed.
 
     This is the only place where a pickle is opened, and PyTorch's restricted unpickler does it: whatever else
-    the file wants to build or call is refused before it happens.
+    the file wants to build or call is refused before it happens. The one class it may build is argparse's Namespace,
+    a bag of names and values without behaviour, in which released generators keep their training arguments.
 
     Raises
     ------
@@ -193,7 +197,7 @@ def read_released(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: is not a file, expected a released checkpoint (.ckpt or .pth)")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # of the pickle's protocol, which is not the user's business
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to

@@ -20,9 +20,12 @@ def describe(path: Path) -> dict[str, Any]:
         If it is neither, or damaged.
     """
     if _is_run(path):
-        from grncli.tokenizers import describe_tokenizer  # imports torch, which a look at a store does not need
+        # These import torch, which a look at a store does not need.
+        from grncli.generators import describe_generator
+        from grncli.networks import run_kind
+        from grncli.tokenizers import describe_tokenizer
 
-        return describe_tokenizer(path)
+        return describe_generator(path) if run_kind(path) == "generator" else describe_tokenizer(path)
     if not path.exists() or (path / METADATA).is_file():
         return describe_store(open_store(path))
     raise GrnError(f"{path}: is neither a bit store (zarr.json) nor a run directory (recipe.yaml)")
@@ -69,9 +72,11 @@ def verify(path: Path) -> list[str]:
     None if every byte of the store is as it was committed, or the weights of the run load and are finite.
     """
     if _is_run(path):
+        from grncli.generators import verify_generator
+        from grncli.networks import run_kind
         from grncli.tokenizers import verify_tokenizer
 
-        return verify_tokenizer(path)
+        return verify_generator(path) if run_kind(path) == "generator" else verify_tokenizer(path)
     return verify_store(path)
 
 

@@ -12,15 +12,25 @@ from grncli.cli.console import guarded, print_json, say
 def import_(
     checkpoint: Annotated[
         Path,
-        Argument(metavar="CHECKPOINT", help="Released tokenizer checkpoint (.ckpt).", show_default=False),
+        Argument(
+            metavar="CHECKPOINT",
+            help="Released tokenizer (.ckpt) or class-conditional generator (.pth).",
+            show_default=False,
+        ),
     ],
     run: Annotated[Path, Argument(metavar="RUN", help="Run directory to make.", show_default=False)],
     weights: Annotated[
-        str | None, Option(metavar="ema|vae", help="Which weights of the file; ema where it is there.")
+        str | None,
+        Option(
+            metavar="ema|vae or ema1|ema2|model",
+            help="Which weights of the file; by default the first of these that is there.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Option("--set", metavar="FIELD=VALUE", help="What the file cannot tell: rounds=4, attention=true."),
+        Option(
+            "--set", metavar="FIELD=VALUE", help="What the file cannot tell: rounds=4, attention=true, context_start=4."
+        ),
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a run directory that is there.")] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
@@ -29,13 +39,14 @@ def import_(
 
     The file is pickled, so it is read with an unpickler that can build tensors and plain containers, nothing else.
     """
-    from grncli.tokenizers import import_tokenizer
+    from grncli.importing import import_released
 
-    made = import_tokenizer(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
+    made = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
     if json:
         print_json(made)
     time, height, width = made["stride"]
+    what = "tokenizer" if made["kind"] == "tokenizer" else f"GRN_{made['prediction']} of {made['classes']} classes"
     say(
-        f"{run}: tokenizer with {made['parameters'] / 1e6:.2f} M parameters, {made['channels']} channels, "
+        f"{run}: {what} with {made['parameters'] / 1e6:.2f} M parameters, {made['channels']} channels, "
         f"{made['rounds']} rounds, stride {time}x{height}x{width}"
     )

@@ -50,7 +50,7 @@ def info(
 
 
 def _store_lines(path: Path, found: dict[str, Any]) -> list[str]:
-    state = "complete" if found["complete"] else "NOT complete: run the same grn tokenize again to go on"
+    state = "complete" if found["complete"] else "NOT complete: run the command that makes it again to go on"
     time, height, width = found["stride"]
     tokenizer = found["tokenizer"]
     lines = [
@@ -87,8 +87,19 @@ def _run_lines(path: Path, found: dict[str, Any]) -> list[str]:
     depth = "continuous features" if found["rounds"] is None else f"{found['rounds']} rounds"
     bits = f"{depth} x {found['channels']} channels a token of {time}x{height}x{width} pixels"
     return [
-        f"{path}: tokenizer, {origin}{state}",
+        f"{path}: {found['kind']}, {origin}{state}",
         f"  parameters     {found['parameters'] / 1e6:.2f} M",
         f"  bits           {bits}",
+        *(_generator_lines(found) if found["kind"] == "generator" else []),
         f"  checkpoint     {found['checkpoint']}, sha256 {found['sha256'][:12]}",
+    ]
+
+
+def _generator_lines(found: dict[str, Any]) -> list[str]:
+    tokenizer = found["tokenizer"]
+    return [
+        f"  predicts       {'indices' if found['prediction'] == 'ind' else 'bits'} (GRN_{found['prediction']}), "
+        f"{found['classes'] or 'no'} classes",
+        f"  latent grids   {', '.join(found['grids'])}",
+        f"  tokenizer      {tokenizer.get('name', 'not known')} ({str(tokenizer.get('sha256', ''))[:12]})",
     ]

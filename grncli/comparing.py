@@ -50,6 +50,8 @@ class SourceFrames:
 
     def __init__(self, src: str, store: BitStore) -> None:
         options = store.fingerprint.preprocessing
+        if "size" not in options:
+            raise UsageError(f"--compare {src}: {store.path} was not made from media, its samples have no sources")
         stride = store.stride
         self._settings = ReadSettings(
             parse_size(options["size"]), stride, options["frames"], options["fps"], options["clips"]

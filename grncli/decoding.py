@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from grncli.comparing import Quality, Sheet, SourceFrames
 from grncli.errors import StoreMismatch, UsageError
@@ -144,11 +145,15 @@ class Decoder:
     def decode(self, bits: NDArray[np.uint8]) -> Frames:
         """Packed bits ``[n, t, h, w, m, bytes]`` to uint8 ``[n, T, H, W, 3]``."""
         packed = torch.from_numpy(bits).to(self.device)
-        feature = dequantize(unpack(packed, self.store.channels, self.rounds), self.rounds)
-        with torch.inference_mode():
-            pixels = self.tokenizer.decode(feature)
-        return to_frames(pixels).cpu().numpy()
+        return decode_index(self.tokenizer, unpack(packed, self.store.channels, self.rounds), self.rounds)
 
     def _automatic(self, grid: tuple[int, int, int]) -> int:
         t, h, w = (n * s for n, s in zip(grid, self.store.stride, strict=True))
         return max(1, min(MAX_BATCH, BATCH_PIXELS // (t * h * w)))
+
+
+def decode_index(tokenizer: Tokenizer, index: Tensor, rounds: int) -> Frames:
+    """Indices ``[B, C, t, h, w]`` of ``rounds`` rounds, on the tokenizer's device, to uint8 ``[B, T, H, W, 3]``."""
+    with torch.inference_mode():
+        pixels = tokenizer.decode(dequantize(index, rounds))
+    return to_frames(pixels).cpu().numpy()

@@ -8,7 +8,8 @@ growing random share of the newest prediction, and so fills, refines and erases 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -105,15 +106,46 @@ def logit_normal(normal: Tensor, mean: float, deviation: float) -> Tensor:
     return torch.sigmoid(normal * deviation + mean)
 
 
-def linear(step: Tensor, steps: Tensor) -> Tensor:
-    """Selection ratio after ``step`` of ``steps`` steps, in equal shares."""
-    return (step / steps).clamp(0, 1)
+def guidance_scale(ratio: Tensor, scale: float, low: float, high: float) -> Tensor:
+    """Scale of the guidance at each selection ratio ``[B]``; 1 where the unconditional pass is not needed.
+
+    The interval is open: ``low < ratio < high``, and ``low = 0`` starts at once. A negative ``low`` turns the guidance
+    up gradually instead: cond + scale * w * (cond - uncond) with w = (1 - cos(pi * ratio**-low)) / 2 (facts section 3).
+    """
+    if low < 0:
+        weight = (1 - torch.cos(math.pi * ratio.clamp_min(0) ** -low)) / 2
+        return torch.where(ratio < high, 1 + scale * weight, 1.0)
+    inside = (ratio < high) & ((ratio > low) | (low == 0))
+    return torch.where(inside, scale, 1.0)
 
 
-def cosine(step: Tensor, steps: Tensor) -> Tensor:
-    """Selection ratio after ``step`` of ``steps`` steps, slow at first: 1 - cos(pi/2 * step / steps)."""
-    # The cosine of a rounded pi/2 is not 0.
-    return torch.where(step >= steps, 1.0, 1 - torch.cos(math.pi / 2 * step / steps)).clamp(0, 1)
+@dataclass(frozen=True)
+class Fixed:
+    """The same number of steps for every sample: the ratio grows in equal shares, or along a cosine, slow at first."""
+
+    count: int = 50
+    shape: Literal["linear", "cosine"] = "linear"
+    decision_step = None  # no entropy is asked for
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"steps is {self.count}, expected 1 or more")
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that a sample takes at most."""
+        return self.count
+
+    def steps(self, entropy: Tensor) -> Tensor:
+        """Steps in all ``[B]``."""
+        return torch.full_like(entropy, self.count)
+
+    def ratio(self, step: Tensor, steps: Tensor) -> Tensor:
+        """Selection ratio after ``step`` of ``steps`` steps, both float ``[B]``; 1 at the end."""
+        if self.shape == "linear":
+            return (step / steps).clamp(0, 1)
+        # The cosine of a rounded pi / 2 is not 0.
+        return torch.where(step >= steps, 1.0, 1 - torch.cos(math.pi / 2 * step / steps)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -146,6 +178,16 @@ class Complexity:
         if self.alpha <= self.warmup_steps:
             raise ValueError(f"alpha is {self.alpha}, expected more than warmup_steps={self.warmup_steps}")
 
+    @property
+    def decision_step(self) -> int:
+        """The step, counted from 0, whose entropy decides."""
+        return self.warmup_steps
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that a sample takes at most."""
+        return self.max_steps
+
     def steps(self, entropy: Tensor) -> Tensor:
         """Steps in all, t0 + d with d = k * H + b clipped and rounded: a part of a step would cost a whole one."""
         d = (self.k * entropy + self.b).round()
@@ -156,6 +198,36 @@ class Complexity:
         start = self.warmup_steps / self.alpha
         later = start + (1 - start) * (step - self.warmup_steps) / (steps - self.warmup_steps)
         return torch.where(step <= self.warmup_steps, step / self.alpha, later).clamp(0, 1)
+
+
+Schedule = Fixed | Complexity
+
+
+def fit(schedule: Complexity, entropy: Tensor, mean_steps: float, k: float | None = None) -> Complexity:
+    """The schedule whose mean number of steps over samples of these entropies ``[n]`` is ``mean_steps``.
+
+    Parameters
+    ----------
+    schedule : gives the range of steps and the warm-up
+    k : slope; None takes the one at which the middle nine tenths of the entropies span the whole range
+
+    Usable k and b depend on the model: the entropies of one at the decision step differ by a few hundredths only.
+    """
+    low, high = float(schedule.min_steps), float(schedule.max_steps)
+    if not low <= mean_steps <= high:
+        raise ValueError(f"target_steps is {mean_steps}, expected {low:.0f} to {high:.0f}, the range of steps")
+    entropy = entropy.double()
+    if k is None:
+        spread = float(entropy.quantile(0.95) - entropy.quantile(0.05))
+        k = (high - low) / spread if spread > 0 else 0.0
+    # The mean grows with b, in steps of the rounding: halve the interval until it is found.
+    reach = abs(k) * float(entropy.abs().max()) + high
+    below, above = -reach, reach
+    for _ in range(60):
+        middle = (below + above) / 2
+        mean = float(replace(schedule, k=k, b=middle).steps(entropy).mean())
+        below, above = (middle, above) if mean < mean_steps else (below, middle)
+    return replace(schedule, k=k, b=above)
 
 
 def _beside(values: Tensor, elements: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from grncli.cli.decode import decode
 from grncli.cli.import_ import import_
 from grncli.cli.info import info
 from grncli.cli.quantize_stats import quantize_stats
+from grncli.cli.sample import sample
 from grncli.cli.shapes import shapes
 from grncli.cli.tokenize import tokenize
+from grncli.cli.train_gen import train_gen
 from grncli.cli.train_tokenizer import train_tokenizer
 
 app = typer.Typer(
@@ -27,6 +29,8 @@ app.command("import")(import_)
 app.command("train-tokenizer")(train_tokenizer)
 app.command("tokenize")(tokenize)
 app.command("decode")(decode)
+app.command("train-gen")(train_gen)
+app.command("sample")(sample)
 app.command("quantize-stats")(quantize_stats)
 app.command("info")(info)
 

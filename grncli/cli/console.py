@@ -81,6 +81,14 @@ def make_stop(max_time: str | None = None) -> Stop:
     return Stop(None if max_time is None else parse_duration(max_time))
 
 
+def parse_part(text: str) -> tuple[int, int]:
+    """``i/n`` as two numbers; UsageError unless 0 <= i < n."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UsageError(f"--part {text}: expected i/n with i from 0 to n - 1, such as 0/4")
+    return int(index), int(count)
+
+
 class Progress:
     """A bar on a terminal; elsewhere one line a minute, fit for a batch job's log.
 

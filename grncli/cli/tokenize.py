@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, default_workers, format_seconds, guarded, make_stop, print_json, say
+from grncli.cli.console import (
+    Progress,
+    default_workers,
+    format_seconds,
+    guarded,
+    make_stop,
+    parse_part,
+    print_json,
+    say,
+)
 from grncli.errors import UsageError
 
 
@@ -104,14 +113,6 @@ def tokenize(
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
     cut = f", frames left out at the end of {summary.cut} clips" if summary.cut else ""
     say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """``i/n`` as two numbers; UsageError unless 0 <= i < n."""
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UsageError(f"--part {text}: expected i/n with i from 0 to n - 1, such as 0/4")
-    return int(index), int(count)
 
 
 def parse_clips(text: str) -> int | None:

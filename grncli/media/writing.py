@@ -16,6 +16,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from grncli.errors import MediaError
 from grncli.media.sources import printable
@@ -59,20 +60,24 @@ def _temporary_name(name: str) -> str:
     return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.tmp"
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def write_png(path: Path, pixels: NDArray[np.uint8], comment: str | None = None) -> None:
     """Write one picture losslessly.
 
     Parameters
     ----------
     path : file to write or replace; its folder exists
     pixels : [H, W, 3] RGB
+    comment : goes into the file's metadata, as the text chunk "Comment"
     """
     _check_pixels(pixels, dimensions=3)
+    text = PngInfo()
+    if comment is not None:
+        text.add_itxt("Comment", comment)
     with whole_file(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=text)
 
 
-def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
+def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, comment: str | None = None) -> None:
     """Write a clip as H.264 (BT.709, limited range) that any player shows in the right colours.
 
     Parameters
@@ -80,6 +85,7 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     path : file to write or replace; its folder exists
     frames : [T, H, W, 3] RGB, at least one frame
     fps : frames per second, rounded to the nearest fraction over at most 1001 (23.976 becomes 24000/1001)
+    comment : goes into the file's metadata, as "comment"
 
     Raises
     ------
@@ -94,7 +100,7 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     if rate <= 0:
         raise ValueError(f"a clip needs a positive frame rate, not {fps}")
     with whole_file(path) as temporary:
-        command = _ffmpeg_command(temporary, frames.shape[1:3], rate)
+        command = _ffmpeg_command(temporary, frames.shape[1:3], rate, comment)
         complaint = _run_ffmpeg(command, np.ascontiguousarray(frames).reshape(-1).data)
         if complaint is not None:
             said = complaint.replace(f"file:{temporary}", str(path))
@@ -107,7 +113,7 @@ def _check_pixels(pixels: NDArray[np.uint8], *, dimensions: int) -> None:
         raise ValueError(f"expected uint8 pixels [{axes}], not {pixels.dtype} {list(pixels.shape)}")
 
 
-def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction) -> list[str]:
+def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction, comment: str | None) -> list[str]:
     try:
         ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
@@ -125,7 +131,8 @@ def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction) -> list
     container = "-map_metadata -1 -fflags +bitexact -movflags +faststart -f mp4"
     options = f"-hide_banner -loglevel error -y {source} -vf {convert},{tag} {encode} {container}"
     # "file:" keeps ffmpeg from reading a colon or a leading dash in the name as a protocol or an option.
-    return [ffmpeg, *options.split(), f"file:{target}"]
+    metadata = [] if comment is None else ["-metadata", f"comment={comment}"]
+    return [ffmpeg, *options.split(), *metadata, f"file:{target}"]
 
 
 def _run_ffmpeg(command: list[str], pixels: memoryview) -> str | None:

@@ -1,0 +1,159 @@
+"""``grn sample``: refine random bits into samples."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, format_seconds, guarded, make_stop, parse_part, print_json, say
+
+HISTOGRAM_ROWS = 12
+BAR = 40  # characters of the longest
+
+
+@guarded
+def sample(
+    run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
+    out: Annotated[
+        Path,
+        Argument(metavar="OUT", help="OUT.zarr for bits; else a folder for PNG and MP4.", show_default=False),
+    ],
+    tokenizer: Annotated[
+        str | None, Option(metavar="RUN2", help="Tokenizer that turns bits into pictures; not needed for OUT.zarr.")
+    ] = None,
+    classes: Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample, by number or name.")] = "all",
+    per_class: Annotated[
+        int, Option(metavar="N", min=1, help="Samples of each class, or in all for a generator without classes.")
+    ] = 8,
+    grid: Annotated[
+        str | None, Option(metavar="TxHxW", help="Tokens of a sample; default: the most frequent of training.")
+    ] = None,
+    steps: Annotated[int, Option(metavar="N", min=1, help="Steps; with complexity, those of the warm-up's pace.")] = 50,
+    schedule: Annotated[
+        Literal["linear", "cosine", "complexity"],
+        Option(help="How the selection ratio grows; complexity gives each sample steps by its entropy."),
+    ] = "linear",
+    k: Annotated[float | None, Option("--k", help="Steps per unit of entropy; default: fitted before, or 600.")] = None,
+    b: Annotated[float | None, Option("--b", help="Steps at entropy 0; default: fitted before, or -547.")] = None,
+    min_steps: Annotated[int, Option(metavar="N", min=1, help="Fewest steps of a sample.")] = 20,
+    max_steps: Annotated[int, Option(metavar="N", min=1, help="Most steps of a sample.")] = 50,
+    warmup_steps: Annotated[int, Option(metavar="N", min=0, help="Steps before the entropy decides.")] = 5,
+    target_steps: Annotated[
+        float | None, Option(metavar="MEAN", help="Fit b (and k, unless given) so that samples take this many steps.")
+    ] = None,
+    guidance: Annotated[float, Option(metavar="SCALE", help="Scale of classifier-free guidance; 1 for none.")] = 2.35,
+    guidance_interval: Annotated[
+        str, Option(metavar="LOW:HIGH", help="Selection ratios with guidance; LOW < 0 turns it up gradually.")
+    ] = "0.44:1",
+    temperature: Annotated[float, Option(metavar="TAU", help="Divides the logits.")] = 1.31,
+    adapt_temperature: Annotated[
+        bool, Option("--adapt-temperature", help="Lower it for samples of few steps, as the release does.")
+    ] = False,
+    select: Annotated[
+        Literal["random", "confidence", "mask"],
+        Option(help="What a step keeps: at random, what is most certain, or all picks for good."),
+    ] = "random",
+    init: Annotated[
+        Path | None, Option(metavar="STORE", help="Start from these samples; --keep says what of them stays.")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        Option(metavar="MASK.png|first-frame|SHARE", help="White pixels, the first frame, or a share of all bits."),
+    ] = None,
+    weights: Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")] = "ema",
+    seed: Annotated[int, Option(metavar="N", help="Samples depend on it and on their number only.")] = 0,
+    batch: Annotated[
+        int | None, Option(metavar="B", min=1, help="Samples under way at once; default: by their size.")
+    ] = None,
+    part: Annotated[str, Option(metavar="i/n", help="Make the i-th of n parts, counted from 0.")] = "0/1",
+    sheet: Annotated[Path | None, Option(metavar="PNG", help="Write a contact sheet, a row for each class.")] = None,
+    film: Annotated[
+        Path | None, Option(metavar="MP4", help="Film the refinement of the first samples, and a PNG beside it.")
+    ] = None,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the network.")] = "auto",
+    max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace samples that were made otherwise.")] = False,
+    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+) -> None:
+    """Sample from a generator: bits, or pictures and clips."""
+    number, parts = parse_part(part)
+    with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
+        from grncli.devices import pick_device, pick_dtype
+        from grncli.sampling.settings import SampleSettings
+        from grncli.sampling.stage import sample
+
+        chosen = pick_device(device)
+        computed = str(pick_dtype(dtype, chosen)).removeprefix("torch.")
+        settings = SampleSettings(
+            classes=classes,
+            grid=grid,
+            weights=weights,
+            schedule=schedule,
+            steps=steps,
+            k=k,
+            b=b,
+            min_steps=min_steps,
+            max_steps=max_steps,
+            warmup_steps=warmup_steps,
+            target_steps=target_steps,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            temperature=temperature,
+            adapt_temperature=adapt_temperature,
+            select=select,
+            seed=seed,
+            init=init,
+            keep=keep,
+            per_class=per_class,
+            tokenizer=tokenizer,
+            batch=batch,
+            device=str(chosen),
+            dtype="bfloat16" if computed == "bfloat16" else "float32",
+            part=number,
+            parts=parts,
+            sheet=sheet,
+            film=film,
+            overwrite=overwrite,
+        )
+        made = sample(run, out, settings, stop=stop, report=progress, say=progress.say)
+    if json:
+        print_json(
+            {
+                "out": str(out),
+                "samples": made.samples,
+                "made": made.made,
+                "steps": {str(count): samples for count, samples in made.steps.items()},
+                "evaluations": made.evaluations,
+                "entropy": made.mean_entropy,
+                "seconds": made.seconds,
+            }
+        )
+    elif len(made.steps) > 1:
+        for line in histogram(made.steps):
+            print(line)
+    each = made.evaluations / made.samples
+    mean = sum(count * samples for count, samples in made.steps.items()) / made.samples
+    new = f"{made.made} samples made in {format_seconds(made.seconds)}" if made.made else "all samples were there"
+    say(
+        f"{out}: {new}; {made.samples} samples, {mean:.1f} steps and {each:.1f} evaluations each, "
+        f"entropy {made.mean_entropy:.4f}"
+    )
+    for path in made.written:
+        say(f"{path}: written")
+
+
+def histogram(steps: Mapping[int, int]) -> list[str]:
+    """Lines that show how many samples took how many steps (paper Fig. 9)."""
+    first, last = min(steps), max(steps)
+    width = -(-(last - first + 1) // HISTOGRAM_ROWS)
+    counts = {
+        start: sum(steps.get(count, 0) for count in range(start, start + width))
+        for start in range(first, last + 1, width)
+    }
+    most = max(counts.values())
+    names = {start: f"{start}" if width == 1 else f"{start}-{min(start + width - 1, last)}" for start in counts}
+    return [
+        f"{names[start]:>7} steps {'#' * round(BAR * count / most):<{BAR}} {count}" for start, count in counts.items()
+    ]

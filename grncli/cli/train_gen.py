@@ -1,0 +1,114 @@
+"""``grn train-gen``: train the network that refines bits."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from grncli.cli.console import format_bytes, guarded, print_json, say
+from grncli.cli.training import training_session
+from grncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from grncli.training.generator import Plan
+
+
+@guarded
+def train_gen(
+    recipe: Annotated[
+        Path, Argument(metavar="RECIPE", help="YAML file, such as recipes/c2i-small-ind.yaml.", show_default=False)
+    ],
+    stores: Annotated[
+        list[str],
+        Argument(
+            metavar="STORE... [FIELD=VALUE]...",
+            help="Bit stores, and fields of the recipe to change: training.steps=500",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, Option("--out", metavar="RUN", help="Run directory; an interrupted one is gone on with.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, Option(metavar="RUN", help="Tokenizer of the stores, to draw sheets of samples on the way.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
+    ] = False,
+    allow_incomplete: Annotated[
+        bool, Option("--allow-incomplete", help="Train on what an unfinished store has so far.")
+    ] = False,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Of the forward pass.")] = "auto",
+    max_time: Annotated[
+        str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
+    ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
+    json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
+) -> None:
+    """Train a generator on the bits of one or more stores; with torchrun, in several processes."""
+    paths = [Path(text) for text in stores if not _is_override(text)]
+    overrides = [text for text in stores if _is_override(text)]
+    if not paths:
+        raise UsageError("there is no STORE, expected the path of at least one bit store")
+    if out is None and not dry_run:
+        raise UsageError("--out RUN is missing, expected the run directory to train into")
+    with training_session("train-gen", device, dtype, max_time) as session:
+        from grncli.training.generator import make_plan, train_generator
+        from grncli.training.generator_recipe import GeneratorRecipe
+        from grncli.training.runs import read_training_recipe
+
+        asked = read_training_recipe(recipe, GeneratorRecipe, overrides)
+        session.steps = asked.training.steps
+        plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, warn=session.talk)
+        if out is None or dry_run:
+            _show_costs(plan, str(session.dtype).removeprefix("torch."), json=json)
+            return
+        sheet = None
+        if tokenizer is not None:
+            from grncli.sampling.sheets import preview_sheet
+
+            sheet = preview_sheet(plan.recipe, tokenizer, session.device)
+        added = train_generator(
+            plan,
+            out,
+            device=session.device,
+            dtype=session.dtype,
+            overwrite=overwrite,
+            processes=session.processes,
+            sheet=sheet,
+            stop=session.stop,
+            report=session.report,
+            warn=session.talk,
+        )
+        session.conclude(out, added, json=json)
+
+
+def _is_override(text: str) -> bool:
+    """Whether an argument is ``dotted.field=value`` and no path."""
+    field, equals, _ = text.partition("=")
+    return bool(equals) and all(part.isidentifier() for part in field.split(".")) and not Path(text).exists()
+
+
+def _show_costs(plan: "Plan", dtype: str, *, json: bool) -> None:
+    from grncli.training.costs import estimate
+
+    costs = estimate(plan.recipe, dtype)
+    if json:
+        print_json(costs)
+        return
+    for line in _cost_lines(costs):
+        say(line)
+
+
+def _cost_lines(costs: dict[str, Any]) -> list[str]:
+    memory = costs["memory"]
+    return [
+        f"parameters       {costs['parameters'] / 1e6:.2f} M",
+        f"samples          {costs['samples']} of {costs['largest_grid']} tokens and less, "
+        f"{costs['steps_per_epoch']:.1f} steps an epoch, {costs['epochs']:.1f} epochs",
+        f"tokens a step    {costs['tokens_per_step']} ({costs['elements_per_step']} elements)",
+        f"operations       {costs['flops_per_step'] / 1e12:.3g} TFLOP a step, {costs['flops'] / 1e18:.3g} EFLOP in all",
+        f"memory           {format_bytes(memory['total'])}: {format_bytes(memory['weights'])} weights, gradients, "
+        f"optimizer and moving averages, {format_bytes(memory['activations'])} activations ({costs['dtype']})",
+    ]

@@ -1,0 +1,1 @@
+"""``grn sample``: from a generator to bits, pictures and clips, by refinement."""

@@ -1,0 +1,134 @@
+"""Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grncli.decoding import decode_index
+from grncli.errors import StoreMismatch, UsageError
+from grncli.hbq import bits_to_index, unpack
+from grncli.media.writing import whole_file, write_mp4, write_png
+from grncli.models.generator import GeneratorConfig
+from grncli.models.tokenizer import Tokenizer
+from grncli.outputs import DEFAULT_FPS, file_name
+from grncli.store import BitStore, open_store
+from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.training.generator_recipe import Bits
+
+BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
+LIST = "samples.json"
+COLUMNS = (("number", "int64"), ("seed", "int64"), ("steps", "int32"), ("evaluations", "int32"), ("entropy", "float32"))
+
+Frames = NDArray[np.uint8]
+
+
+def load_fitting_tokenizer(run: str | Path, bits: Bits, config: GeneratorConfig) -> Tokenizer:
+    """The tokenizer of a run; StoreMismatch unless a generator learned its bits."""
+    tokenizer, identity = load_tokenizer(run), tokenizer_identity(run)
+    learned = bits.tokenizer.get("sha256")
+    if learned not in (None, identity["sha256"]):
+        raise StoreMismatch(
+            f"{run} is tokenizer {identity['name']} ({identity['sha256'][:8]}…), and the generator learned the bits of "
+            f"{bits.tokenizer.get('name')} ({learned[:8]}…); give the run of that one"
+        )
+    if tokenizer.channels != config.channels or tuple(tokenizer.stride) != tuple(bits.stride):
+        raise StoreMismatch(
+            f"{run} has {tokenizer.channels} channels at stride {list(tokenizer.stride)}, and the generator makes "
+            f"{config.channels} at {list(bits.stride)}; give the run of the tokenizer it was trained for"
+        )
+    return tokenizer
+
+
+def to_index(drawing: Tensor, config: GeneratorConfig) -> Tensor:
+    """Token maps ``[B, elements, T, h, w]`` as indices ``[B, C, T, h, w]``."""
+    assert config.rounds is not None
+    return drawing if config.prediction == "ind" else bits_to_index(drawing, config.rounds)
+
+
+class PictureFolder:
+    """A folder of samples as files, and their bits beside them.
+
+    Raises
+    ------
+    UsageError
+        If it is a file, or holds what ``grn sample`` did not make.
+    """
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, rounds: int, fps: float | None) -> None:
+        self.folder = folder
+        self.tokenizer = tokenizer
+        self.rounds = rounds
+        self.fps = fps or DEFAULT_FPS
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file, expected OUT.zarr or a folder for pictures")
+        if folder.is_dir() and any(folder.iterdir()) and not self.bits.exists():
+            raise UsageError(f"{folder} holds files that grn sample did not write; choose another OUT")
+
+    @property
+    def bits(self) -> Path:
+        """Where the bits of the pictures are."""
+        return self.folder / BITS
+
+    def discard(self) -> None:
+        """Remove the files of the samples that the folder's store names, and nothing else."""
+        if self.bits.exists():
+            for _, record, _ in samples_of(open_store(self.bits)):
+                for suffix in (".png", ".mp4"):
+                    (self.folder / file_name(record, suffix)).unlink(missing_ok=True)
+        (self.folder / LIST).unlink(missing_ok=True)
+
+    def write(self, packed: NDArray[np.uint8], record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Write the file of one sample, packed bits ``[t, h, w, M, bytes]``."""
+        frames = decode_packed(self.tokenizer, packed, self.rounds)
+        path = self.path(record, len(frames))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        comment = json.dumps(about, ensure_ascii=False)
+        if len(frames) == 1:
+            write_png(path, frames[0], comment)
+        else:
+            write_mp4(path, frames, self.fps, comment)
+
+    def path(self, record: Mapping[str, Any], frames: int) -> Path:
+        """File of a sample."""
+        return self.folder / file_name(record, ".png" if frames == 1 else ".mp4")
+
+    def complete(self, settings: Mapping[str, Any]) -> int:
+        """Write the files that are missing, and the list of all; returns how many were missing."""
+        store, missing, lines = open_store(self.bits), 0, []
+        for index, record, numbers in samples_of(store):
+            path = self.path(record, store.grid_of(index)[0])
+            about = {**numbers, "class": record.get("class")}
+            if not path.exists():
+                missing += 1
+                self.write(store[index].bits, record, {**about, **settings})
+            lines.append({"file": path.relative_to(self.folder).as_posix(), **about})
+        with whole_file(self.folder / LIST) as temporary:
+            document = json.dumps({**settings, "samples": lines}, indent=1, ensure_ascii=False)
+            temporary.write_text(document + "\n", encoding="utf-8")
+        return missing
+
+
+def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) -> Frames:
+    """Packed bits ``[t, h, w, M, bytes]`` of one sample to uint8 ``[T, H, W, 3]``.
+
+    One at a time, so that a picture does not depend on others that are decoded with it.
+    """
+    device = next(tokenizer.parameters()).device
+    index = unpack(torch.from_numpy(packed[None]).to(device), tokenizer.channels, rounds)
+    frames: Frames = decode_index(tokenizer, index, rounds)[0]
+    return frames
+
+
+def samples_of(store: BitStore) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Index, record and numbers (seed, steps, ...) of each sample of a store that ``grn sample`` made."""
+    for grid in store.grids:
+        view = store.grid(grid)
+        columns: dict[str, Sequence[Any]] = {name: view.column(name).tolist() for name, _ in COLUMNS}
+        for row, index in enumerate(view.indices.tolist()):
+            yield index, store.record(index), {name: column[row] for name, column in columns.items()}

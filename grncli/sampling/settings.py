@@ -1,0 +1,136 @@
+"""The options of ``grn sample``, and what they mean: a schedule, rules, classes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from grncli.errors import UsageError
+from grncli.models.transformer import Grid
+from grncli.refinement import Complexity, Fixed, Schedule
+from grncli.sampling.refiner import Rules, Selection
+from grncli.store.layout import grid_name, parse_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """The options of ``grn sample``; the first block decides what the samples are, the second only how they are made.
+
+    ``None`` for k and b takes those that were fitted to the run, else the paper's.
+    """
+
+    classes: str = "all"  # or numbers and names, comma-separated
+    grid: str | None = None  # TxHxW tokens; None takes the most frequent of training
+    weights: str = "ema"
+    schedule: Literal["linear", "cosine", "complexity"] = "linear"
+    steps: int = 50
+    k: float | None = None
+    b: float | None = None
+    min_steps: int = 20
+    max_steps: int = 50
+    warmup_steps: int = 5
+    target_steps: float | None = None  # fit k and b to this mean
+    guidance: float = 2.35
+    guidance_interval: str = "0.44:1"
+    temperature: float = 1.31
+    adapt_temperature: bool = False
+    select: Selection = "random"
+    seed: int = 0
+    init: Path | None = None  # store of samples to start from
+    keep: str | None = None  # what of them stays: a PNG mask, first-frame, or a share
+
+    per_class: int = 8
+    tokenizer: str | None = None
+    batch: int | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    part: int = 0
+    parts: int = 1
+    sheet: Path | None = None
+    film: Path | None = None
+    overwrite: bool = False
+
+    def rules(self, schedule: Schedule, *, relative: bool) -> Rules:
+        """How samples are refined; UsageError for values that cannot be meant."""
+        if not self.temperature > 0:
+            raise UsageError(f"--temperature {self.temperature}: expected more than 0")
+        if not -1e6 < self.guidance < 1e6:
+            raise UsageError(f"--guidance {self.guidance}: expected a finite number")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
+        return Rules(
+            schedule=schedule,
+            guidance=self.guidance,
+            guidance_interval=parse_interval(self.guidance_interval),
+            temperature=self.temperature,
+            adapt_temperature=self.adapt_temperature,
+            selection=self.select,
+            relative=relative,
+            seed=self.seed,
+        )
+
+    def fixed_schedule(self) -> Fixed:
+        """The schedule of equal or cosine steps; UsageError where it cannot be."""
+        try:
+            return Fixed(self.steps, "cosine" if self.schedule == "cosine" else "linear")
+        except ValueError as error:
+            raise UsageError(f"--steps: {error}") from None
+
+    def complexity(self, k: float, b: float) -> Complexity:
+        """The complexity-aware schedule; UsageError where it cannot be."""
+        try:
+            return Complexity(k, b, self.min_steps, self.max_steps, self.warmup_steps, self.steps)
+        except ValueError as error:
+            options = "--k, --b, --min-steps, --max-steps, --warmup-steps and --steps (alpha)"
+            raise UsageError(f"{options}: {error}") from None
+
+
+def describe_rules(rules: Rules) -> dict[str, Any]:
+    """Rules as JSON has them, for fingerprints and metadata."""
+    kind = "complexity" if isinstance(rules.schedule, Complexity) else "fixed"
+    described = asdict(rules) | {"schedule": {"kind": kind, **asdict(rules.schedule)}}
+    return described | {"guidance_interval": list(rules.guidance_interval)}
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """``LOW:HIGH``, selection ratios between which guidance is on; UsageError otherwise."""
+    low, colon, high = text.partition(":")
+    try:
+        interval = float(low), float(high)
+    except ValueError:
+        interval = 1.0, 0.0
+    if not colon or not -10 <= interval[0] < interval[1] <= 1:
+        raise UsageError(f"--guidance-interval {text}: expected LOW:HIGH with LOW < HIGH <= 1, such as 0.44:1")
+    return interval
+
+
+def parse_classes(text: str, labels: Sequence[str]) -> list[int]:
+    """Class numbers of ``all`` or a comma-separated list of names and numbers; UsageError for unknown ones."""
+    if not labels:
+        if text != "all":
+            raise UsageError(f"--classes {text}: the generator was trained without classes, leave the option out")
+        return [0]
+    if text == "all":
+        return list(range(len(labels)))
+    names = {name: number for number, name in enumerate(labels)}
+    numbers = {str(number): number for number in range(len(labels))}
+    chosen = []
+    for part in (part.strip() for part in text.split(",")):
+        number = names.get(part, numbers.get(part))
+        if number is None:
+            known = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+            raise UsageError(
+                f"--classes {text}: there is no class {part!r}, expected 0 to {len(labels) - 1} or a name ({known})"
+            )
+        chosen.append(number)
+    return list(dict.fromkeys(chosen))
+
+
+def choose_grid(text: str | None, trained: dict[str, int]) -> Grid:
+    """The latent grid to sample; UsageError when ``text`` is none."""
+    name = text or max(trained, key=lambda grid: trained[grid])
+    grid = parse_grid(name)
+    if grid is None:
+        example = grid_name((1, 16, 16))
+        raise UsageError(f"--grid {text}: expected tokens as TxHxW, such as {example}")
+    return grid

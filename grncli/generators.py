@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import EMA, check_run_is_free, read_released, read_tensors, sha256_of
+from grncli.checkpoint import EMA, RECIPE, check_run_is_free, read_released, read_tensors, run_of, sha256_of
 from grncli.errors import CheckpointError, UsageError
+from grncli.hbq import MAX_ROUNDS
 from grncli.models.generator import Generator
 from grncli.models.released import POSITIONS, generator_config, generator_weights
 from grncli.networks import (
@@ -61,13 +62,13 @@ def load_generator(run: str | Path, device: str | torch.device = "cpu", weights:
 
 def read_generator(run: str | Path, weights: str = "ema") -> tuple[Generator, GeneratorRecipe, dict[str, str]]:
     """The generator of a run, its recipe, and the identity ``{name, sha256}`` of the weights that were read."""
-    checkpoint, recipe = read_run(run, GeneratorRecipe, KIND)
+    checkpoint, recipe = _read_run(run)
     file = (checkpoint / EMA).with_stem(weights)
     if not file.is_file():
         present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
         raise CheckpointError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
     network = fill(made_on_meta(lambda: Generator(recipe.network)), read_tensors(file), str(file))
-    return network, recipe, {"name": checkpoint.resolve().parent.parent.name, "sha256": sha256_of(file)}
+    return network, recipe, {"name": run_of(checkpoint).name, "sha256": sha256_of(file)}
 
 
 def verify_generator(run: str | Path) -> list[str]:
@@ -77,7 +78,7 @@ def verify_generator(run: str | Path) -> list[str]:
 
 def describe_generator(run: str | Path) -> dict[str, Any]:
     """What ``grn info`` tells of a run: recipe, parameters, the bits it makes, checkpoints, step and identity."""
-    checkpoint, recipe = read_run(run, GeneratorRecipe, KIND)
+    checkpoint, recipe = _read_run(run)
     network = made_on_meta(lambda: Generator(recipe.network))
     assert recipe.bits is not None
     return describe_network(checkpoint, recipe, network, IMPORTED) | {
@@ -121,7 +122,7 @@ def import_generator(
     check_run_is_free(run, overwrite=overwrite)
     loaded = read_released(file) if loaded is None else loaded
     chosen, released = choose_weights(loaded, WEIGHTS, weights, file, KIND)
-    told = _arguments(loaded, file) | read_settings(settings, SETTINGS)
+    told = _check_told(_arguments(loaded, file) | read_settings(settings, SETTINGS), file)
     try:
         named = generator_weights(released)
         if told.get("context_start") is None:
@@ -146,6 +147,13 @@ def import_generator(
     return describe_generator(run)
 
 
+def _read_run(run: str | Path) -> tuple[Path, GeneratorRecipe]:
+    checkpoint, recipe = read_run(run, GeneratorRecipe, KIND)
+    if recipe.bits is None:
+        raise CheckpointError(f"{run_of(checkpoint) / RECIPE}: has no section bits, expected it; restore the file")
+    return checkpoint, recipe
+
+
 def _arguments(loaded: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What the release's training arguments tell: prediction, rounds, and the side of its pictures."""
     arguments = vars(loaded["args"]) if hasattr(loaded.get("args"), "__dict__") else {}
@@ -154,6 +162,27 @@ def _arguments(loaded: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: was trained by the method {method!r}, expected {' or '.join(METHODS)}")
     told = {"prediction": METHODS.get(str(method)), "rounds": arguments.get("hbq_round")}
     return {key: value for key, value in told.items() if value is not None} | {"side": arguments.get("img_size")}
+
+
+def _check_told(told: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What the file or the user says, once it is known to make sense; UsageError otherwise."""
+    for field in ("prediction", "rounds"):
+        if field not in told:
+            raise UsageError(f"{file}: does not tell its {field}; say it with --set {SETTINGS[field]}")
+    start = told.get("context_start", 0)
+    expected = {
+        "prediction": (told["prediction"] in METHODS.values(), " or ".join(METHODS.values())),
+        "rounds": (_is_count(told["rounds"]) and 1 <= told["rounds"] <= MAX_ROUNDS, f"1 to {MAX_ROUNDS}"),
+        "context_start": (_is_count(start), "the number of a block, counted from 0"),
+    }
+    for field, (right, wanted) in expected.items():
+        if not right:
+            raise UsageError(f"{file}: {field} is {told[field]!r}, expected {wanted}; say it with --set")
+    return told
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _context_start(named: Mapping[str, Tensor], file: Path) -> int:

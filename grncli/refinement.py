@@ -8,6 +8,7 @@ growing random share of the newest prediction, and so fills, refines and erases 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -71,7 +72,8 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """
     p = logits.float().softmax(dim=1)
     below = p.cumsum(dim=1)
-    # The last sum may be a rounding error short of 1.
+    # The sum may fall short of 1, and what lies above it must not go to a category of probability 0.
+    below = below / below[:, -1:]
     chosen = (uniform.unsqueeze(1) >= below[:, :-1]).sum(dim=1)
     return chosen.to(torch.uint8), p.gather(1, chosen.unsqueeze(1)).squeeze(1)
 
@@ -197,6 +199,7 @@ class Complexity:
         """Selection ratio after ``step`` of ``steps`` steps: l_t of Eq. 9."""
         start = self.warmup_steps / self.alpha
         later = start + (1 - start) * (step - self.warmup_steps) / (steps - self.warmup_steps)
+        later = torch.where(step >= steps, 1.0, later)  # rounded, it may fall short of that
         return torch.where(step <= self.warmup_steps, step / self.alpha, later).clamp(0, 1)
 
 
@@ -220,14 +223,22 @@ def fit(schedule: Complexity, entropy: Tensor, mean_steps: float, k: float | Non
     if k is None:
         spread = float(entropy.quantile(0.95) - entropy.quantile(0.05))
         k = (high - low) / spread if spread > 0 else 0.0
-    # The mean grows with b, in steps of the rounding: halve the interval until it is found.
-    reach = abs(k) * float(entropy.abs().max()) + high
-    below, above = -reach, reach
-    for _ in range(60):
-        middle = (below + above) / 2
-        mean = float(replace(schedule, k=k, b=middle).steps(entropy).mean())
-        below, above = (middle, above) if mean < mean_steps else (below, middle)
-    return replace(schedule, k=k, b=above)
+
+    def mean(b: float) -> float:
+        return float(replace(schedule, k=k, b=b).steps(entropy).mean())
+
+    def first_above(wanted: Callable[[float], bool]) -> float:
+        """The smallest b from which on the mean is as wanted; it grows with b, in steps of the rounding."""
+        below, above = -abs(k) - high, abs(k) + high
+        for _ in range(60):
+            middle = (below + above) / 2
+            below, above = (below, middle) if wanted(mean(middle)) else (middle, above)
+        return above
+
+    start = first_above(lambda found: found >= mean_steps)
+    reached = mean(start)
+    # In the middle of all b that give this mean, away from where rounding decides.
+    return replace(schedule, k=k, b=(start + first_above(lambda found: found > reached)) / 2)
 
 
 def _beside(values: Tensor, elements: Tensor) -> Tensor:

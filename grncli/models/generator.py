@@ -145,9 +145,10 @@ class Generator(nn.Module):
         """Position embedding and rotation of a grid, computed once."""
         if (grid, device) not in self._places:
             config = self.config
-            embedding = position_embedding(grid, config.width)
-            turns = rotary(grid, config.width // config.heads, config.context_tokens)
-            self._places[grid, device] = embedding.to(device), turns.to(device)
+            with torch.inference_mode(False):  # or training could not use them after sampling
+                embedding = position_embedding(grid, config.width)
+                turns = rotary(grid, config.width // config.heads, config.context_tokens)
+                self._places[grid, device] = embedding.to(device), turns.to(device)
         return self._places[grid, device]
 
 

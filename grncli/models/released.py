@@ -116,13 +116,11 @@ def generator_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in released.items():
         if name == POSITIONS:
             continue
-        ours, tensor = (
-            _rename(name.removeprefix("net."), GENERATOR_NAMES, "class-conditional generator"),
-            tensor.float(),
-        )
+        ours = _rename(str(name).removeprefix("net."), GENERATOR_NAMES, "class-conditional generator")
+        tensor = tensor.float()
         if ours == "embedding.table":  # a 1x1 convolution there, whose columns we look up
             tensor = tensor.flatten(1).t()
-        elif name.startswith("net.x_embedder."):
+        elif ours.startswith("embedding."):
             tensor = tensor.flatten(1) if tensor.dim() > 1 else tensor
         weights[ours] = (tensor.squeeze(0) if ours == "context" else tensor).contiguous()
     return weights

@@ -1,7 +1,7 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,12 @@ def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) 
     return frames
 
 
-def samples_of(store: BitStore) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """Index, record and numbers (seed, steps, ...) of each sample of a store that ``grn sample`` made."""
+def samples_of(store: BitStore) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Index, record and numbers (seed, steps, ...) of each sample of a store that ``grn sample`` made, by number."""
+    found = []
     for grid in store.grids:
         view = store.grid(grid)
         columns: dict[str, Sequence[Any]] = {name: view.column(name).tolist() for name, _ in COLUMNS}
         for row, index in enumerate(view.indices.tolist()):
-            yield index, store.record(index), {name: column[row] for name, column in columns.items()}
+            found.append((index, store.record(index), {name: column[row] for name, column in columns.items()}))
+    return sorted(found, key=lambda sample: sample[2]["number"])

@@ -234,12 +234,12 @@ def make_plan(run: Path, out: Path, settings: SampleSettings, say: Callable[[str
         stride=bits.stride,
         tokenizer=made_by,
         preprocessing={
-            "generator": identity,
+            "generator": identity["sha256"],
             "weights": settings.weights,
             "dtype": settings.dtype,
             "grid": list(grid),
             "classes": "all" if settings.classes == "all" else list(classes),
-            "init": None if settings.init is None else str(settings.init),
+            "init": None if start is None else start.digest,
             "keep": settings.keep,
             **describe_rules(rules),
         },
@@ -335,7 +335,7 @@ def _write_sheet(plan: Plan, path: Path) -> list[Path]:
         return []
     store = open_store(path)
     chosen: dict[str, list[NDArray[np.uint8]]] = {}
-    for index, record, _ in sorted(samples_of(store), key=lambda entry: entry[2]["number"]):
+    for index, record, _ in samples_of(store):
         name = record.get("class") or ""
         row = chosen.setdefault(name, [])
         if len(chosen) > SHEET_ROWS:

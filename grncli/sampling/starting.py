@@ -14,6 +14,7 @@ from grncli.errors import StoreMismatch, UsageError
 from grncli.hbq import index_to_bits, unpack
 from grncli.models.generator import GeneratorConfig
 from grncli.models.transformer import Grid
+from grncli.outputs import content_digest
 from grncli.sampling.refiner import Job
 from grncli.store import BitStore, open_store
 from grncli.store.layout import grid_name
@@ -32,6 +33,16 @@ class Start:
     grid : of the new samples; that of the store's may have fewer frames where the first frame is kept
     labels : class names of the generator
     keep : a PNG file whose white pixels stay, ``first-frame``, or the share of all elements that stays
+
+    Attributes
+    ----------
+    labels : class of each sample, the null class where the generator does not know it
+    digest : hash of the store's bits
+
+    Raises
+    ------
+    UsageError, StoreMismatch, StoreError
+        If ``keep`` is none of these, or the store does not fit the generator.
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class Start:
             raise StoreMismatch(f"{path} has {held}, expected samples of {grid_name(grid)} only; choose another --grid")
         self._view = store.grid(fitting[0])
         self._store = store
+        self.digest = content_digest(store)
         self._config = config
         self._grid = grid
         self._seed = seed

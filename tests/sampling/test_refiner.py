@@ -1,0 +1,212 @@
+"""The sampling loop: each sample for itself, time saved by those that end early, and the paper's ablations."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from grncli.draws import categories
+from grncli.refinement import Complexity, Fixed
+from grncli.sampling.refiner import Job, Refiner, Rules, measure_entropies
+
+GRID = (1, 4, 4)
+JOBS = [Job(number, number % 3) for number in range(12)]
+
+
+def rules(schedule=None, **changes):
+    defaults = {"guidance": 2.0, "guidance_interval": (0.3, 1.0), "temperature": 1.0, "seed": 5}
+    return Rules(schedule=schedule or Fixed(8), **{**defaults, **changes})
+
+
+def spread_schedule(network, grid=GRID):
+    """Steps from 4 to 12, spread over the entropies that the network really has."""
+    base = rules(Complexity(0, 4, 4, 12, 2, 12))
+    entropies = measure_entropies(network, grid, base, JOBS)
+    low, high = float(entropies.min()), float(entropies.max())
+    k = 8 / (high - low)
+    return Complexity(k, 2 - k * low, 4, 12, 2, 12)
+
+
+def refine(network, settings, jobs=JOBS, grid=GRID, **options):
+    made = Refiner(network, grid, settings, **options).run(jobs)
+    return {refined.job.number: refined for refined in made}
+
+
+def drawings(made):
+    return torch.stack([made[number].drawing for number in sorted(made)])
+
+
+@pytest.fixture(scope="module", params=["ind", "bit"])
+def network(request, make_generator):
+    return make_generator(request.param)
+
+
+@pytest.mark.parametrize("selection", ["random", "confidence", "mask"])
+@pytest.mark.parametrize("batch", [1, 5, 7])
+def test_a_sample_does_not_depend_on_its_batch(network, selection, batch):
+    settings = rules(spread_schedule(network), selection=selection)
+    together, apart = refine(network, settings, batch=12), refine(network, settings, batch=batch)
+    assert torch.equal(drawings(together), drawings(apart))
+    assert [together[n].entropy for n in range(12)] == [apart[n].entropy for n in range(12)]
+
+
+@pytest.mark.parametrize("grid", [(1, 1, 1), (1, 3, 3), (2, 2, 3)])
+def test_nor_on_a_small_or_long_grid(network, grid):
+    alone = refine(network, rules(), JOBS[4:5], grid)
+    assert torch.equal(alone[4].drawing, refine(network, rules(), grid=grid, batch=5)[4].drawing)
+
+
+def test_a_sample_does_not_depend_on_the_order(network):
+    assert torch.equal(drawings(refine(network, rules())), drawings(refine(network, rules(), JOBS[::-1], batch=5)))
+
+
+def test_another_seed_makes_other_samples(network):
+    assert not torch.equal(drawings(refine(network, rules())), drawings(refine(network, rules(seed=6))))
+
+
+def test_the_class_matters(network):
+    as_ant, as_bee = (refine(network, rules(), [Job(1, label)]) for label in (0, 1))
+    assert not torch.equal(as_ant[1].drawing, as_bee[1].drawing)
+
+
+def test_samples_that_end_early_cost_no_more_evaluations(network, monkeypatch):
+    rows = []
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda state, *rest: rows.append(len(state)) or forward(state, *rest))
+    settings = rules(spread_schedule(network), guidance=1.0)
+    rows.clear()
+    made = refine(network, settings, batch=4)
+    steps = [made[number].steps for number in range(12)]
+    assert min(steps) < max(steps)
+    assert sum(rows) == sum(steps) == sum(refined.evaluations for refined in made.values())
+
+
+def test_the_next_sample_takes_the_place_of_one_that_ended(network, monkeypatch):
+    calls = []
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda state, *rest: calls.append(len(state)) or forward(state, *rest))
+    settings = rules(spread_schedule(network), guidance=1.0)
+    calls.clear()
+    refine(network, settings, batch=4)
+    first_gap = next((i for i, rows in enumerate(calls) if rows < 4), len(calls))
+    assert sum(calls[first_gap:]) < 4 * 12  # only the last samples leave places empty
+
+
+def test_guidance_is_evaluated_inside_its_interval_only(network):
+    made = refine(network, rules(Fixed(50), guidance_interval=(0.44, 1.0)), JOBS[:2])
+    assert [refined.evaluations for refined in made.values()] == [50 + 27] * 2
+
+
+def test_guidance_of_one_is_no_guidance(network):
+    assert all(refined.evaluations == 8 for refined in refine(network, rules(guidance=1.0)).values())
+
+
+def test_a_generator_without_classes_is_not_guided(make_generator):
+    made = refine(make_generator(classes=0), rules(), [Job(n, 0) for n in range(3)])
+    assert all(refined.evaluations == 8 for refined in made.values())
+
+
+def test_the_selection_of_a_mask_only_grows_and_its_picks_stay(network):
+    moments = refine(network, rules(selection="mask"), watched=[0])[0].moments
+    for before, after in itertools.pairwise(moments):
+        assert (after.selection | ~before.selection).all()
+        assert torch.equal(after.drawing[before.selection], before.drawing[before.selection])
+
+
+def test_random_selection_erases_and_refines(network):
+    moments = refine(network, rules(), watched=[0])[0].moments
+    pairs = list(itertools.pairwise(moments))
+    assert any((before.selection & ~after.selection).any() for before, after in pairs)
+    assert any((before.drawing != after.drawing)[before.selection].any() for before, after in pairs)
+
+
+@pytest.mark.parametrize("selection", ["random", "confidence", "mask"])
+def test_the_last_state_is_the_last_prediction(network, selection):
+    refined = refine(network, rules(selection=selection), watched=[0])[0]
+    last = refined.moments[-1]
+    assert last.ratio == 1
+    assert last.selection.all()
+    assert torch.equal(last.state, refined.drawing)
+
+
+def test_what_is_not_selected_is_the_one_random_map(network):
+    random = categories(5, torch.tensor([3]), network.config.categories, (network.config.elements, *GRID))[0]
+    for moment in refine(network, rules(), watched=[3])[3].moments:
+        assert torch.equal(moment.state[~moment.selection], random[~moment.selection])
+
+
+def test_the_share_of_the_selection_follows_the_schedule(network):
+    moments = refine(network, rules(Fixed(8)), grid=(1, 16, 16), jobs=JOBS[:1], watched=[0])[0].moments
+    shares = [float(moment.selection.float().mean()) for moment in moments]
+    assert shares == pytest.approx([(i + 1) / 8 for i in range(8)], abs=0.05)
+
+
+def test_what_is_held_stays_and_is_told_as_known(network, monkeypatch):
+    told = []
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda state, t, label: told.append(t) or forward(state, t, label))
+    shape = (network.config.elements, *GRID)
+    given = torch.full(shape, 1, dtype=torch.uint8)
+    held = torch.zeros(shape, dtype=torch.bool)
+    held[:, :, :2] = True
+    made = refine(network, rules(guidance=1.0), [Job(0, 0, given, held)])
+    assert (made[0].drawing[held] == 1).all()
+    assert not (made[0].drawing[~held] == 1).all()
+    assert [float(t[0]) for t in told] == pytest.approx([0.5 + 0.5 * i / 8 for i in range(8)])
+
+
+def test_relative_bits_are_turned_back_into_bits(make_generator):
+    network = make_generator("bit")
+    never_flip = network.head.linear.bias.clone()
+    network.head.linear.weight.zero_()
+    network.head.linear.bias.copy_(torch.where(torch.arange(len(never_flip)) < network.config.elements, 50.0, -50.0))
+    made = refine(network, rules(relative=True, guidance=1.0), watched=[0])[0]
+    random = categories(5, torch.tensor([0]), 2, (network.config.elements, *GRID))[0]
+    assert torch.equal(made.drawing, random)
+
+
+def test_a_lower_temperature_is_nearer_to_the_likeliest(network):
+    cold, warm = (refine(network, rules(Fixed(1), temperature=t, guidance=1.0)) for t in (1e-4, 3.0))
+    again = refine(network, rules(Fixed(1), temperature=1e-4, guidance=1.0, seed=5))
+    assert torch.equal(drawings(cold), drawings(again))
+    assert not torch.equal(drawings(cold), drawings(warm))
+
+
+def test_the_adapted_temperature_changes_samples_after_the_decision_only(network):
+    schedule = spread_schedule(network)
+    plain, adapted = (refine(network, rules(schedule, adapt_temperature=on), watched=range(12)) for on in (False, True))
+    for number in range(12):
+        assert plain[number].entropy == adapted[number].entropy
+        assert torch.equal(plain[number].moments[1].drawing, adapted[number].moments[1].drawing)
+    assert not torch.equal(drawings(plain), drawings(adapted))
+
+
+def test_entropies_are_those_of_the_samples_themselves(network):
+    schedule = spread_schedule(network)
+    measured = measure_entropies(network, GRID, rules(schedule), JOBS)
+    made = refine(network, rules(schedule))
+    assert sorted(measured.tolist()) == pytest.approx(sorted(refined.entropy for refined in made.values()))
+
+
+def test_steps_follow_from_the_entropy(network):
+    schedule = spread_schedule(network)
+    for refined in refine(network, rules(schedule)).values():
+        assert refined.steps == int(schedule.steps(torch.tensor([refined.entropy])))
+
+
+def test_stopping_gives_up_what_is_under_way(network):
+    asked = iter([False] * 10 + [True] * 100)
+    made = list(Refiner(network, GRID, rules(Fixed(8)), batch=4).run(JOBS, stop_when=lambda: next(asked)))
+    assert [refined.job.number for refined in made] == [0, 1, 2, 3]
+
+
+def test_bfloat16_is_near_float32(make_generator):
+    network = make_generator("bit")
+    low = make_generator("bit").to(torch.bfloat16)
+    same = (drawings(refine(network, rules(Fixed(1)))) == drawings(refine(low, rules(Fixed(1))))).float().mean()
+    assert same > 0.97
+
+
+def test_categories_stay_in_range(network):
+    assert np.isin(drawings(refine(network, rules())).numpy(), range(network.config.categories)).all()

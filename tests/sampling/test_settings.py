@@ -1,0 +1,99 @@
+"""What the options of ``grn sample`` mean, and which are refused."""
+
+import json
+
+import pytest
+import torch
+
+from grncli.errors import UsageError
+from grncli.refinement import Complexity, Fixed
+from grncli.sampling.refiner import Rules
+from grncli.sampling.settings import (
+    SampleSettings,
+    choose_grid,
+    describe_rules,
+    parse_classes,
+    parse_interval,
+)
+
+LABELS = ("ant", "bee", "7")
+
+
+def test_classes_are_named_or_numbered():
+    assert parse_classes("bee,0", LABELS) == [1, 0]
+
+
+def test_a_name_goes_before_a_number():
+    assert parse_classes("7", ("7", *"abcdefg")) == [0]
+
+
+def test_all_classes():
+    assert parse_classes("all", LABELS) == [0, 1, 2]
+
+
+def test_a_class_that_is_named_twice_counts_once():
+    assert parse_classes("ant, 0,ant", LABELS) == [0]
+
+
+@pytest.mark.parametrize("text", ["wasp", "3", "-1", "", "ant;bee"])
+def test_an_unknown_class_is_refused(text):
+    with pytest.raises(UsageError, match="there is no class"):
+        parse_classes(text, LABELS)
+
+
+def test_a_generator_without_classes_takes_none():
+    assert parse_classes("all", ()) == [0]
+    with pytest.raises(UsageError, match="without classes"):
+        parse_classes("0", ())
+
+
+@pytest.mark.parametrize("text", ["0.44:1", "0:1", "-0.5:1"])
+def test_an_interval_is_two_ratios(text):
+    low, high = text.split(":")
+    assert parse_interval(text) == (float(low), float(high))
+
+
+@pytest.mark.parametrize("text", ["0.5", "1:0", "0.3:0.3", "0:2", "a:b", "nan:1", "0:inf"])
+def test_an_impossible_interval_is_refused(text):
+    with pytest.raises(UsageError, match="guidance-interval"):
+        parse_interval(text)
+
+
+def test_the_grid_is_the_most_frequent_of_training():
+    assert choose_grid(None, {"1x4x4": 3, "5x4x4": 8}) == (5, 4, 4)
+
+
+@pytest.mark.parametrize("text", ["4x4", "1x0x4", "1x4x4x4", "big"])
+def test_a_grid_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match="--grid"):
+        choose_grid(text, {"1x4x4": 3})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_steps": 5, "warmup_steps": 5},
+        {"min_steps": 30, "max_steps": 20},
+        {"steps": 5, "warmup_steps": 5},
+    ],
+)
+def test_an_impossible_schedule_is_refused(options):
+    with pytest.raises(UsageError, match="warmup"):
+        SampleSettings(**options).complexity(600, -547)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": float("nan")}, {"guidance": float("inf")}])
+def test_impossible_rules_are_refused(options):
+    with pytest.raises(UsageError, match="expected"):
+        SampleSettings(**options).rules(Fixed(5), relative=False)
+
+
+@pytest.mark.parametrize("schedule", [Fixed(5, "cosine"), Complexity()])
+def test_rules_are_told_in_json(schedule):
+    told = json.loads(json.dumps(describe_rules(Rules(schedule=schedule))))
+    assert told["schedule"]["kind"] == ("fixed" if isinstance(schedule, Fixed) else "complexity")
+
+
+def test_the_papers_schedule_is_the_default():
+    assert SampleSettings().complexity(600, -547) == Complexity()
+    assert int(Complexity().steps(torch.tensor([0.99]))) == 50

@@ -1,0 +1,383 @@
+"""``grn train-gen``: its run directory, kills and resumes, refusals before anything is written, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from grncli.checkpoint import list_checkpoints, read_tensors
+from grncli.cli import app
+from grncli.store import Fingerprint, open_part
+
+SQUARE, WIDE = (1, 2, 2), (1, 2, 3)
+STEPS = 24
+RECIPE = f"""\
+kind: generator
+network: {{prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, context_tokens: 2, context_start: 1}}
+data: {{batch: 4, validation: 2}}
+optimization: {{learning_rate: 1e-3, ema: [0.6, 0.3]}}
+training: {{steps: {STEPS}, log_every: 1, checkpoint_every: 6, validate_every: 8, keep: 2}}
+"""
+
+
+def make_store(path: Path, counts: dict[tuple[int, int, int], int], **changes: Any) -> Path:
+    """A store of random bits, so many samples of each grid; ``finish=False`` leaves it incomplete."""
+    finish, unlabelled = changes.pop("finish", True), changes.pop("unlabelled", 0)
+    made = {
+        "rounds": 3,
+        "channels": 10,
+        "stride": (1, 16, 16),
+        "tokenizer": {"name": "toy", "sha256": "3f9c" * 16},
+        "preprocessing": {"fps": 8},
+        "labels": ("ant", "bee"),
+    }
+    fingerprint = Fingerprint(**{**made, **changes})
+    with open_part(path, fingerprint) as writer:
+        for grid, count in counts.items():
+            shape = (count, *grid, fingerprint.rounds, fingerprint.channels)
+            planes = np.random.default_rng(count).integers(0, 2, shape, np.uint8)
+            classes = np.arange(count) % max(1, len(fingerprint.labels))
+            classes[:unlabelled] = -1
+            records = [{"key": f"{grid}#{row}", "source": f"{grid}.png"} for row in range(count)]
+            writer.append(grid, np.packbits(planes, axis=-1), classes, records)
+        writer.commit(1, "0" * 64, 1)
+        if finish:
+            writer.finish()
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_each() -> Iterator[None]:
+    """Processes that tests start wait for their threads more than they gain by them, as this one does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("bits") / "bits.zarr", {SQUARE: 14, WIDE: 6})
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(grn: Callable, recipe: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    result = grn("train-gen", recipe, store, "--out", run)
+    assert result.returncode == 0, result.stderr
+    return run
+
+
+def here(*arguments: object) -> Any:
+    """``grn train-gen`` in this process, which spares the seconds that a process of its own takes to start."""
+    return CliRunner().invoke(app, ["train-gen", *map(str, arguments)])
+
+
+def succeed(*arguments: object) -> Any:
+    result = here(*arguments, "training.steps=2")
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def sentence(result: Any) -> str:
+    """The one line that a failed command says, which is none about a fault of grn."""
+    (line,) = result.stderr.strip().splitlines()
+    assert "a fault of grn itself" not in line
+    return line
+
+
+def settled(run: Path) -> dict[str, Any]:
+    return yaml.safe_load((run / "recipe.yaml").read_text())
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "waiting_share")} for line in lines]
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists() or not os.stat(path).st_size:
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.005)
+
+
+# What a run leaves
+
+
+def test_the_run_s_recipe_says_which_bits_it_learned(trained: Path) -> None:
+    assert settled(trained)["bits"] == {
+        "tokenizer": {"name": "toy", "sha256": "3f9c" * 16},
+        "stride": [1, 16, 16],
+        "labels": ["ant", "bee"],
+        "grids": {"1x2x2": 14, "1x2x3": 6},
+        "fps": 8,
+    }
+
+
+def test_the_run_s_recipe_has_the_sizes_that_follow_from_the_bits(trained: Path) -> None:
+    network = settled(trained)["network"]
+    assert (network["rounds"], network["channels"], network["classes"]) == (3, 10, 2)
+
+
+def test_a_checkpoint_has_both_moving_averages(trained: Path) -> None:
+    ema, ema2, weights = (
+        read_tensors(trained / f"checkpoints/latest/{name}.safetensors") for name in ("ema", "ema2", "weights")
+    )
+    assert ema.keys() == ema2.keys() == weights.keys()
+    assert not torch.equal(ema["classes"], ema2["classes"])
+
+
+def test_so_many_checkpoints_are_kept(trained: Path) -> None:
+    assert [path.name for path in list_checkpoints(trained)] == ["step-00000018", "step-00000024"]
+
+
+def test_the_log_has_accuracies_by_the_selection_ratio(trained: Path) -> None:
+    found = {name for line in metrics(trained) for name in line if name.startswith("accuracy_")}
+    assert {"accuracy_0.2", "accuracy_0.3", "accuracy_0.4"} <= found <= {f"accuracy_0.{i}" for i in range(10)}
+
+
+def test_the_log_has_a_line_for_every_step(trained: Path) -> None:
+    assert [line["step"] for line in metrics(trained) if "loss" in line] == list(range(1, STEPS + 1))
+
+
+def test_what_is_held_out_is_validated_now_and_then(trained: Path) -> None:
+    assert [line["step"] for line in metrics(trained) if "validation_loss" in line] == [8, 16, 24]
+
+
+# Running again
+
+
+def test_a_finished_run_is_left_alone(trained: Path, recipe: Path, store: Path, read_tree: Callable) -> None:
+    before = read_tree(trained)
+    result = here(recipe, store, "--out", trained)
+    assert (result.exit_code, "nothing to do" in result.stderr) == (0, True)
+    assert read_tree(trained) == before
+
+
+@pytest.fixture(scope="module")
+def killed(
+    start_grn: Callable, grn: Callable, recipe: Path, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run that was killed after its first checkpoint, and run again."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    process = start_grn("train-gen", recipe, store, "--out", run)
+    wait_for(run / "checkpoints/step-00000006")
+    process.kill()
+    process.communicate()
+    assert list_checkpoints(run)[-1].name < f"step-{STEPS:08d}", "it was done before it could be killed"
+    result = grn("train-gen", recipe, store, "--out", run)
+    assert result.returncode == 0, result.stderr
+    return run
+
+
+@pytest.mark.parametrize("name", ["ema", "ema2", "weights", "optimizer"])
+def test_a_killed_run_ends_with_the_same_tensors(trained: Path, killed: Path, name: str) -> None:
+    whole, again = (read_tensors(run / f"checkpoints/latest/{name}.safetensors") for run in (trained, killed))
+    assert whole.keys() == again.keys()
+    assert [key for key in whole if not torch.equal(whole[key], again[key])] == []
+
+
+def test_a_killed_run_ends_with_the_same_log(trained: Path, killed: Path) -> None:
+    assert metrics(killed) == metrics(trained)
+
+
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(
+    start_grn: Callable, recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    arguments = [recipe, store, "--out", tmp_path / "run", "training.checkpoint_every=100000"]
+    process = start_grn("train-gen", *arguments, "training.steps=100000")
+    wait_for(tmp_path / "run/metrics.jsonl")
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, said
+    step = int(list_checkpoints(tmp_path / "run")[-1].name.removeprefix("step-"))
+    more = here(*arguments, f"training.steps={step + 2}", "--json")
+    assert (more.exit_code, json.loads(more.stdout)["step"]) == (0, step + 2)
+    assert len(metrics(tmp_path / "run")) >= step + 2
+
+
+def test_a_run_of_another_recipe_is_refused_and_kept(
+    trained: Path, recipe: Path, store: Path, read_tree: Callable
+) -> None:
+    before = read_tree(trained)
+    result = here(recipe, store, "--out", trained, "network.depth=3")
+    assert (result.exit_code, "network.depth=2 there, 3 asked" in sentence(result)) == (1, True)
+    assert read_tree(trained) == before
+
+
+def test_a_run_of_another_recipe_is_overwritten_on_request(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run")
+    succeed(recipe, store, "--out", tmp_path / "run", "network.depth=3", "--overwrite")
+    assert settled(tmp_path / "run")["network"]["depth"] == 3
+
+
+# Dry runs
+
+
+def test_a_dry_run_prints_and_writes_nothing(recipe: Path, store: Path, tmp_path: Path) -> None:
+    result = here(recipe, store, "--out", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert [line.split()[0] for line in result.stderr.splitlines()] == [
+        *("parameters", "samples", "tokens", "operations", "memory")
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_needs_no_run_directory(recipe: Path, store: Path) -> None:
+    assert here(recipe, store, "--dry-run").exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def costs(recipe: Path, store: Path) -> dict[str, Any]:
+    return json.loads(here(recipe, store, "--dry-run", "--json").stdout)
+
+
+def test_a_dry_run_counts_the_parameters_of_the_network(costs: dict[str, Any], trained: Path) -> None:
+    weights = read_tensors(trained / "checkpoints/latest/weights.safetensors")
+    assert costs["parameters"] == sum(tensor.numel() for tensor in weights.values())
+
+
+def test_a_dry_run_counts_epochs_without_what_is_held_out(costs: dict[str, Any]) -> None:
+    assert (costs["samples"], costs["steps_per_epoch"]) == (18, 4.5)
+    assert costs["epochs"] == pytest.approx(STEPS / 4.5)
+
+
+def test_a_dry_run_is_about_the_largest_grid(costs: dict[str, Any]) -> None:
+    assert (costs["largest_grid"], costs["tokens_per_step"]) == ("1x2x3", 4 * 6)
+
+
+def test_a_dry_run_in_bfloat16_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
+    half = json.loads(here(recipe, store, "--dry-run", "--json", "--dtype", "bfloat16").stdout)
+    assert half["memory"]["activations"] < costs["memory"]["activations"]
+
+
+def test_a_dry_run_of_a_smaller_piece_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
+    pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.accumulate=4").stdout)
+    assert pieces["memory"]["activations"] < costs["memory"]["activations"]
+
+
+# Stores
+
+
+def test_two_stores_train_together(recipe: Path, store: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.zarr", {SQUARE: 5}, labels=("bee", "cat"))
+    succeed(recipe, store, other, "--out", tmp_path / "run")
+    found = settled(tmp_path / "run")
+    assert found["bits"]["grids"] == {"1x2x2": 19, "1x2x3": 6}
+    assert (found["bits"]["labels"], found["network"]["classes"]) == (["ant", "bee", "cat"], 3)
+
+
+def test_an_incomplete_store_is_trained_on_on_request(recipe: Path, tmp_path: Path) -> None:
+    part = make_store(tmp_path / "part.zarr", {SQUARE: 8}, finish=False)
+    said = succeed(recipe, part, "--out", tmp_path / "run", "--allow-incomplete").stderr
+    assert "part.zarr: is not complete, training on the 8 samples it has so far" in said
+
+
+def test_no_classes_are_learned_where_none_are_asked_for(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "network.classes=0")
+    assert (settled(tmp_path / "run")["network"]["classes"], settled(tmp_path / "run")["bits"]["labels"]) == (0, [])
+    assert len(read_tensors(tmp_path / "run/checkpoints/latest/ema.safetensors")["classes"]) == 1
+
+
+def test_a_store_without_labels_is_learned_without_classes(recipe: Path, tmp_path: Path) -> None:
+    plain = make_store(tmp_path / "plain.zarr", {SQUARE: 8}, labels=(), unlabelled=8)
+    succeed(recipe, plain, "--out", tmp_path / "run")
+    assert settled(tmp_path / "run")["network"]["classes"] == 0
+
+
+@pytest.mark.parametrize("prediction", ["ind", "bit"])
+def test_fewer_rounds_than_the_store_has_are_learned(
+    recipe: Path, store: Path, tmp_path: Path, prediction: str
+) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "network.rounds=2", f"network.prediction={prediction}")
+    logits = read_tensors(tmp_path / "run/checkpoints/latest/ema.safetensors")["head.linear.bias"]
+    assert len(logits) == {"ind": 2**2 * 10, "bit": 2 * 2 * 10}[prediction]
+
+
+# Refusals
+
+
+@pytest.fixture(scope="module")
+def places(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Stores that cannot be trained on, by name."""
+    folder = tmp_path_factory.mktemp("refused")
+    return {
+        "store": store,
+        "nothing": folder / "nothing.zarr",
+        "empty": make_store(folder / "empty.zarr", {}),
+        "incomplete": make_store(folder / "incomplete.zarr", {SQUARE: 8}, finish=False),
+        "unlabelled": make_store(folder / "unlabelled.zarr", {SQUARE: 8}, labels=(), unlabelled=8),
+        "partly": make_store(folder / "partly.zarr", {SQUARE: 8}, unlabelled=3),
+        "coarse": make_store(folder / "coarse.zarr", {SQUARE: 8}, rounds=2),
+    }
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{nothing}"], 1, "does not exist"),
+        (["{empty}"], 1, "no sample to train on"),
+        (["{incomplete}"], 1, "is not complete (8 samples so far)"),
+        (["{store}", "{coarse}"], 1, "coarse.zarr was made with rounds=2"),
+        (["{store}", "network.rounds=4"], 1, "has rounds=3, and the recipe says network.rounds=4"),
+        (["{store}", "network.channels=12"], 1, "has channels=10, and the recipe says network.channels=12"),
+        (["{store}", "network.classes=3"], 1, "2 classes, and the recipe says network.classes=3"),
+        (["{unlabelled}", "network.classes=2"], 1, "no classes, and the recipe says network.classes=2"),
+        (["{partly}"], 1, "3 samples have no label and others do"),
+        (["{store}", "network.dept=3"], 1, "did you mean network.depth?"),
+        (["network.depth=3"], 2, "there is no STORE"),
+        (["{store}", "data.validation=14"], 1, "data.validation is 14, expected less than the 14 samples"),
+        (["{store}", "optimization.accumulate=8"], 1, "data.batch is 4, expected a multiple of 8"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_sentence(
+    arguments: list[str], code: int, words: str, dry: list[str], recipe: Path, places: dict[str, Path], tmp_path: Path
+) -> None:
+    result = here(recipe, *(text.format(**places) for text in arguments), "--out", tmp_path / "run", *dry)
+    assert words in sentence(result)
+    assert result.exit_code == code
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_run_directory_is_wrong_usage(grn: Callable, recipe: Path, store: Path) -> None:
+    result = grn("train-gen", recipe, store)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "--out RUN is missing" in result.stderr
+
+
+# Several processes
+
+
+def test_two_processes_do_what_one_does(recipe: Path, store: Path, tmp_path: Path) -> None:
+    options = ["training.steps=8", "optimization.accumulate=2"]
+    assert here(recipe, store, "--out", tmp_path / "one", *options).exit_code == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]
+    command += ["train-gen", recipe, store, "--out", tmp_path / "two", *options]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("trained to step 8") == 1
+    for name in ("weights", "ema"):
+        one, two = (read_tensors(tmp_path / run / f"checkpoints/latest/{name}.safetensors") for run in ("one", "two"))
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=0, msg=f"{name} {key}")
+    assert [line["step"] for line in metrics(tmp_path / "two")] == [line["step"] for line in metrics(tmp_path / "one")]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from grncli.checkpoint import write_checkpoint
+from grncli.models.generator import Generator, GeneratorConfig
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
+from grncli.recipe import dump_recipe
+from grncli.tokenizers import tokenizer_identity
+from grncli.training.generator_recipe import Bits, GeneratorRecipe, Refinement
 
 settings.register_profile("shared machine", deadline=None)  # a busy core makes any example slow
 settings.load_profile("shared machine")
 
 DATA = Path(__file__).parent / "data"
 TINY = {"channels": 4, "encoder_width": 4, "decoder_width": 4}
+TINY_GENERATOR = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "context_tokens": 2, "context_start": 1}
 RELEASED_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
 
 
@@ -122,3 +129,40 @@ def release_fixtures() -> Path:
     if not folder:
         pytest.skip("GRN_FIXTURES is not set: it names the directory with the release's compatibility fixtures")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_generator(filled):
+    def make(prediction="bit", *, classes=3, channels=4, rounds=2, seed=0):
+        """A generator that is sure enough of itself to be worth refining."""
+        config = GeneratorConfig(
+            **TINY_GENERATOR, prediction=prediction, rounds=rounds, channels=channels, classes=classes
+        )
+        network = filled(Generator(config), seed).eval().requires_grad_(False)
+        network.head.linear.weight *= 4
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_generator_run(make_generator):
+    def make(folder, tokenizer_run, *, grids=None, target="absolute", fps=None, **options):
+        """A run directory; labels are ant, bee, cat."""
+        network = make_generator(**options)
+        labels = ("ant", "bee", "cat")[: network.config.classes]
+        bits = Bits(
+            tokenizer=tokenizer_identity(tokenizer_run),
+            stride=(2, 4, 4),
+            labels=labels,
+            grids=grids or {"1x4x4": 9},
+            fps=fps,
+        )
+        recipe = GeneratorRecipe(
+            network=network.config, bits=bits, refinement=Refinement(target=target), imported={"file": "drawn"}
+        )
+        write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
+        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+        return folder
+
+    return make

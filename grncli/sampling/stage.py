@@ -44,7 +44,7 @@ from grncli.store import BitStore, Fingerprint, PartWriter, open_part, open_stor
 from grncli.tokenizers import tokenizer_identity
 from grncli.training.generator_recipe import GeneratorRecipe
 
-COMMIT_SECONDS = 5.0
+COMMIT_SECONDS = 1.0
 
 Report = Callable[[int, int, str], None]
 

@@ -8,6 +8,7 @@ from end to end and never a sample alone. An epoch visits every sample once; bat
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,16 +125,16 @@ class BitLoader:
         self.batch = batch
         self.processes = processes
         self._held_out = (most_frequent(samples), np.empty(0, np.int64))
+        check_validation(samples, validation)
+        total = sum(len(part) for part in samples)
         orders = []
         for number, part in enumerate(samples):
             rows = np.arange(len(part))
             if validation and part is self._held_out[0]:
-                if validation >= len(part):
-                    raise RecipeError(f"data.validation is {validation}, expected less than the {len(part)} samples")
                 drawn = np.random.default_rng([seed, number]).permutation(rows)
                 self._held_out = part, np.sort(drawn[:validation])
                 rows = np.sort(drawn[validation:])
-            orders.append(Order(part, rows, seed=seed, number=number, buffer=buffer))
+            orders.append(Order(part, rows, seed=seed, number=number, buffer=buffer * len(part) / total))
         self._orders = orders
         self.epoch_samples = sum(len(order) for order in orders)
 
@@ -232,6 +233,13 @@ def most_frequent(samples: Sequence[Samples]) -> Samples:
     return max(samples, key=len)
 
 
+def check_validation(samples: Sequence[Samples], validation: int) -> None:
+    """Raise RecipeError if nothing would be left to train on."""
+    held = len(most_frequent(samples))
+    if validation >= held:
+        raise RecipeError(f"data.validation is {validation}, expected less than the {held} samples")
+
+
 def _batch(samples: Samples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
     bits = samples.read(rows) if bits is None else bits
     return Batch(
@@ -241,8 +249,8 @@ def _batch(samples: Samples, rows: Numbers, numbers: Numbers, bits: NDArray[np.u
 
 def _require_same(first: BitStore, other: BitStore) -> None:
     made, theirs = first.fingerprint.tokenizer, other.fingerprint.tokenizer
-    fields = {
-        "tokenizer": (str(made.get("sha256"))[:8], str(theirs.get("sha256"))[:8]),
+    fields: dict[str, tuple[Any, Any]] = {
+        "tokenizer": (made.get("sha256", dict(made)), theirs.get("sha256", dict(theirs))),
         "rounds": (first.rounds, other.rounds),
         "channels": (first.channels, other.channels),
         "stride": (list(first.stride), list(other.stride)),

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from grncli.errors import RecipeError, StoreError, StoreMismatch
 from grncli.models.generator import Generator
 from grncli.stopping import Stop
 from grncli.store import BitStore, open_store
-from grncli.training.bits import BitLoader, Samples, gather
+from grncli.training.bits import BitLoader, Samples, check_validation, gather
 from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.loop import Report, train
 from grncli.training.processes import ALONE, Processes
@@ -122,6 +123,10 @@ def make_plan(
         channels=stores[0].channels,
         classes=classes,
     )
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, ALONE)
+    check_validation(samples, recipe.data.validation)
+    if not classes:
+        samples = [replace(part, labels=np.full_like(part.labels, -1)) for part in samples]
     bits = replace(bits, labels=bits.labels if classes else ())
     return Plan(replace(recipe, network=network, bits=bits), samples)
 

@@ -19,7 +19,7 @@ class BitData:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.validation < 0:
             raise ValueError(f"batch is {self.batch} and validation {self.validation}, expected 1 and 0 or more")
-        if not self.buffer > 0:
+        if not 0 < self.buffer < float("inf"):
             raise ValueError(f"buffer is {self.buffer}, expected more than 0 GiB")
 
 

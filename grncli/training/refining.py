@@ -123,5 +123,6 @@ def draw_ratio(settings: Refinement, uniform: Tensor) -> Tensor:
     """Selection ratios of training samples from uniform numbers in [0, 1)."""
     if settings.ratio == "uniform":
         return uniform
-    # Half a grid step aside, because the normal distribution has no value at 0.
-    return logit_normal(torch.special.ndtri(uniform + 2.0**-25), settings.mean, settings.deviation)
+    # Half a grid step aside, because the normal distribution has no value at 0, nor at 1, which that would round to.
+    inside = (uniform + 2.0**-25).clamp_max(1 - 2.0**-24)
+    return logit_normal(torch.special.ndtri(inside), settings.mean, settings.deviation)

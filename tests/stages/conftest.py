@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from grncli.checkpoint import write_checkpoint
+from grncli.cli import app
 from grncli.media.writing import write_mp4, write_png
 from grncli.models.tokenizer import Tokenizer
 from grncli.recipe import dump_recipe
@@ -70,6 +72,17 @@ def grn() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         """Run ``grn`` in a process of its own."""
         return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def grn_inside() -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run ``grn`` in this process: what a process of its own takes seconds to start is there already."""
+        texts = list(map(str, arguments))
+        done = CliRunner().invoke(app, texts)
+        return subprocess.CompletedProcess(texts, done.exit_code, done.stdout, done.stderr)
 
     return run
 

@@ -46,7 +46,7 @@ def write_film(
     frames = []
     for step in range(last):
         rows = [list(strip[min(step, len(strip) - 1)]) for strip in strips]
-        frames.append(contact_sheet([*rows, _legend()], _captions(rows), cell=CELL))
+        frames.append(contact_sheet([*rows, _legend()], _captions(rows, step), cell=CELL))
     film = np.stack([_even(frame) for frame in [*frames, *[frames[-1]] * STILL]])
     write_mp4(path, film, FPS)
     still = path.with_suffix(".png")
@@ -112,8 +112,8 @@ def _still(samples: Sequence[Refined], strips: Sequence[Sequence[tuple[Frames, F
     return contact_sheet([*rows, _legend()], captions, cell=CELL // 2)
 
 
-def _captions(rows: Sequence[Sequence[Frames]]) -> list[str]:
-    heads = ["prediction", "state", "map"]
+def _captions(rows: Sequence[Sequence[Frames]], step: int) -> list[str]:
+    heads = [f"prediction, step {step + 1}", "state", "map"]
     return [*[""] * (sum(map(len, rows)) - 3), *heads, *(name for name, _ in COLOURS.values())]
 
 

@@ -57,6 +57,14 @@ def test_nor_on_a_small_or_long_grid(network, grid):
     assert torch.equal(alone[4].drawing, refine(network, rules(), grid=grid, batch=5)[4].drawing)
 
 
+def test_calls_that_are_filled_up_to_one_size_make_the_same_samples(network):
+    """As on a GPU, where the size of a call decides the order of its sums."""
+    refiner = Refiner(network, GRID, rules(spread_schedule(network)), batch=5)
+    refiner._row_unit = refiner._call_rows = 8
+    filled_up = {refined.job.number: refined for refined in refiner.run(JOBS)}
+    assert torch.equal(drawings(filled_up), drawings(refine(network, rules(spread_schedule(network)))))
+
+
 def test_a_sample_does_not_depend_on_the_order(network):
     assert torch.equal(drawings(refine(network, rules())), drawings(refine(network, rules(), JOBS[::-1], batch=5)))
 

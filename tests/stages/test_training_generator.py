@@ -16,7 +16,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from grncli.checkpoint import list_checkpoints, read_tensors
+from grncli.checkpoint import list_checkpoints, read_tensors, sha256_of
 from grncli.cli import app
 from grncli.store import Fingerprint, open_part
 
@@ -381,3 +381,21 @@ def test_two_processes_do_what_one_does(recipe: Path, store: Path, tmp_path: Pat
         for key in one:
             torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=0, msg=f"{name} {key}")
     assert [line["step"] for line in metrics(tmp_path / "two")] == [line["step"] for line in metrics(tmp_path / "one")]
+
+
+def test_sheets_of_samples_are_drawn_on_the_way(make_run: Callable, recipe: Path, tmp_path: Path) -> None:
+    tokenizer = make_run(tmp_path / "tok", rounds=3)
+    identity = {"name": "tok", "sha256": sha256_of(tokenizer / "checkpoints" / "latest" / "ema.safetensors")}
+    bits = make_store(tmp_path / "s.zarr", {SQUARE: 8}, channels=4, stride=(2, 4, 4), tokenizer=identity)
+    succeed(recipe, bits, "--out", tmp_path / "run", "--tokenizer", tokenizer, "preview.steps=3")
+    assert (tmp_path / "run" / "previews" / "samples-00000002.png").stat().st_size > 500
+
+
+def test_a_tokenizer_of_other_bits_draws_no_sheets(
+    make_run: Callable, recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    tokenizer = make_run(tmp_path / "tok", rounds=3)
+    result = here(recipe, store, "--out", tmp_path / "run", "--tokenizer", tokenizer)
+    assert result.exit_code == 1
+    assert "learned the bits of toy" in sentence(result)
+    assert not (tmp_path / "run").exists()

@@ -35,7 +35,7 @@ def import_(
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a run directory that is there.")] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Turn a released tokenizer checkpoint into a run directory.
+    """Turn a released checkpoint into a run directory.
 
     The file is pickled, so it is read with an unpickler that can build tensors and plain containers, nothing else.
     """

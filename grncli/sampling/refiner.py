@@ -28,7 +28,7 @@ from grncli.refinement import (
     unflipped,
 )
 
-CPU_TOKENS, GPU_TOKENS = 2048, 1 << 15  # that pass through the network at once
+CPU_TOKENS, GPU_TOKENS = 2048, 8192  # that pass through the network at once
 Selection = Literal["random", "confidence", "mask"]
 
 

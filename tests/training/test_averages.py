@@ -1,0 +1,84 @@
+"""Means over steps and parts of batches, and several moving averages of the weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from grncli.training.logs import Averages
+from grncli.training.loop import Batch, Player, TrainingState
+from grncli.training.processes import ALONE
+from grncli.training.recipes import Optimization
+
+
+def state(**settings):
+    torch.manual_seed(0)
+    network = nn.Linear(2, 1)
+    player = Player("", network, lambda batch, step: (torch.zeros(()), {}), Optimization(**settings))
+    return TrainingState(player, network, ALONE)
+
+
+def descend(training, steps):
+    for step in range(steps):
+        training.module(torch.ones(1, 2)).sum().backward()
+        training.descend(step, steps)
+
+
+def test_a_number_is_averaged_over_the_steps_that_had_it():
+    averages = Averages()
+    averages.add({"loss": torch.tensor(1.0), "rare": torch.tensor(5.0)})
+    averages.add({"loss": torch.tensor(3.0)})
+    assert ALONE.mean(averages.take()) == {"loss": 2.0, "rare": 5.0}
+
+
+def test_a_pair_is_averaged_by_its_weights():
+    averages = Averages()
+    averages.add({"accuracy": torch.tensor([3.0, 4.0])})
+    averages.add({"accuracy": torch.tensor([1.0, 12.0])})
+    assert ALONE.mean(averages.take()) == {"accuracy": 0.25}
+
+
+def test_a_pair_without_weight_is_left_out():
+    averages = Averages()
+    averages.add({"accuracy": torch.zeros(2), "loss": torch.tensor(1.0)})
+    assert ALONE.mean(averages.take()) == {"loss": 1.0}
+
+
+def test_taking_starts_anew():
+    averages = Averages()
+    averages.add({"loss": torch.tensor(1.0)})
+    averages.take()
+    assert averages.take() == {}
+
+
+def test_pieces_of_a_batch_keep_labels_and_numbers_beside_their_rows():
+    batch = Batch(torch.arange(4), tuple("abcd"), torch.tensor([3, 2, 1, 0]), torch.tensor([7, 8, 9, 10]))
+    first, second = batch.pieces(2)
+    assert (first.keys, second.keys) == (("a", "b"), ("c", "d"))
+    assert second.labels.tolist() == [1, 0]
+    assert first.numbers.tolist() == [7, 8]
+
+
+def test_each_moving_average_has_its_own_decay():
+    training = state(ema=(0.5, 0.0), learning_rate=0.1)
+    descend(training, 3)
+    fast, weights = training.averages["ema2"].module.weight, training.module.weight
+    assert torch.equal(fast, weights)
+    assert not torch.equal(training.average.module.weight, weights)
+
+
+def test_every_moving_average_is_saved_and_restored():
+    training, other = state(ema=(0.9, 0.5)), state(ema=(0.9, 0.5))
+    descend(training, 3)
+    files = training.tensors()
+    assert list(files) == ["ema", "ema2", "weights", "optimizer"]
+    other.load(files, training.averaged)
+    descend(training, 2)
+    descend(other, 2)
+    for name, average in training.averages.items():
+        assert torch.equal(average.module.weight, other.averages[name].module.weight)
+
+
+@pytest.mark.parametrize("ema", [(), (0.9, 1.0), 1.5, (-0.1,)])
+def test_decays_that_cannot_be_are_refused(ema):
+    with pytest.raises(ValueError, match="ema is"):
+        Optimization(ema=ema)

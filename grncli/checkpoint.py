@@ -31,31 +31,45 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PREVIEWS = "previews"
 TENSORBOARD = "tensorboard"
+SCHEDULE = "schedule.json"  # fitted to a generator by grn sample
 EMA = "ema.safetensors"  # what everything downstream uses
 
 
-def check_run_is_free(run: Path, *, overwrite: bool) -> None:
-    """Refuse to write into a directory, except an empty one and a run directory that the user wants replaced."""
+def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
+    """Refuse to write into a directory, except an empty one and a run of the same kind that the user wants replaced.
+
+    ``kind`` is None where it is not known yet.
+    """
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return
-    if not is_run(run):
+    found = recipe_kind(run)
+    if found is None:
         raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
+    if kind not in (None, found):
+        raise CheckpointError(f"{run}: is the run of a {found}, expected that of a {kind} or a new name")
     if not overwrite:
         raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
 
 
 def is_run(run: Path) -> bool:
-    """Whether a directory has a recipe of ours; a file that is only called recipe.yaml may be anybody's."""
+    """Whether a directory has a recipe of ours."""
+    return recipe_kind(run) is not None
+
+
+def recipe_kind(run: Path) -> str | None:
+    """``tokenizer`` or ``generator``; None without a recipe of ours: a file called recipe.yaml may be anybody's."""
     try:
         recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return False
-    return isinstance(recipe, dict) and {"kind", "network"} <= recipe.keys()
+        return None
+    if not isinstance(recipe, dict) or not {"kind", "network"} <= recipe.keys():
+        return None
+    return str(recipe["kind"])
 
 
 def clear_run(run: Path) -> None:
     """Remove what a run directory of ours holds, and nothing else that lies in it."""
-    for name in (METRICS, RECIPE):
+    for name in (METRICS, RECIPE, SCHEDULE):
         (run / name).unlink(missing_ok=True)
     for name in (PREVIEWS, TENSORBOARD, CHECKPOINTS):
         shutil.rmtree(run / name, ignore_errors=True)

@@ -30,7 +30,7 @@ from grncli.training.generator_recipe import GeneratorRecipe
 KIND = "generator"
 IMPORTED = ("kind", "network", "bits", "imported")  # the parts of a recipe that an imported run has
 WEIGHTS = {"ema1": "model_ema1", "ema2": "model_ema2", "model": "model"}
-SETTINGS = {"context_start": "context_start=4", "rounds": "rounds=4", "prediction": "prediction=ind"}
+SETTINGS = {"in_context_start": "in_context_start=4", "rounds": "rounds=4", "prediction": "prediction=ind"}
 CONTEXT_STARTS = {12: 4, 24: 8, 32: 10, 40: 10}  # of the released depths
 TIME_STRIDE = 4  # of the released tokenizers
 METHODS: dict[str, Literal["ind", "bit"]] = {"GRN_ind": "ind", "GRN_bit": "bit"}
@@ -109,7 +109,7 @@ def import_generator(
     run : directory to make
     loaded : what the file holds, where it has been read already
     weights : ``ema1`` (the default), ``ema2`` or ``model``
-    settings : ``field=value`` for what the file cannot tell: ``context_start``, where the depth is no released one
+    settings : ``field=value`` for what the file cannot tell: ``in_context_start``, where the depth is no released one
     overwrite : replace a run directory that is already there
 
     Raises
@@ -117,21 +117,21 @@ def import_generator(
     CheckpointError
         If the file is no released generator, or ``run`` exists.
     UsageError
-        If ``context_start`` is needed and not given.
+        If ``in_context_start`` is needed and not given.
     """
-    check_run_is_free(run, overwrite=overwrite)
+    check_run_is_free(run, KIND, overwrite=overwrite)
     loaded = read_released(file) if loaded is None else loaded
     chosen, released = choose_weights(loaded, WEIGHTS, weights, file, KIND)
     told = _check_told(_arguments(loaded, file) | read_settings(settings, SETTINGS), file)
     try:
         named = generator_weights(released)
-        if told.get("context_start") is None:
-            told["context_start"] = _context_start(named, file)
+        if told.get("in_context_start") is None:
+            told["in_context_start"] = _in_context_start(named, file)
         network = generator_config(
             named,
             prediction=told["prediction"],
             rounds=told["rounds"],
-            context_start=told["context_start"],
+            in_context_start=told["in_context_start"],
         )
         bits = _bits(released, told, network.null_class)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
@@ -169,11 +169,11 @@ def _check_told(told: dict[str, Any], file: Path) -> dict[str, Any]:
     for field in ("prediction", "rounds"):
         if field not in told:
             raise UsageError(f"{file}: does not tell its {field}; say it with --set {SETTINGS[field]}")
-    start = told.get("context_start", 0)
+    start = told.get("in_context_start", 0)
     expected = {
         "prediction": (told["prediction"] in METHODS.values(), " or ".join(METHODS.values())),
         "rounds": (_is_count(told["rounds"]) and 1 <= told["rounds"] <= MAX_ROUNDS, f"1 to {MAX_ROUNDS}"),
-        "context_start": (_is_count(start), "the number of a block, counted from 0"),
+        "in_context_start": (_is_count(start), "the number of a block, counted from 0"),
     }
     for field, (right, wanted) in expected.items():
         if not right:
@@ -185,12 +185,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _context_start(named: Mapping[str, Tensor], file: Path) -> int:
+def _in_context_start(named: Mapping[str, Tensor], file: Path) -> int:
     depth = len({name.split(".")[1] for name in named if name.startswith("blocks.")})
     if depth not in CONTEXT_STARTS:
         raise UsageError(
             f"{file}: has {depth} blocks, which no released generator has, so the block before which its in-context "
-            "tokens join is unknown; say it with --set context_start=N, counted from 0"
+            "tokens join is unknown; say it with --set in_context_start=N, counted from 0"
         )
     return CONTEXT_STARTS[depth]
 

@@ -23,7 +23,7 @@ def import_released(
     CheckpointError, UsageError
         If the file is neither, or ``run`` exists.
     """
-    check_run_is_free(run, overwrite=overwrite)
+    check_run_is_free(run, None, overwrite=overwrite)  # before gigabytes are read
     loaded = read_released(file)
     if any(str(name).startswith(TEXT_GENERATOR) for name in loaded):
         raise CheckpointError(

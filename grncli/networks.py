@@ -20,6 +20,7 @@ from grncli.checkpoint import (
     find_checkpoint,
     read_config,
     read_state,
+    recipe_kind,
     run_of,
     sha256_of,
     write_checkpoint,
@@ -47,13 +48,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 def run_kind(run: Path) -> str | None:
     """``tokenizer`` or ``generator``, as the recipe of a run directory (or of one of its checkpoints) says."""
-    file = run_of(find_checkpoint(run)) / RECIPE
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None  # reading it as a recipe will say why
-    kind = recipe.get("kind") if isinstance(recipe, dict) else None
-    return kind if isinstance(kind, str) else None
+    return recipe_kind(run_of(find_checkpoint(run)))
 
 
 def read_run(run: str | Path, schema: type[AnyRecipe], kind: str) -> tuple[Path, AnyRecipe]:
@@ -162,7 +157,7 @@ def write_imported(
     run: Path, recipe: NetworkRecipe, network: nn.Module, only: Sequence[str], *, overwrite: bool
 ) -> None:
     """Make the run directory of an imported network: whole, or not at all."""
-    check_run_is_free(run, overwrite=overwrite)
+    check_run_is_free(run, recipe.kind, overwrite=overwrite)
     run = run.resolve()  # links stay what they are
     partial = run.with_name(f".{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -41,7 +41,7 @@ class OutputFolder:
         self.folder = folder
         self.written = 0
         self.present = 0
-        manifest = {"store": store.fingerprint.to_attributes(), "bits": content_digest(store), "rounds": rounds}
+        manifest = {"store": store.fingerprint.to_attributes(), "bits": store.digest(), "rounds": rounds}
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, expected a folder to decode into")
         found = read_manifest(folder)
@@ -122,14 +122,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise UsageError(f"{file} cannot be read ({error}); choose another DIR, or remove this one") from None
-
-
-def content_digest(store: BitStore) -> str:
-    """Hash of the commit records, hence of the checksums of all bits: a store made anew has another."""
-    digest = hashlib.sha256()
-    for record in sorted(store.path.glob("part-*/commit.json")):
-        digest.update(record.read_bytes())
-    return digest.hexdigest()
 
 
 def file_name(record: Mapping[str, Any], suffix: str) -> str:

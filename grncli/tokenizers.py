@@ -100,7 +100,7 @@ def import_tokenizer(
     CheckpointError
         If the file is no released tokenizer, or ``run`` exists.
     """
-    check_run_is_free(run, overwrite=overwrite)
+    check_run_is_free(run, KIND, overwrite=overwrite)
     loaded = read_released(file) if loaded is None else loaded
     chosen, released = choose_weights(loaded, WEIGHTS, weights, file, KIND)
     try:

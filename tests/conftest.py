@@ -25,7 +25,7 @@ settings.load_profile("shared machine")
 
 DATA = Path(__file__).parent / "data"
 TINY = {"channels": 4, "encoder_width": 4, "decoder_width": 4}
-TINY_GENERATOR = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "context_tokens": 2, "context_start": 1}
+TINY_GENERATOR = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "in_context_tokens": 2, "in_context_start": 1}
 RELEASED_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
 
 

@@ -32,14 +32,14 @@ CONFIG = GeneratorConfig(
     width=16,
     heads=2,
     bottleneck=4,
-    context_tokens=3,
-    context_start=1,
+    in_context_tokens=3,
+    in_context_start=1,
     rounds=2,
     channels=3,
     classes=5,
 )
 ARGUMENTS = Namespace(method="GRN_bit", hbq_round=2, img_size=48)
-START = ["context_start=1"]
+START = ["in_context_start=1"]
 RELEASED_NAMES = [
     ("embedding.table", "x_embedder.proj1.weight"),
     ("embedding.expand", "x_embedder.proj2"),
@@ -218,31 +218,32 @@ def test_released_depths_tell_where_the_context_joins(filled, save, tmp_path, de
     network = generator(filled, depth=depth, width=4, heads=1)
     file = save({"model_ema1": released_layout(network), "args": ARGUMENTS})
     described = import_generator(file, tmp_path / "run")
-    assert described["recipe"]["network"]["context_start"] == start
+    assert described["recipe"]["network"]["in_context_start"] == start
 
 
 @pytest.mark.parametrize("make", [import_generator, import_released])
 def test_another_depth_asks_where_the_context_joins(released, tmp_path, make):
     assert message_of(make, released, tmp_path / "run", error=UsageError) == (
         f"{released}: has 2 blocks, which no released generator has, so the block before which its in-context tokens "
-        "join is unknown; say it with --set context_start=N, counted from 0"
+        "join is unknown; say it with --set in_context_start=N, counted from 0"
     )
 
 
-@pytest.mark.parametrize("field", ["context_start", "network.context_start"])
+@pytest.mark.parametrize("field", ["in_context_start", "network.in_context_start"])
 def test_the_start_of_the_context_can_be_told(released, tmp_path, field):
     import_generator(released, tmp_path / "run", settings=[f"{field}=0"])
-    assert load_generator(tmp_path / "run").config.context_start == 0
+    assert load_generator(tmp_path / "run").config.in_context_start == 0
 
 
-@pytest.mark.parametrize("setting", ["width=8", "context_start", "classes=5", "context_start=[", "=3"])
+@pytest.mark.parametrize("setting", ["width=8", "in_context_start", "classes=5", "in_context_start=[", "=3"])
 def test_other_settings_are_refused(released, tmp_path, setting):
     message = message_of(import_generator, released, tmp_path / "run", settings=[*START, setting], error=UsageError)
     assert f"--set {setting}: " in message
 
 
 @pytest.mark.parametrize(
-    "setting", ["context_start=2", "context_start=-1", "context_start=x", "context_start=0.5", "rounds=0", "rounds=x"]
+    "setting",
+    ["in_context_start=2", "in_context_start=-1", "in_context_start=x", "in_context_start=0.5", "rounds=0", "rounds=x"],
 )
 def test_impossible_settings_are_refused_by_name(released, tmp_path, setting):
     message = message_of(import_generator, released, tmp_path / "run", settings=[*START, setting], error=GrnError)
@@ -397,8 +398,8 @@ def test_the_identity_is_that_of_the_weights_that_were_read(trained, weights):
 
 def test_sizes_edited_since_are_refused(run):
     recipe = run / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("context_start: 1", "context_start: 0"))
-    assert "was made with network.context_start=1, and recipe.yaml says 0" in message_of(load_generator, run)
+    recipe.write_text(recipe.read_text().replace("in_context_start: 1", "in_context_start: 0"))
+    assert "was made with network.in_context_start=1, and recipe.yaml says 0" in message_of(load_generator, run)
 
 
 @pytest.mark.parametrize("call", [load_generator, describe_generator])

@@ -29,7 +29,9 @@ def import_(
     settings: Annotated[
         list[str] | None,
         Option(
-            "--set", metavar="FIELD=VALUE", help="What the file cannot tell: rounds=4, attention=true, context_start=4."
+            "--set",
+            metavar="FIELD=VALUE",
+            help="What the file cannot tell: rounds=4, attention=true, in_context_start=4.",
         ),
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a run directory that is there.")] = False,

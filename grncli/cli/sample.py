@@ -36,16 +36,22 @@ def sample(
     ] = "linear",
     k: Annotated[float | None, Option("--k", help="Steps per unit of entropy; default: fitted before, or 600.")] = None,
     b: Annotated[float | None, Option("--b", help="Steps at entropy 0; default: fitted before, or -547.")] = None,
-    min_steps: Annotated[int, Option(metavar="N", min=1, help="Fewest steps of a sample.")] = 20,
-    max_steps: Annotated[int, Option(metavar="N", min=1, help="Most steps of a sample.")] = 50,
-    warmup_steps: Annotated[int, Option(metavar="N", min=0, help="Steps before the entropy decides.")] = 5,
+    min_steps: Annotated[int | None, Option(metavar="N", min=1, help="Fewest steps of a sample; default: 20.")] = None,
+    max_steps: Annotated[int | None, Option(metavar="N", min=1, help="Most steps of a sample; default: 50.")] = None,
+    warmup_steps: Annotated[
+        int | None, Option(metavar="N", min=0, help="Steps before the entropy decides; default: 5.")
+    ] = None,
     target_steps: Annotated[
         float | None, Option(metavar="MEAN", help="Fit b (and k, unless given) so that samples take this many steps.")
     ] = None,
-    guidance: Annotated[float, Option(metavar="SCALE", help="Scale of classifier-free guidance; 1 for none.")] = 2.35,
+    guidance: Annotated[
+        float | None,
+        Option(metavar="SCALE", help="Scale of classifier-free guidance, 1 for none; default: 2.35."),
+    ] = None,
     guidance_interval: Annotated[
-        str, Option(metavar="LOW:HIGH", help="Selection ratios with guidance; LOW < 0 turns it up gradually.")
-    ] = "0.44:1",
+        str | None,
+        Option(metavar="LOW:HIGH", help="Ratios with guidance, LOW < 0 turns it up gradually; default: 0.44:1."),
+    ] = None,
     temperature: Annotated[float, Option(metavar="TAU", help="Divides the logits.")] = 1.31,
     adapt_temperature: Annotated[
         bool, Option("--adapt-temperature", help="Lower it for samples of few steps, as the release does.")
@@ -133,6 +139,9 @@ def sample(
     elif len(made.steps) > 1:
         for line in histogram(made.steps):
             print(line)
+    if not made.samples:
+        say(f"{out}: there is no sample, as none falls to part {part}")
+        return
     each = made.evaluations / made.samples
     mean = sum(count * samples for count, samples in made.steps.items()) / made.samples
     new = f"{made.made} samples made in {format_seconds(made.seconds)}" if made.made else "all samples were there"

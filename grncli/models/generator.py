@@ -32,8 +32,8 @@ class GeneratorConfig:
     width: int = 768
     heads: int = 12
     bottleneck: int = 128  # of the input, between the one-hot categories and the width
-    context_tokens: int = 32  # copies of the class embedding that join the sequence
-    context_start: int = 4  # the block before which they join, counted from 0
+    in_context_tokens: int = 32  # copies of the class embedding that join the sequence
+    in_context_start: int = 4  # the block before which they join, counted from 0
     rounds: int | None = None  # M
     channels: int | None = None  # C
     classes: int | None = None  # 0: unconditional
@@ -48,10 +48,10 @@ class GeneratorConfig:
             raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}")
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels is {self.channels}, expected 1 or more")
-        if min(self.context_tokens, self.classes or 0) < 0:
-            raise ValueError("context_tokens and classes are counts, expected 0 or more")
-        if not 0 <= self.context_start < self.depth:
-            raise ValueError(f"context_start is {self.context_start}, expected 0 to {self.depth - 1}, a block")
+        if min(self.in_context_tokens, self.classes or 0) < 0:
+            raise ValueError("in_context_tokens and classes are counts, expected 0 or more")
+        if not 0 <= self.in_context_start < self.depth:
+            raise ValueError(f"in_context_start is {self.in_context_start}, expected 0 to {self.depth - 1}, a block")
 
     @property
     def categories(self) -> int:
@@ -90,7 +90,7 @@ class Generator(nn.Module):
         self.embedding = TokenEmbedding(config.categories, config.elements, config.bottleneck, width)
         self.ratio = RatioEmbedding(width)
         self.classes = nn.Parameter(torch.empty(config.null_class + 1, width))
-        self.context = nn.Parameter(torch.empty(config.context_tokens, width))
+        self.context = nn.Parameter(torch.empty(config.in_context_tokens, width))
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.head = Head(width, config.categories * config.elements)
         self.recompute = False  # what lies inside the blocks in the backward pass, rather than keep it
@@ -116,11 +116,11 @@ class Generator(nn.Module):
         condition = F.silu(self.ratio(_padded(ratio)) + _padded(classes))
         x = self.embedding(state)
         x = x + places.to(x.dtype)
-        context = self.config.context_tokens
+        context = self.config.in_context_tokens
         for number, block in enumerate(self.blocks):
-            if number == self.config.context_start:
+            if number == self.config.in_context_start:
                 x = torch.cat([(classes[:, None] + self.context).to(x.dtype), x], dim=1)
-            turned = rotation[:, context:] if number < self.config.context_start else rotation
+            turned = rotation[:, context:] if number < self.config.in_context_start else rotation
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, condition, turned, use_reentrant=False)
             else:
@@ -147,7 +147,7 @@ class Generator(nn.Module):
             config = self.config
             with torch.inference_mode(False):  # or training could not use them after sampling
                 embedding = position_embedding(grid, config.width)
-                turns = rotary(grid, config.width // config.heads, config.context_tokens)
+                turns = rotary(grid, config.width // config.heads, config.in_context_tokens)
                 self._places[grid, device] = embedding.to(device), turns.to(device)
         return self._places[grid, device]
 

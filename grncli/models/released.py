@@ -127,7 +127,7 @@ def generator_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def generator_config(
-    weights: Mapping[str, Tensor], *, prediction: Literal["ind", "bit"], rounds: int, context_start: int
+    weights: Mapping[str, Tensor], *, prediction: Literal["ind", "bit"], rounds: int, in_context_start: int
 ) -> GeneratorConfig:
     """The sizes of the generator that ``weights`` (under our names) belong to.
 
@@ -142,7 +142,7 @@ def generator_config(
         inputs, bottleneck = weights["embedding.table"].shape
         classes, width = weights["classes"].shape
         head_width = weights["blocks.0.attention.query_norm.gain"].shape[0]
-        context_tokens = weights["context"].shape[0]
+        in_context_tokens = weights["context"].shape[0]
     except KeyError as missing:
         raise ValueError(f"the weights have no {missing}") from None
     per_channel = 2**rounds if prediction == "ind" else 2 * rounds
@@ -154,8 +154,8 @@ def generator_config(
         width=width,
         heads=width // head_width,
         bottleneck=bottleneck,
-        context_tokens=context_tokens,
-        context_start=context_start,
+        in_context_tokens=in_context_tokens,
+        in_context_start=in_context_start,
         rounds=rounds,
         channels=inputs // per_channel,
         classes=classes - 1,

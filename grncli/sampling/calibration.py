@@ -4,56 +4,43 @@ Usable values depend on the model's entropies at the step that decides: for the 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from grncli.checkpoint import run_of
+from grncli.checkpoint import SCHEDULE, run_of
 from grncli.errors import UsageError
 from grncli.media.writing import whole_file
-from grncli.models.generator import Generator
-from grncli.models.transformer import Grid
 from grncli.refinement import Complexity, fit
-from grncli.sampling.refiner import Job, Rules, measure_entropies
-from grncli.sampling.settings import SampleSettings, describe_rules
+from grncli.sampling.plan import Plan, Say
+from grncli.sampling.refiner import measure_entropies
+from grncli.stopping import Stop, Unfinished
 
-FILE = "schedule.json"
 SAMPLES = 128  # that are begun to measure entropies
-APART = 1 << 40  # numbers from here on are for calibration only
+APART = 1 << 32  # places from here on are for measuring only
 
 PAPER = Complexity()
 
 
-def settle_schedule(
-    settings: SampleSettings,
-    run: Path,
-    identity: Mapping[str, str],
-    network: Generator,
-    grid: Grid,
-    labels: list[int],
-    *,
-    relative: bool,
-    say: Callable[[str], None],
-) -> Complexity:
-    """The complexity-aware schedule of the settings: given, fitted now, fitted before, or the paper's.
+def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
+    """The complexity-aware schedule of a plan: given, fitted now, fitted before, or the paper's.
 
-    Parameters
-    ----------
-    run : where a fit is kept for next time
-    labels : classes to sample, in turns, for a fit
+    Raises
+    ------
+    Unfinished
+        If ``stop`` asked for it while entropies were measured.
     """
+    settings = plan.settings
     start = settings.complexity(settings.k or 0.0, settings.b or 0.0)
-    conditions = _conditions(settings, start, identity, relative=relative)
-    stored = _stored(run)
+    conditions = _conditions(plan, start)
+    stored = _stored(plan.run)
     fits = stored.get("conditions") == conditions and settings.k in (None, stored.get("k"))
     if settings.target_steps is not None:
-        if settings.b is not None:
-            raise UsageError("--target-steps chooses b, expected it without --b")
-        if fits and stored.get("target_steps") == settings.target_steps and stored.get("grid") == list(grid):
+        if fits and stored.get("target_steps") == settings.target_steps:
             say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted before for {settings.target_steps:g} steps")
             return replace(start, k=stored["k"], b=stored["b"])
-        return _fit(settings, run, conditions, start, network, grid, labels, relative=relative, say=say)
+        return _fit(plan, start, conditions, stop, say)
     if settings.k is None and settings.b is None and fits:
         say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted for {stored['target_steps']:g} steps")
         return replace(start, k=stored["k"], b=stored["b"])
@@ -63,21 +50,14 @@ def settle_schedule(
     return replace(start, k=k, b=PAPER.b if settings.b is None else settings.b)
 
 
-def _fit(
-    settings: SampleSettings,
-    run: Path,
-    conditions: Mapping[str, Any],
-    start: Complexity,
-    network: Generator,
-    grid: Grid,
-    labels: list[int],
-    *,
-    relative: bool,
-    say: Callable[[str], None],
-) -> Complexity:
+def _fit(plan: Plan, start: Complexity, conditions: Mapping[str, Any], stop: Stop, say: Say) -> Complexity:
+    settings = plan.settings
     assert settings.target_steps is not None
-    jobs = [Job(APART + i, labels[i % len(labels)]) for i in range(SAMPLES)]
-    entropies = measure_entropies(network, grid, settings.rules(start, relative=relative), jobs)
+    jobs = (plan.job(plan.number(APART + place)) for place in range(SAMPLES))
+    rules = settings.rules(start, relative=plan.relative)
+    entropies = measure_entropies(plan.network, plan.grid, rules, jobs, lambda: stop.reason is not None)
+    if len(entropies) < SAMPLES:
+        raise Unfinished(f"{stop.reason}: stopped while entropies were measured to fit the schedule")
     try:
         fitted = fit(start, entropies, settings.target_steps, settings.k)
     except ValueError as error:
@@ -89,15 +69,14 @@ def _fit(
         f"{int(steps.max())}, for entropies of {low:.4f} to {high:.4f} in {SAMPLES} samples"
     )
     kept = {
-        "conditions": conditions,
-        "grid": list(grid),
         "target_steps": settings.target_steps,
         "k": fitted.k,
         "b": fitted.b,
         "entropies": [low, high],
         "samples": SAMPLES,
+        "conditions": conditions,
     }
-    file = run_of_run(run) / FILE
+    file = _file(plan.run)
     try:
         with whole_file(file) as temporary:
             temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
@@ -106,25 +85,23 @@ def _fit(
     return fitted
 
 
-def _conditions(
-    settings: SampleSettings, start: Complexity, identity: Mapping[str, str], *, relative: bool
-) -> dict[str, Any]:
+def _conditions(plan: Plan, start: Complexity) -> dict[str, Any]:
     """What the entropies at the decision depend on, and the range that was fitted to."""
-    rules: Rules = settings.rules(start, relative=relative)
-    described = describe_rules(rules)
     schedule = {key: value for key, value in asdict(start).items() if key not in ("k", "b")}
-    return {**described, "schedule": schedule, "seed": None, "weights": identity["sha256"]}
+    conditions = {**plan.fingerprint.preprocessing, "schedule": schedule}
+    del conditions["seed"]  # other samples of the same distribution
+    return dict(json.loads(json.dumps(conditions)))
 
 
 def _stored(run: Path) -> dict[str, Any]:
     """The last fit of a run; empty where there is none that can be read."""
     try:
-        stored = json.loads((run_of_run(run) / FILE).read_text(encoding="utf-8"))
+        stored = json.loads(_file(run).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return stored if isinstance(stored, dict) else {}
 
 
-def run_of_run(run: Path) -> Path:
-    """The run directory, also where one of its checkpoints is given."""
-    return run_of(run) if (run / "state.json").is_file() else run
+def _file(run: Path) -> Path:
+    """Where a fit is kept, also where a checkpoint of the run is given."""
+    return (run_of(run) if (run / "state.json").is_file() else run) / SCHEDULE

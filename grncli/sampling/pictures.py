@@ -1,7 +1,8 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from grncli.media.writing import whole_file, write_mp4, write_png
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.outputs import DEFAULT_FPS, file_name
+from grncli.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
+from grncli.store.claiming import store_lock
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
 from grncli.training.generator_recipe import Bits
 
@@ -75,13 +78,15 @@ class PictureFolder:
         """Where the bits of the pictures are."""
         return self.folder / BITS
 
-    def discard(self) -> None:
-        """Remove the files of the samples that the folder's store names, and nothing else."""
-        if self.bits.exists():
-            for _, record, _ in samples_of(open_store(self.bits)):
-                for suffix in (".png", ".mp4"):
-                    (self.folder / file_name(record, suffix)).unlink(missing_ok=True)
-        (self.folder / LIST).unlink(missing_ok=True)
+    def files(self, part: int | None) -> list[Path]:
+        """Files of the samples of one part of the folder's store, or of all; the list of all samples is among them."""
+        if not self.bits.exists():
+            return []
+        store = open_store(self.bits)
+        starts = [0, *accumulate(found.samples for found in store.parts)]
+        own = range(len(store)) if part is None else range(*starts[part : part + 2])
+        paths = [self.path(record, store.grid_of(i)[0]) for i, record, _ in samples_of(store) if i in own]
+        return [*paths, self.folder / LIST]
 
     def write(self, packed: NDArray[np.uint8], record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write the file of one sample, packed bits ``[t, h, w, M, bytes]``."""
@@ -98,20 +103,33 @@ class PictureFolder:
         """File of a sample."""
         return self.folder / file_name(record, ".png" if frames == 1 else ".mp4")
 
-    def complete(self, settings: Mapping[str, Any]) -> int:
-        """Write the files that are missing, and the list of all; returns how many were missing."""
-        store, missing, lines = open_store(self.bits), 0, []
+    def complete(self, own: Collection[int], about: Mapping[str, Any], stop: Stop) -> None:
+        """Write the files that are missing of this part's samples (``own`` numbers), and the list of all there are.
+
+        Raises
+        ------
+        Stopped
+            If ``stop`` asked for it.
+        """
+        store = open_store(self.bits)
         for index, record, numbers in samples_of(store):
-            path = self.path(record, store.grid_of(index)[0])
-            about = {**numbers, "class": record.get("class")}
-            if not path.exists():
-                missing += 1
-                self.write(store[index].bits, record, {**about, **settings})
-            lines.append({"file": path.relative_to(self.folder).as_posix(), **about})
-        with whole_file(self.folder / LIST) as temporary:
-            document = json.dumps({**settings, "samples": lines}, indent=1, ensure_ascii=False)
-            temporary.write_text(document + "\n", encoding="utf-8")
-        return missing
+            if numbers["number"] in own and not self.path(record, store.grid_of(index)[0]).exists():
+                if stop.reason:
+                    raise Stopped(f"{stop.reason}: stopped before all pictures were written; their bits are saved")
+                self.write(store[index].bits, record, {**numbers, "class": record["class"], **about})
+        with store_lock(self.bits):  # other parts write the same list
+            store = open_store(self.bits)
+            lines = [
+                {
+                    "file": self.path(record, store.grid_of(index)[0]).relative_to(self.folder).as_posix(),
+                    **numbers,
+                    "class": record["class"],
+                }
+                for index, record, numbers in samples_of(store)
+            ]
+            with whole_file(self.folder / LIST) as temporary:
+                document = json.dumps({**about, "samples": lines}, indent=1, ensure_ascii=False)
+                temporary.write_text(document + "\n", encoding="utf-8")
 
 
 def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) -> Frames:
@@ -127,6 +145,8 @@ def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) 
 
 def samples_of(store: BitStore) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
     """Index, record and numbers (seed, steps, ...) of each sample of a store that ``grn sample`` made, by number."""
+    if set(store.columns) != {name for name, _ in COLUMNS}:
+        raise UsageError(f"{store.path} is a bit store that grn sample did not make; choose another OUT")
     found = []
     for grid in store.grids:
         view = store.grid(grid)

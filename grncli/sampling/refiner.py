@@ -281,11 +281,16 @@ class Refiner:
             yield Refined(job, drawing, int(steps), int(evaluations), found, moments)
 
 
-def measure_entropies(network: Generator, grid: Grid, rules: Rules, jobs: Iterable[Job]) -> Tensor:
-    """Entropies (Eq. 8) of samples at the step that decides, float32 ``[n]``; they are given up after it."""
+def measure_entropies(
+    network: Generator, grid: Grid, rules: Rules, jobs: Iterable[Job], stop_when: Callable[[], bool] = lambda: False
+) -> Tensor:
+    """Entropies (Eq. 8) of samples at the step that decides, float32 ``[n]``; they are given up after it.
+
+    ``stop_when`` is asked between steps; True leaves out those under way.
+    """
     schedule = rules.schedule
     assert isinstance(schedule, Complexity)
     last = schedule.decision_step + 1
     short = replace(schedule, min_steps=last, max_steps=last)
     refiner = Refiner(network, grid, replace(rules, schedule=short))
-    return torch.tensor([refined.entropy for refined in refiner.run(jobs)])
+    return torch.tensor([refined.entropy for refined in refiner.run(jobs, stop_when)])

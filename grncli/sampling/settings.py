@@ -16,7 +16,7 @@ from grncli.store.layout import grid_name, parse_grid
 class SampleSettings:
     """The options of ``grn sample``; the first block decides what the samples are, the second only how they are made.
 
-    ``None`` for k and b takes those that were fitted to the run, else the paper's.
+    ``None`` takes the paper's value, for k and b first of all those that were fitted to the run.
     """
 
     classes: str = "all"  # or numbers and names, comma-separated
@@ -26,12 +26,12 @@ class SampleSettings:
     steps: int = 50
     k: float | None = None
     b: float | None = None
-    min_steps: int = 20
-    max_steps: int = 50
-    warmup_steps: int = 5
+    min_steps: int | None = None
+    max_steps: int | None = None
+    warmup_steps: int | None = None
     target_steps: float | None = None  # fit k and b to this mean
-    guidance: float = 2.35
-    guidance_interval: str = "0.44:1"
+    guidance: float | None = None
+    guidance_interval: str | None = None  # LOW:HIGH
     temperature: float = 1.31
     adapt_temperature: bool = False
     select: Selection = "random"
@@ -52,22 +52,47 @@ class SampleSettings:
 
     def rules(self, schedule: Schedule, *, relative: bool) -> Rules:
         """How samples are refined; UsageError for values that cannot be meant."""
+        guidance = Rules.guidance if self.guidance is None else self.guidance
+        interval = None if self.guidance_interval is None else parse_interval(self.guidance_interval)
         if not self.temperature > 0:
             raise UsageError(f"--temperature {self.temperature}: expected more than 0")
-        if not -1e6 < self.guidance < 1e6:
-            raise UsageError(f"--guidance {self.guidance}: expected a finite number")
+        if not -1e6 < guidance < 1e6:
+            raise UsageError(f"--guidance {guidance}: expected a finite number")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
         return Rules(
             schedule=schedule,
-            guidance=self.guidance,
-            guidance_interval=parse_interval(self.guidance_interval),
+            guidance=guidance,
+            guidance_interval=interval or Rules.guidance_interval,
             temperature=self.temperature,
             adapt_temperature=self.adapt_temperature,
             selection=self.select,
             relative=relative,
             seed=self.seed,
         )
+
+    def check_guidance(self, *, has_classes: bool) -> None:
+        """Refuse guidance of a generator that has nothing to guide it by."""
+        if not has_classes and (self.guidance is not None or self.guidance_interval is not None):
+            raise UsageError("--guidance: the generator was trained without classes, leave it and its interval out")
+
+    def first_schedule(self) -> Schedule:
+        """The schedule, as far as it is known before a fit; UsageError for options that have no part in it."""
+        if self.schedule == "complexity":
+            first = self.complexity(self.k or 0.0, self.b or 0.0)
+            if self.target_steps is None:
+                return first
+            if self.b is not None:
+                raise UsageError("--target-steps chooses b, expected it without --b")
+            if not first.min_steps <= self.target_steps <= first.max_steps:
+                steps = f"{first.min_steps} to {first.max_steps}"
+                raise UsageError(f"--target-steps {self.target_steps:g}: expected {steps}, the range of steps")
+            return first
+        for name in ("k", "b", "min_steps", "max_steps", "warmup_steps", "target_steps", "adapt_temperature"):
+            value = getattr(self, name)
+            if value is not None and value is not False:  # 0 is a value
+                raise UsageError(f"--{name.replace('_', '-')} is for --schedule complexity, expected it with that")
+        return self.fixed_schedule()
 
     def fixed_schedule(self) -> Fixed:
         """The schedule of equal or cosine steps; UsageError where it cannot be."""
@@ -78,8 +103,10 @@ class SampleSettings:
 
     def complexity(self, k: float, b: float) -> Complexity:
         """The complexity-aware schedule; UsageError where it cannot be."""
+        given = {"min_steps": self.min_steps, "max_steps": self.max_steps, "warmup_steps": self.warmup_steps}
+        known = {name: value for name, value in given.items() if value is not None}
         try:
-            return Complexity(k, b, self.min_steps, self.max_steps, self.warmup_steps, self.steps)
+            return Complexity(k, b, alpha=self.steps, **known)
         except ValueError as error:
             options = "--k, --b, --min-steps, --max-steps, --warmup-steps and --steps (alpha)"
             raise UsageError(f"{options}: {error}") from None

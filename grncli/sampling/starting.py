@@ -1,6 +1,7 @@
 """Starting from samples that are there: what is given, and what of it stays (inpainting, variations, first frames)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from grncli.draws import Purpose, uniform
-from grncli.errors import StoreMismatch, UsageError
+from grncli.errors import StoreError, StoreMismatch, UsageError
 from grncli.hbq import index_to_bits, unpack
 from grncli.models.generator import GeneratorConfig
 from grncli.models.transformer import Grid
-from grncli.outputs import content_digest
 from grncli.sampling.refiner import Job
 from grncli.store import BitStore, open_store
 from grncli.store.layout import grid_name
@@ -38,6 +38,7 @@ class Start:
     ----------
     labels : class of each sample, the null class where the generator does not know it
     digest : hash of the store's bits
+    kept : what of them stays, for fingerprints
 
     Raises
     ------
@@ -60,6 +61,8 @@ class Start:
         if keep is None:
             raise UsageError(f"--init {path} needs --keep: a PNG mask, {FIRST_FRAME}, or a share between 0 and 1")
         store = open_store(path)
+        if not store.complete:
+            raise StoreError(f"{path} is not complete ({len(store)} samples so far); finish it first")
         _check_fit(store, path, config, tokenizer)
         fitting = [g for g in store.grids if g == grid or (keep == FIRST_FRAME and g[1:] == grid[1:])]
         if len(fitting) != 1 or len(store.grids) != 1:
@@ -67,7 +70,7 @@ class Start:
             raise StoreMismatch(f"{path} has {held}, expected samples of {grid_name(grid)} only; choose another --grid")
         self._view = store.grid(fitting[0])
         self._store = store
-        self.digest = content_digest(store)
+        self.digest = store.digest()
         self._config = config
         self._grid = grid
         self._seed = seed
@@ -103,15 +106,18 @@ class Start:
                 raise UsageError(f"--keep {FIRST_FRAME}: the samples are single frames, expected clips (--grid TxHxW)")
             first = torch.zeros(shape, dtype=torch.bool)
             first[:, 0] = True
+            self.kept: str | float = FIRST_FRAME
             return lambda number: first
         try:
             share = float(keep)
         except ValueError:
             tokens = read_mask(Path(keep), self._grid, stride)
             mask = tokens.expand(shape)
+            self.kept = "mask " + sha256(np.packbits(tokens.numpy()).tobytes()).hexdigest()[:16]
             return lambda number: mask
         if not 0 < share < 1:
             raise UsageError(f"--keep {keep}: expected a share above 0 and below 1")
+        self.kept = share
         return lambda number: uniform(self._seed, torch.tensor([number]), -1, Purpose.SELECTION, shape)[0] < share
 
 

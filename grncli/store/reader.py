@@ -4,6 +4,7 @@ Samples are numbered part by part, in a part by grid in ascending (t, h, w), in 
 snapshot of what was committed at opening; in a store that is written further, later openings may number otherwise.
 """
 
+import hashlib
 import operator
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -170,6 +171,13 @@ class BitStore:
         """Sources that could not be read, and were not since: ``source``, ``position``, ``error``."""
         for path, size in self._failures:
             yield from unresolved(read_lines(path, size)).values()
+
+    def digest(self) -> str:
+        """Hash of the commit records, hence of the checksums of all bits: a store made anew has another."""
+        digest = hashlib.sha256()
+        for record in sorted(self.path.glob("part-*/commit.json")):
+            digest.update(record.read_bytes())
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"

@@ -97,6 +97,7 @@ def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
         stride=first.stride,
         labels=tuple(names),
         grids={grid_name(part.grid): len(part) for part in samples},
+        stores=tuple(store.digest() for store in stores),
         fps=rates.pop() if len(rates) == 1 else None,
     )
     return bits, samples

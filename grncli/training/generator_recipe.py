@@ -77,6 +77,7 @@ class Bits:
     stride: tuple[int, int, int]
     labels: tuple[str, ...]
     grids: dict[str, int]  # TxHxW: samples
+    stores: tuple[str, ...] = ()  # hashes of their bits, in the order of training
     fps: float | None = None
 
 

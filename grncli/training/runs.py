@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints
+from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints, recipe_kind
 from grncli.errors import CheckpointError, RecipeError
 from grncli.media.writing import whole_file
 from grncli.recipe import dump_recipe, read_recipe
@@ -51,8 +51,10 @@ def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
         If ``run`` was trained with another recipe, is an imported one, or is no run directory.
     """
     if overwrite or not is_run(run):
-        check_run_is_free(run, overwrite=overwrite)
+        check_run_is_free(run, recipe.kind, overwrite=overwrite)
         return 0
+    if recipe_kind(run) != recipe.kind:
+        check_run_is_free(run, recipe.kind, overwrite=overwrite)  # which says why it is not
     present: Any = read_recipe(run / RECIPE, type(recipe))
     if present.imported is not None:
         raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")

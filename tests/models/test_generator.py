@@ -16,17 +16,17 @@ TINY = {
     "width": 32,
     "heads": 2,
     "bottleneck": 8,
-    "context_tokens": 4,
-    "context_start": 1,
+    "in_context_tokens": 4,
+    "in_context_start": 1,
     "rounds": 2,
     "channels": 3,
     "classes": 5,
 }
 SIZES = {
-    "B": {"depth": 12, "width": 768, "heads": 12, "bottleneck": 128, "context_start": 4},
-    "L": {"depth": 24, "width": 1024, "heads": 16, "bottleneck": 128, "context_start": 8},
-    "H": {"depth": 32, "width": 1280, "heads": 16, "bottleneck": 256, "context_start": 10},
-    "G": {"depth": 40, "width": 1664, "heads": 16, "bottleneck": 256, "context_start": 10},
+    "B": {"depth": 12, "width": 768, "heads": 12, "bottleneck": 128, "in_context_start": 4},
+    "L": {"depth": 24, "width": 1024, "heads": 16, "bottleneck": 128, "in_context_start": 8},
+    "H": {"depth": 32, "width": 1280, "heads": 16, "bottleneck": 256, "in_context_start": 10},
+    "G": {"depth": 40, "width": 1664, "heads": 16, "bottleneck": 256, "in_context_start": 10},
 }
 each_prediction = pytest.mark.parametrize("prediction", ["ind", "bit"])
 
@@ -61,7 +61,7 @@ def released(request, release_fixtures, tmp_path_factory):
     def logits_of(weights):
         run = folder / str(weights)
         file = release_fixtures / f"c2i_{request.param}.pth"
-        import_generator(file, run, weights=weights, settings=["context_start=1"])
+        import_generator(file, run, weights=weights, settings=["in_context_start=1"])
         return load_generator(run)(outputs["state"].unsqueeze(2), outputs["t"], outputs["label"]).squeeze(3)
 
     return logits_of, outputs["logits"]
@@ -136,9 +136,9 @@ def test_there_is_a_logit_for_each_category_of_each_element(make, prediction, gr
         ({"rounds": 9}, "rounds is 9, expected 1 to 8"),
         ({"channels": 0}, "channels is 0, expected 1 or more"),
         ({"classes": -1}, "expected 0 or more"),
-        ({"context_tokens": -1}, "expected 0 or more"),
-        ({"context_start": 3}, "context_start is 3, expected 0 to 2"),
-        ({"context_start": -1}, "context_start is -1, expected 0 to 2"),
+        ({"in_context_tokens": -1}, "expected 0 or more"),
+        ({"in_context_start": 3}, "in_context_start is 3, expected 0 to 2"),
+        ({"in_context_start": -1}, "in_context_start is -1, expected 0 to 2"),
     ],
     ids=str,
 )
@@ -180,7 +180,7 @@ def test_first_weights_follow_from_the_seed():
 @pytest.mark.parametrize("name", ["classes", "context", "ratio.first.weight", "ratio.second.weight"])
 def test_embeddings_are_drawn_small_at_first(name):
     torch.manual_seed(0)
-    network = Generator(GeneratorConfig(**{**TINY, "width": 64, "context_tokens": 64, "classes": 63}))
+    network = Generator(GeneratorConfig(**{**TINY, "width": 64, "in_context_tokens": 64, "classes": 63}))
     assert float(network.get_parameter(name).detach().std()) == pytest.approx(0.02, rel=0.1)
 
 
@@ -225,12 +225,12 @@ def test_a_network_that_was_used_for_inference_can_be_trained(make):
 
 
 def test_the_context_joins_where_the_configuration_says(make):
-    early, late = make(context_start=0), make(context_start=2)
+    early, late = make(in_context_start=0), make(in_context_start=2)
     assert not torch.allclose(early(*inputs(early.config)), late(*inputs(late.config)), atol=1e-3)
 
 
 def test_a_network_may_have_no_context(drawn):
-    network = Generator(GeneratorConfig(**{**TINY, "context_tokens": 0})).requires_grad_(False)
+    network = Generator(GeneratorConfig(**{**TINY, "in_context_tokens": 0})).requires_grad_(False)
     for parameter in network.parameters():
         parameter.copy_(drawn(parameter.shape, 0))
     assert network(*inputs(network.config)).any()
@@ -257,7 +257,7 @@ def test_frame_order_matters(make):
 def test_a_lone_frame_is_placed_as_the_first_of_a_clip(make):
     network = make()
     single, clip = (network._placed(grid, torch.device("cpu")) for grid in ((1, 4, 4), (3, 4, 4)))
-    context = network.config.context_tokens
+    context = network.config.in_context_tokens
     assert torch.equal(clip[0][:16], single[0])
     assert torch.equal(clip[1][:, : context + 16], single[1])
 

@@ -88,6 +88,30 @@ def test_impossible_rules_are_refused(options):
         SampleSettings(**options).rules(Fixed(5), relative=False)
 
 
+def test_options_of_the_other_schedule_are_refused():
+    for options in (
+        {"k": 3.0},
+        {"min_steps": 9},
+        {"warmup_steps": 0},
+        {"target_steps": 9.0},
+        {"adapt_temperature": True},
+    ):
+        with pytest.raises(UsageError, match="is for --schedule complexity"):
+            SampleSettings(**options).first_schedule()
+
+
+def test_a_generator_without_classes_cannot_be_guided():
+    SampleSettings().check_guidance(has_classes=False)
+    with pytest.raises(UsageError, match="without classes"):
+        SampleSettings(guidance=2.0).check_guidance(has_classes=False)
+
+
+@pytest.mark.parametrize(("target", "b"), [(19.0, None), (51.0, None), (30.0, 3.0)])
+def test_a_target_that_cannot_be_met_is_refused(target, b):
+    with pytest.raises(UsageError, match="--target-steps"):
+        SampleSettings(schedule="complexity", target_steps=target, b=b).first_schedule()
+
+
 @pytest.mark.parametrize("schedule", [Fixed(5, "cosine"), Complexity()])
 def test_rules_are_told_in_json(schedule):
     told = json.loads(json.dumps(describe_rules(Rules(schedule=schedule))))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grncli.errors import StoreMismatch, UsageError
+from grncli.errors import StoreError, StoreMismatch, UsageError
 from grncli.hbq import index_to_bits, unpack
 from grncli.sampling.starting import Start, read_mask
 from grncli.store import Fingerprint, open_part
@@ -14,7 +14,9 @@ TOKENIZER = {"name": "toy", "sha256": "3f9c" * 16}
 STRIDE = (2, 4, 4)
 
 
-def write_store(path, grids=((1, 4, 4),), rounds=2, channels=4, labels=("bee", "wasp"), sha=TOKENIZER["sha256"]):
+def write_store(
+    path, grids=((1, 4, 4),), rounds=2, channels=4, labels=("bee", "wasp"), sha=TOKENIZER["sha256"], finish=True
+):
     fingerprint = Fingerprint(
         rounds=rounds,
         channels=channels,
@@ -29,7 +31,8 @@ def write_store(path, grids=((1, 4, 4),), rounds=2, channels=4, labels=("bee", "
             lines = [{"key": f"{number}-{i}.png", "source": "x"} for i in range(3)]
             writer.append(grid, np.packbits(planes, axis=-1), [0, 1, -1], lines)
         writer.commit(1, "", 1)
-        writer.finish()
+        if finish:
+            writer.finish()
     return path
 
 
@@ -126,6 +129,18 @@ def test_something_must_be_kept(tmp_path, network):
 def test_a_store_that_does_not_fit_is_refused(tmp_path, network, changes):
     with pytest.raises(StoreMismatch, match=r"s\.zarr"):
         start(write_store(tmp_path / "s.zarr", **changes), network, "0.5")
+
+
+def test_an_incomplete_store_is_refused(tmp_path, network):
+    with pytest.raises(StoreError, match="not complete"):
+        start(write_store(tmp_path / "s.zarr", finish=False), network, "0.5")
+
+
+def test_masks_are_told_apart_by_what_they_keep(tmp_path, network):
+    path = write_store(tmp_path / "s.zarr")
+    masks = [write_mask(tmp_path / f"{i}.png", np.roll(np.eye(4), i % 2, axis=0)) for i in range(3)]
+    first, second, third = (start(path, network, str(mask)).kept for mask in masks)
+    assert first == third != second
 
 
 def test_the_finer_rounds_of_a_store_are_left_out(tmp_path, network):

@@ -241,6 +241,8 @@ def test_other_settings_are_refused_and_named(grn_inside, generator, whole, read
         (("--grid", "4x4"), ("--grid 4x4",), 2),
         (("--schedule", "complexity", "--min-steps", 60), ("min_steps 60", "max_steps 50"), 2),
         (("--target-steps", 30), ("--schedule complexity",), 2),
+        (("--k", 3), ("--schedule complexity",), 2),
+        (("--schedule", "complexity", "--target-steps", 60), ("20 to 50",), 2),
         (("--temperature", 0), ("--temperature",), 2),
         (("--guidance-interval", "1:0"), ("--guidance-interval 1:0",), 2),
         (("--keep", "0.5"), ("--init",), 2),
@@ -248,6 +250,8 @@ def test_other_settings_are_refused_and_named(grn_inside, generator, whole, read
         (("--part", "3/3"), ("--part 3/3",), 2),
         (("--sheet", "sheet.png"), ("--tokenizer",), 2),
         (("--film", "film.gif"), (".mp4",), 2),
+        (("--sheet", ".."), ("is a folder",), 2),
+        (("--sheet", "film.png", "--film", "film.mp4"), ("film.png",), 2),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_written(
@@ -280,3 +284,60 @@ def test_a_folder_of_something_else_is_left_alone(grn_inside, generator, tokeniz
     done = grn_inside("sample", generator, tmp_path / "p", "--tokenizer", tokenizer, "--overwrite")
     refused(done, "grn sample did not write", code=2)
     assert [file.name for file in (tmp_path / "p").iterdir()] == ["holiday.jpg"]
+
+
+def test_samples_do_not_go_where_they_start_from(grn_inside, generator, whole, tmp_path, read_tree):
+    shutil.copytree(whole[0] / "s.zarr", tmp_path / "s.zarr")
+    before = read_tree(tmp_path / "s.zarr")
+    options = ("--init", tmp_path / "s.zarr", "--keep", "0.5", "--overwrite")
+    refused(grn_inside("sample", generator, tmp_path / "s.zarr", *FAST, *options), "expected another OUT", code=2)
+    assert read_tree(tmp_path / "s.zarr") == before
+
+
+def test_overwriting_one_part_keeps_the_pictures_of_the_others(grn_inside, generator, tokenizer, tmp_path):
+    options = ("--tokenizer", tokenizer, *FAST)
+    for part in ("0/2", "1/2"):
+        grn_inside("sample", generator, tmp_path / "p", *options, "--part", part)
+    before = comments(tmp_path / "p")
+    refused(
+        grn_inside("sample", generator, tmp_path / "p", *options, "--part", "0/2", "--overwrite", "--seed", 3),
+        "seed=0",
+        code=1,
+    )
+    assert comments(tmp_path / "p") == before
+    done = grn_inside("sample", generator, tmp_path / "p", *options, "--part", "0/2", "--overwrite")
+    assert "6 samples made" in done.stderr
+    assert comments(tmp_path / "p") == before
+
+
+def test_a_part_without_samples_says_so(grn_inside, generator, tokenizer, tmp_path):
+    options = ("--tokenizer", tokenizer, "--sheet", tmp_path / "s.png", "--film", tmp_path / "f.mp4")
+    done = grn_inside("sample", generator, tmp_path / "s.zarr", *FAST, *options, "--per-class", 1, "--part", "3/4")
+    assert done.returncode == 0, done.stderr
+    assert "none falls to part 3/4" in done.stderr
+    assert not (tmp_path / "s.png").exists()
+
+
+def test_parts_of_one_folder_can_be_made_at_once(start_grn, generator, tokenizer, whole, tmp_path):
+    options = ("--tokenizer", tokenizer, *FAST)
+    parts = [start_grn("sample", generator, tmp_path / "p", *options, "--part", f"{i}/2") for i in range(2)]
+    for process in parts:
+        assert process.wait(60) == 0, process.communicate()
+    assert len(json.loads((tmp_path / "p" / "samples.json").read_text())["samples"]) == 12
+    assert samples(tmp_path / "p" / "samples.zarr") == samples(whole[0] / "pictures" / "samples.zarr")
+
+
+def test_a_store_of_media_is_no_place_for_pictures(grn_inside, generator, tokenizer, media_dir, run_dir, tmp_path):
+    grn_inside("tokenize", media_dir / "a", tmp_path / "p" / "samples.zarr", "--tokenizer", run_dir)
+    done = grn_inside("sample", generator, tmp_path / "p", "--tokenizer", tokenizer, *FAST, "--overwrite")
+    refused(done, "grn sample did not make", code=2)
+
+
+def test_the_samples_of_an_imported_generator_need_its_tokenizer(grn_inside, release_fixtures, tmp_path):
+    grn_inside("import", release_fixtures / "c2i_ind.pth", tmp_path / "gen", "--set", "in_context_start=1")
+    refused(grn_inside("sample", tmp_path / "gen", tmp_path / "s.zarr"), "--tokenizer", code=2)
+    assert not (tmp_path / "s.zarr").exists()
+    grn_inside("import", release_fixtures / "tokenizer.ckpt", tmp_path / "tok")
+    options = ("--tokenizer", tmp_path / "tok", "--per-class", 1, "--steps", 3)
+    assert grn_inside("sample", tmp_path / "gen", tmp_path / "out", *options).returncode == 0
+    assert Image.open(tmp_path / "out" / "7" / "000000.png").size == (64, 64)

@@ -24,7 +24,7 @@ SQUARE, WIDE = (1, 2, 2), (1, 2, 3)
 STEPS = 24
 RECIPE = f"""\
 kind: generator
-network: {{prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, context_tokens: 2, context_start: 1}}
+network: {{prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, in_context_tokens: 2, in_context_start: 1}}
 data: {{batch: 4, validation: 2}}
 optimization: {{learning_rate: 1e-3, ema: [0.6, 0.3]}}
 training: {{steps: {STEPS}, log_every: 1, checkpoint_every: 6, validate_every: 8, keep: 2}}
@@ -399,3 +399,20 @@ def test_a_tokenizer_of_other_bits_draws_no_sheets(
     assert result.exit_code == 1
     assert "learned the bits of toy" in sentence(result)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_other_bits(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run")
+    other = make_store(tmp_path / "other.zarr", {SQUARE: 14, WIDE: 6}, labels=("ant", "bee"), preprocessing={"fps": 9})
+    (other / "part-00000" / "commit.json").write_text((other / "part-00000" / "commit.json").read_text() + " ")
+    result = here(recipe, other, "--out", tmp_path / "run", "training.steps=4")
+    assert result.exit_code == 1
+    assert "bits.stores" in sentence(result)
+
+
+def test_a_tokenizers_run_is_not_overwritten(recipe: Path, store: Path, make_run: Callable, tmp_path: Path) -> None:
+    tokenizer = make_run(tmp_path / "tok", rounds=3)
+    result = here(recipe, store, "--out", tokenizer, "--overwrite")
+    assert result.exit_code == 1
+    assert "is the run of a tokenizer" in sentence(result)
+    assert (tokenizer / "checkpoints" / "latest" / "ema.safetensors").is_file()

@@ -22,7 +22,7 @@ from grncli.training.refining import RefinementObjective, draw_ratio
 
 CPU = torch.device("cpu")
 ROUNDS, CHANNELS, CLASSES = 2, 3, 2
-TINY = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "context_tokens": 2, "context_start": 1}
+TINY = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "in_context_tokens": 2, "in_context_start": 1}
 SIZES = {**TINY, "rounds": ROUNDS, "channels": CHANNELS, "classes": CLASSES}
 
 

@@ -1,34 +1,43 @@
 """Fitting the complexity-aware schedule to a generator, and finding the fit again."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from grncli.errors import UsageError
 from grncli.refinement import Complexity
-from grncli.sampling.calibration import FILE, SAMPLES, settle_schedule
+from grncli.sampling.calibration import SAMPLES, settle_schedule
+from grncli.sampling.plan import make_plan
 from grncli.sampling.settings import SampleSettings
+from grncli.stopping import Stop, Unfinished
 
-GRID = (1, 4, 4)
+FILE = "schedule.json"
 SETTINGS = SampleSettings(
     schedule="complexity", steps=20, min_steps=6, max_steps=20, warmup_steps=3, target_steps=12.0, guidance=1.0
 )
-IDENTITY = {"name": "toy", "sha256": "5a" * 32}
+
+
+@pytest.fixture(scope="module")
+def trained(make_run, make_generator_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return make_generator_run(folder / "gen", make_run(folder / "tok", rounds=2))
 
 
 @pytest.fixture
-def settle(make_generator, tmp_path):
-    network = make_generator()
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "gen")
 
-    def run(settings, identity=IDENTITY):
+
+@pytest.fixture
+def settle(run, tmp_path):
+    def settle(settings, stop=None):
         said = []
-        schedule = settle_schedule(
-            settings, tmp_path, identity, network, GRID, [0, 1, 2], relative=False, say=said.append
-        )
-        return schedule, " ".join(said)
+        plan = make_plan(run, tmp_path / "s.zarr", settings)
+        return settle_schedule(plan, stop or Stop(), said.append), " ".join(said)
 
-    return run
+    return settle
 
 
 def test_the_fit_meets_the_mean_and_says_what_it_found(settle):
@@ -38,12 +47,12 @@ def test_the_fit_meets_the_mean_and_says_what_it_found(settle):
     assert schedule.k > 0
 
 
-def test_the_fit_is_kept_with_the_run_and_found_again(settle, tmp_path):
+def test_the_fit_is_kept_with_the_run_and_found_again(settle, run):
     fitted, _ = settle(SETTINGS)
     again, said = settle(replace(SETTINGS, target_steps=None))
     assert again == fitted
     assert "as fitted for 12 steps" in said
-    assert json.loads((tmp_path / FILE).read_text())["k"] == fitted.k
+    assert json.loads((run / FILE).read_text())["k"] == fitted.k
 
 
 def test_the_same_target_is_not_measured_twice(settle):
@@ -51,7 +60,10 @@ def test_the_same_target_is_not_measured_twice(settle):
     assert "as fitted before" in settle(SETTINGS)[1]
 
 
-@pytest.mark.parametrize("changed", [{"temperature": 1.0}, {"max_steps": 19}, {"steps": 25}, {"guidance": 2.0}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"temperature": 1.0}, {"max_steps": 19}, {"steps": 25}, {"guidance": 2.0}, {"classes": "bee"}, {"grid": "1x2x2"}],
+)
 def test_a_fit_for_other_conditions_is_not_used(settle, changed):
     settle(SETTINGS)
     schedule, said = settle(replace(SETTINGS, target_steps=None, **changed))
@@ -59,10 +71,12 @@ def test_a_fit_for_other_conditions_is_not_used(settle, changed):
     assert "--target-steps fits them" in said
 
 
-def test_a_fit_for_other_weights_is_not_used(settle):
+def test_a_fit_for_other_weights_is_not_used(settle, run, make_generator_run, make_run, tmp_path):
     settle(SETTINGS)
-    schedule, _ = settle(replace(SETTINGS, target_steps=None), {"name": "toy", "sha256": "00" * 32})
-    assert schedule.k == 600
+    other = make_generator_run(tmp_path / "other", make_run(tmp_path / "tok", rounds=2), seed=1)
+    shutil.copy(run / FILE, other / FILE)
+    plan = make_plan(other, tmp_path / "s.zarr", replace(SETTINGS, target_steps=None))
+    assert settle_schedule(plan, Stop(), lambda text: None).k == 600
 
 
 def test_given_values_are_taken_as_they_are(settle):
@@ -77,7 +91,7 @@ def test_a_given_slope_is_kept_by_the_fit(settle):
 
 
 def test_a_target_outside_the_range_is_refused(settle):
-    with pytest.raises(UsageError, match="target_steps is 30"):
+    with pytest.raises(UsageError, match="target-steps 30: expected 6 to 20"):
         settle(replace(SETTINGS, target_steps=30.0))
 
 
@@ -86,15 +100,21 @@ def test_a_target_and_an_offset_contradict_each_other(settle):
         settle(replace(SETTINGS, b=3.0))
 
 
-def test_a_damaged_fit_is_as_good_as_none(settle, tmp_path):
-    (tmp_path / FILE).write_text('{"conditions": [1')
+def test_a_damaged_fit_is_as_good_as_none(settle, run):
+    (run / FILE).write_text('{"conditions": [1')
     assert settle(replace(SETTINGS, target_steps=None))[0] == replace(
         Complexity(), min_steps=6, max_steps=20, warmup_steps=3, alpha=20
     )
 
 
-def test_a_run_that_cannot_be_written_only_forgets(settle, tmp_path):
-    (tmp_path / FILE).mkdir()
+def test_a_run_that_cannot_be_written_only_forgets(settle, run):
+    (run / FILE).mkdir()
     schedule, said = settle(SETTINGS)
     assert "cannot be kept" in said
     assert schedule.k > 0
+
+
+def test_a_stop_is_heard_while_entropies_are_measured(settle, run):
+    with pytest.raises(Unfinished, match="--max-time: stopped while entropies were measured"):
+        settle(SETTINGS, Stop(max_time=0.0))
+    assert not (run / FILE).exists()

@@ -1,0 +1,229 @@
+"""Everything about a run of ``grn sample`` that is decided, and refused, before the first step."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grncli.errors import UsageError
+from grncli.generators import read_generator
+from grncli.models.generator import Generator
+from grncli.models.tokenizer import Tokenizer
+from grncli.models.transformer import Grid
+from grncli.sampling.pictures import PictureFolder, load_fitting_tokenizer
+from grncli.sampling.refiner import Job, Rules
+from grncli.sampling.settings import SampleSettings, choose_grid, describe_rules, parse_classes
+from grncli.sampling.starting import Start
+from grncli.store import Fingerprint, open_store
+from grncli.store.layout import METADATA
+from grncli.tokenizers import tokenizer_identity
+from grncli.training.generator_recipe import Bits, GeneratorRecipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is sampled, how, and where to."""
+
+    run: Path
+    network: Generator
+    identity: Mapping[str, str]  # of its weights
+    recipe: GeneratorRecipe
+    bits: Bits
+    rules: Rules
+    grid: Grid
+    classes: Sequence[int]
+    start: Start | None
+    tokenizer: Tokenizer | None
+    pictures: PictureFolder | None
+    store: Path
+    fingerprint: Fingerprint
+    settings: SampleSettings
+
+    @property
+    def relative(self) -> bool:
+        """Whether the network predicts which bits to flip."""
+        return self.recipe.refinement.target == "relative"
+
+    def numbers(self) -> list[int]:
+        """Numbers of the samples of this part, in their order. More samples a class only add numbers at the end."""
+        settings = self.settings
+        numbers = [self.number(n) for n in range(settings.per_class * len(self._chosen()))]
+        return numbers[settings.part :: settings.parts]
+
+    def number(self, place: int) -> int:
+        """Number of the sample at a place of the endless order.
+
+        Number n * classes + c is the n-th sample of class c, whichever classes are asked for; of started samples
+        n * (samples to start from) + row.
+        """
+        chosen = self._chosen()
+        return place // len(chosen) * self._kinds() + chosen[place % len(chosen)]
+
+    def job(self, number: int) -> Job:
+        """The sample with a number."""
+        kind = number % self._kinds()
+        if self.start is None:
+            return Job(number, kind)
+        label = self.start.labels[kind] if self.settings.classes == "all" else self.classes[0]
+        return self.start.job(number, label)
+
+    def record(self, job: Job) -> dict[str, Any]:
+        """What ``samples.jsonl`` says of a sample; its key is the name of its file."""
+        labels = self.bits.labels
+        name = labels[job.label] if job.label < len(labels) else None
+        within, kind = divmod(job.number, self._kinds())
+        if self.start is not None:
+            key = f"{self.start.key(kind)}~{within:06d}"
+        else:
+            key = f"{name}/{within:06d}" if name is not None else f"{within:06d}"
+        fps = {"fps": self.bits.fps} if self.grid[0] > 1 and self.bits.fps else {}
+        return {"key": key, "source": f"sample {job.number}", "class": name, **fps}
+
+    def about(self) -> dict[str, Any]:
+        """What made the samples, for the metadata of files."""
+        return {"settings": dict(self.fingerprint.preprocessing), "tokenizer": dict(self.fingerprint.tokenizer)}
+
+    def with_rules(self, rules: Rules) -> "Plan":
+        """The same samples by other rules."""
+        told = {**self.fingerprint.preprocessing, **describe_rules(rules)}
+        return replace(self, rules=rules, fingerprint=replace(self.fingerprint, preprocessing=told))
+
+    def check_store(self) -> None:
+        """Refuse a store that was made with other settings; a schedule that is still to be fitted may be any."""
+        if self.settings.overwrite or not (self.store / METADATA).exists():
+            return
+        stored = open_store(self.store).fingerprint
+        told = dict(self.fingerprint.preprocessing)
+        if self.settings.schedule == "complexity":
+            told["schedule"] = stored.preprocessing.get("schedule")
+        asked = replace(self.fingerprint, preprocessing=told)
+        stored.require(asked, self.store, "Use the same settings, another OUT, or --overwrite.", parts=True)
+
+    def _kinds(self) -> int:
+        """What numbers count through: samples to start from, or classes."""
+        return len(self.start) if self.start is not None else max(1, len(self.bits.labels))
+
+    def _chosen(self) -> Sequence[int]:
+        return range(len(self.start)) if self.start is not None else self.classes
+
+
+def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
+    """Load the networks and settle what the samples depend on, but for a schedule to fit; nothing is written.
+
+    Raises
+    ------
+    UsageError, StoreMismatch, StoreError, CheckpointError
+        Where the options, the tokenizer, ``--init`` or ``out`` do not fit.
+    """
+    check_options(settings)
+    network, recipe, identity = read_generator(run, settings.weights)
+    bits, config = recipe.bits, recipe.network
+    assert bits is not None
+    settings.check_guidance(has_classes=bool(bits.labels))
+    classes = parse_classes(settings.classes, bits.labels)
+    grid = choose_grid(settings.grid, bits.grids)
+    tokenizer, made_by = _find_tokenizer(out, settings, bits, recipe)
+    pictures = None
+    if not is_store(out):
+        assert tokenizer is not None
+        pictures = PictureFolder(out, tokenizer, config.rounds or 0, bits.fps)
+    store = out if pictures is None else pictures.bits
+    start = _find_start(settings, store, grid, recipe, made_by)
+    if start is not None and settings.classes != "all" and len(classes) > 1:
+        raise UsageError(f"--classes {settings.classes} with --init: expected one class, or none for their own")
+    rules = settings.rules(settings.first_schedule(), relative=recipe.refinement.target == "relative")
+    fingerprint = Fingerprint(
+        rounds=config.rounds or 0,
+        channels=config.channels or 0,
+        stride=bits.stride,
+        tokenizer=made_by,
+        preprocessing={
+            "generator": identity["sha256"],
+            "weights": settings.weights,
+            "dtype": settings.dtype,
+            "grid": list(grid),
+            "classes": "all" if settings.classes == "all" else list(classes),
+            "init": None if start is None else start.digest,
+            "keep": None if start is None else start.kept,
+            **describe_rules(rules),
+        },
+        labels=bits.labels,
+        parts=settings.parts,
+        versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
+    )
+    network = network.to(settings.device, getattr(torch, settings.dtype))
+    parts = (run, network, identity, recipe, bits, rules, grid, classes)
+    plan = Plan(*parts, start, tokenizer, pictures, store, fingerprint, settings)
+    plan.check_store()
+    return plan
+
+
+def is_store(out: Path) -> bool:
+    """Whether the output is a bit store by its name."""
+    return out.suffix == ".zarr"
+
+
+def check_options(settings: SampleSettings) -> None:
+    """Refuse options that name no place to write to, or contradict each other."""
+    if not 0 <= settings.part < settings.parts:
+        raise UsageError(f"--part {settings.part}/{settings.parts}: parts count from 0 to {settings.parts - 1}")
+    if settings.per_class < 1:
+        raise UsageError(f"--per-class {settings.per_class}: expected 1 or more")
+    film = settings.film
+    if film is not None and film.suffix != ".mp4":
+        raise UsageError(f"--film {film}: expected a name that ends in .mp4; a PNG is written beside it")
+    beside = None if film is None else film.with_suffix(".png")
+    if beside is not None and settings.sheet == beside:
+        raise UsageError(f"--sheet {settings.sheet}: is also the picture beside --film; give another name")
+    for name, path in (("--sheet", settings.sheet), ("--film", film), ("--film", beside)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{name} {path}: there is no such folder, expected one that exists")
+        if path is not None and path.is_dir():
+            raise UsageError(f"{name} {path}: is a folder, expected the name of a file")
+    if settings.keep is not None and settings.init is None:
+        raise UsageError(f"--keep {settings.keep} needs --init STORE, the samples of which something is kept")
+
+
+def _find_tokenizer(
+    out: Path, settings: SampleSettings, bits: Bits, recipe: GeneratorRecipe
+) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """The tokenizer, where one is given, and the identity of the one whose bits the samples are."""
+    if settings.tokenizer is not None:
+        tokenizer = load_fitting_tokenizer(settings.tokenizer, bits, recipe.network).to(settings.device)
+        return tokenizer, dict(bits.tokenizer or tokenizer_identity(settings.tokenizer))
+    if not is_store(out):
+        wanted = f"{out} is no .zarr store, and pictures need"
+    elif settings.sheet is not None or settings.film is not None:
+        wanted = "--sheet and --film need"
+    elif not bits.tokenizer:
+        wanted = "an imported generator does not know whose bits it learned, so that its samples need"
+    else:
+        return None, dict(bits.tokenizer)
+    raise UsageError(f"{wanted} --tokenizer RUN, the tokenizer that the generator was trained for")
+
+
+def _find_start(
+    settings: SampleSettings, store: Path, grid: Grid, recipe: GeneratorRecipe, tokenizer: Mapping[str, str]
+) -> Start | None:
+    if settings.init is None:
+        return None
+    if settings.init.resolve() == store.resolve():
+        raise UsageError(f"--init {settings.init}: is where the samples go, expected another OUT")
+    assert recipe.bits is not None
+    return Start(
+        settings.init,
+        settings.keep,
+        grid,
+        recipe.network,
+        tokenizer=tokenizer,
+        stride=recipe.bits.stride,
+        labels=recipe.bits.labels,
+        seed=settings.seed,
+    )
+
+
+Say = Callable[[str], None]

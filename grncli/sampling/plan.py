@@ -23,6 +23,8 @@ from grncli.store.layout import METADATA
 from grncli.tokenizers import tokenizer_identity
 from grncli.training.generator_recipe import Bits, GeneratorRecipe
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -224,6 +226,3 @@ def _find_start(
         labels=recipe.bits.labels,
         seed=settings.seed,
     )
-
-
-Say = Callable[[str], None]

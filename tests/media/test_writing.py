@@ -139,7 +139,7 @@ def test_interrupted_write_leaves_no_file(tmp_path, monkeypatch, ffmpegs, before
 
 
 def test_interrupted_png_leaves_the_earlier_one(tmp_path, monkeypatch):
-    def interrupted(picture, target, format):
+    def interrupted(picture, target, **options):
         Path(target).write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -235,3 +235,14 @@ def test_captions_hold_no_letter_the_font_lacks():
 def test_sheet_refuses_what_it_cannot_lay_out(rows, captions):
     with pytest.raises(ValueError, match=r"contact sheet|captions"):
         contact_sheet(rows, captions)
+
+
+def test_a_comment_goes_into_a_picture(tmp_path):
+    write_png(tmp_path / "a.png", noise(4, 4), "seed 3, caf\u00e9")
+    assert Image.open(tmp_path / "a.png").text["Comment"] == "seed 3, caf\u00e9"
+
+
+def test_a_comment_goes_into_a_clip(tmp_path):
+    comment = '{"seed": 3, "class": "a=b; #1"}'
+    write_mp4(tmp_path / "a.mp4", np.zeros((2, 16, 16, 3), np.uint8), 8, comment)
+    assert comment.encode() in (tmp_path / "a.mp4").read_bytes()

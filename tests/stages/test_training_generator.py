@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from grncli.checkpoint import list_checkpoints, read_tensors, sha256_of
 from grncli.cli import app
-from grncli.store import Fingerprint, open_part
+from grncli.store import Fingerprint, open_part, open_store
 
 SQUARE, WIDE = (1, 2, 2), (1, 2, 3)
 STEPS = 24
@@ -123,12 +123,13 @@ def wait_for(path: Path) -> None:
 # What a run leaves
 
 
-def test_the_run_s_recipe_says_which_bits_it_learned(trained: Path) -> None:
+def test_the_run_s_recipe_says_which_bits_it_learned(trained: Path, store: Path) -> None:
     assert settled(trained)["bits"] == {
         "tokenizer": {"name": "toy", "sha256": "3f9c" * 16},
         "stride": [1, 16, 16],
         "labels": ["ant", "bee"],
         "grids": {"1x2x2": 14, "1x2x3": 6},
+        "stores": [open_store(store).digest()],
         "fps": 8,
     }
 
@@ -403,7 +404,7 @@ def test_a_tokenizer_of_other_bits_draws_no_sheets(
 
 def test_a_run_does_not_go_on_with_other_bits(recipe: Path, store: Path, tmp_path: Path) -> None:
     succeed(recipe, store, "--out", tmp_path / "run")
-    other = make_store(tmp_path / "other.zarr", {SQUARE: 14, WIDE: 6}, labels=("ant", "bee"), preprocessing={"fps": 9})
+    other = make_store(tmp_path / "other.zarr", {SQUARE: 14, WIDE: 6})
     (other / "part-00000" / "commit.json").write_text((other / "part-00000" / "commit.json").read_text() + " ")
     result = here(recipe, other, "--out", tmp_path / "run", "training.steps=4")
     assert result.exit_code == 1

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import EMA, RECIPE, check_run_is_free, read_released, read_tensors, run_of, sha256_of
+from grncli.checkpoint import RECIPE, check_run_is_free, read_released, read_tensors, run_of, sha256_of
 from grncli.errors import CheckpointError, UsageError
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.generator import Generator
@@ -63,10 +63,10 @@ def load_generator(run: str | Path, device: str | torch.device = "cpu", weights:
 def read_generator(run: str | Path, weights: str = "ema") -> tuple[Generator, GeneratorRecipe, dict[str, str]]:
     """The generator of a run, its recipe, and the identity ``{name, sha256}`` of the weights that were read."""
     checkpoint, recipe = _read_run(run)
-    file = (checkpoint / EMA).with_stem(weights)
-    if not file.is_file():
-        present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
+    present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
+    if weights not in present:
         raise CheckpointError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
+    file = checkpoint / f"{weights}.safetensors"
     network = fill(made_on_meta(lambda: Generator(recipe.network)), read_tensors(file), str(file))
     return network, recipe, {"name": run_of(checkpoint).name, "sha256": sha256_of(file)}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from grncli.checkpoint import SCHEDULE, run_of
-from grncli.errors import UsageError
 from grncli.media.writing import whole_file
 from grncli.refinement import Complexity, fit
 from grncli.sampling.plan import Plan, Say
@@ -19,8 +18,6 @@ from grncli.stopping import Stop, Unfinished
 
 SAMPLES = 128  # that are begun to measure entropies
 APART = 1 << 32  # places from here on are for measuring only
-
-PAPER = Complexity()
 
 
 def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
@@ -31,8 +28,8 @@ def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
     Unfinished
         If ``stop`` asked for it while entropies were measured.
     """
-    settings = plan.settings
-    start = settings.complexity(settings.k or 0.0, settings.b or 0.0)
+    settings, start = plan.settings, plan.rules.schedule
+    assert isinstance(start, Complexity)
     conditions = _conditions(plan, start)
     stored = _stored(plan.run)
     fits = stored.get("conditions") == conditions and settings.k in (None, stored.get("k"))
@@ -46,22 +43,18 @@ def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
         return replace(start, k=stored["k"], b=stored["b"])
     if settings.k is None or settings.b is None:
         say("k and b of the paper's GRN_bit-B fill what is not given; --target-steps fits them to this generator")
-    k = PAPER.k if settings.k is None else settings.k
-    return replace(start, k=k, b=PAPER.b if settings.b is None else settings.b)
+    k = Complexity.k if settings.k is None else settings.k
+    return replace(start, k=k, b=Complexity.b if settings.b is None else settings.b)
 
 
 def _fit(plan: Plan, start: Complexity, conditions: Mapping[str, Any], stop: Stop, say: Say) -> Complexity:
     settings = plan.settings
     assert settings.target_steps is not None
     jobs = (plan.job(plan.number(APART + place)) for place in range(SAMPLES))
-    rules = settings.rules(start, relative=plan.relative)
-    entropies = measure_entropies(plan.network, plan.grid, rules, jobs, lambda: stop.reason is not None)
+    entropies = measure_entropies(plan.network, plan.grid, plan.rules, jobs, lambda: stop.reason is not None)
     if len(entropies) < SAMPLES:
         raise Unfinished(f"{stop.reason}: stopped while entropies were measured to fit the schedule")
-    try:
-        fitted = fit(start, entropies, settings.target_steps, settings.k)
-    except ValueError as error:
-        raise UsageError(f"--target-steps: {error}") from None
+    fitted = fit(start, entropies, settings.target_steps, settings.k)
     steps = fitted.steps(entropies)
     low, high = float(entropies.min()), float(entropies.max())
     say(

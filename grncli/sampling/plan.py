@@ -14,6 +14,7 @@ from grncli.generators import read_generator
 from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.models.transformer import Grid
+from grncli.refinement import Schedule
 from grncli.sampling.pictures import PictureFolder, load_fitting_tokenizer
 from grncli.sampling.refiner import Job, Rules
 from grncli.sampling.settings import SampleSettings, choose_grid, describe_rules, parse_classes
@@ -44,11 +45,6 @@ class Plan:
     store: Path
     fingerprint: Fingerprint
     settings: SampleSettings
-
-    @property
-    def relative(self) -> bool:
-        """Whether the network predicts which bits to flip."""
-        return self.recipe.refinement.target == "relative"
 
     def numbers(self) -> list[int]:
         """Numbers of the samples of this part, in their order. More samples a class only add numbers at the end."""
@@ -89,8 +85,9 @@ class Plan:
         """What made the samples, for the metadata of files."""
         return {"settings": dict(self.fingerprint.preprocessing), "tokenizer": dict(self.fingerprint.tokenizer)}
 
-    def with_rules(self, rules: Rules) -> "Plan":
-        """The same samples by other rules."""
+    def with_schedule(self, schedule: Schedule) -> "Plan":
+        """The same samples by another schedule."""
+        rules = replace(self.rules, schedule=schedule)
         told = {**self.fingerprint.preprocessing, **describe_rules(rules)}
         return replace(self, rules=rules, fingerprint=replace(self.fingerprint, preprocessing=told))
 

@@ -76,8 +76,7 @@ def sample(
     began, stop = time.monotonic(), stop or Stop()
     plan = make_plan(run, out, settings)
     if settings.schedule == "complexity":
-        schedule = settle_schedule(plan, stop, say)
-        plan = plan.with_rules(settings.rules(schedule, relative=plan.relative))
+        plan = plan.with_schedule(settle_schedule(plan, stop, say))
     part, parts = settings.part, settings.parts
     # Their names are in the store that is about to be discarded.
     old = plan.pictures.files(part if parts > 1 else None) if plan.pictures is not None and settings.overwrite else []

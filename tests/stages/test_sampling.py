@@ -247,6 +247,7 @@ def test_other_settings_are_refused_and_named(grn_inside, generator, whole, read
         (("--guidance-interval", "1:0"), ("--guidance-interval 1:0",), 2),
         (("--keep", "0.5"), ("--init",), 2),
         (("--weights", "ema2"), ("ema2", "ema"), 1),
+        (("--weights", "../ema"), ("../ema", "ema"), 1),
         (("--part", "3/3"), ("--part 3/3",), 2),
         (("--sheet", "sheet.png"), ("--tokenizer",), 2),
         (("--film", "film.gif"), (".mp4",), 2),

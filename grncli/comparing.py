@@ -13,9 +13,9 @@ from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import Source, list_sources
 from grncli.media.writing import contact_sheet
 from grncli.outputs import source_key
+from grncli.quality import mean_over_frames, psnr
 from grncli.store import BitStore
 
-SSIM_WINDOW = 11  # pixels
 SHEET_SAMPLES = 24
 SHEET_COLUMNS = 8
 SHEET_FRAMES = 4  # of each clip
@@ -25,7 +25,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass
 class Quality:
-    """Peak signal-to-noise ratio in dB against the sources, of each sample."""
+    """Peak signal-to-noise ratio in dB against the sources, of each sample: the mean over its frames."""
 
     images: list[float] = field(default_factory=list)
     clips: list[float] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Quality:
         if original is None or original.shape != frames.shape:
             self.missing += 1
         else:
-            (self.images if len(frames) == 1 else self.clips).append(psnr(frames, original))
+            (self.images if len(frames) == 1 else self.clips).append(mean_over_frames(psnr, frames, original))
 
     def means(self) -> dict[str, float | int]:
         """Mean over images and over clips, each where there are any."""
@@ -76,26 +76,6 @@ class SourceFrames:
                 return None
         frames = self._last[1].get(record.get("clip"))
         return frames[:, :, ::-1] if frames is not None and record.get("flip") else frames
-
-
-def psnr(frames: Frames, original: Frames) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 arrays of one shape; 100 where they are equal."""
-    error = np.square(frames.astype(np.float32) - original).mean(dtype=np.float64)
-    return float(10 * np.log10(255**2 / error)) if error > 0 else 100.0
-
-
-def ssim(frames: Frames, original: Frames) -> float:
-    """Structural similarity of uint8 ``[T, H, W, 3]``, mean over frames and colours; NaN below 11 pixels a side.
-
-    Wang et al. 2004, with the usual Gaussian window of 11 pixels.
-    """
-    import torch  # here, as a look at the rest does not need them
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    if min(frames.shape[1:3]) < SSIM_WINDOW:
-        return float("nan")
-    ours, theirs = (torch.from_numpy(part.copy()).movedim(-1, 1).float() for part in (frames, original))
-    return float(structural_similarity_index_measure(ours, theirs, data_range=255.0))  # type: ignore[arg-type]
 
 
 class Sheet:

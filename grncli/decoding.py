@@ -135,12 +135,17 @@ class Decoder:
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]:
         """Index and uint8 ``[T, H, W, 3]`` of each sample."""
+        for rows, bits in self.batches(indices):
+            yield from zip(rows, self.decode(bits), strict=True)
+
+    def batches(self, indices: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+        """Indices and packed bits ``[n, t, h, w, m, bytes]`` of neighbouring samples of one grid."""
         for grid, neighbours in groupby(indices, key=self.store.grid_of):
             rows = list(neighbours)
             size = self.batch or self._automatic(grid)
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]
-                yield from zip(chosen, self.decode(self.store.read(chosen, rounds=self.rounds)), strict=True)
+                yield chosen, self.store.read(chosen, rounds=self.rounds)
 
     def decode(self, bits: NDArray[np.uint8]) -> Frames:
         """Packed bits ``[n, t, h, w, m, bytes]`` to uint8 ``[n, T, H, W, 3]``."""

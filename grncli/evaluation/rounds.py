@@ -5,7 +5,7 @@ m-round quantization, so each m costs a decoding and nothing else.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.comparing import psnr, ssim
 from grncli.errors import CheckpointError, GrnError, MediaError, UsageError
-from grncli.gathering import Clip, Gatherer, Work
+from grncli.evaluation.pictures import read_works, settled
+from grncli.gathering import Clip, Read
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize
-from grncli.lpips_weights import default_cache, load_lpips
-from grncli.media.decoder import DecoderPool, Done
-from grncli.media.reading import ReadSettings
-from grncli.media.sources import Source, list_sources
+from grncli.lpips_weights import default_cache
+from grncli.media.decoder import DecoderPool
+from grncli.media.sources import list_sources
 from grncli.media.writing import contact_sheet
-from grncli.models.lpips import LEAST
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.overlap import Prefetch
+from grncli.quality import Metric, lpips_metric, measure_frames, psnr, ssim
 from grncli.stopping import Stop, Unfinished
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
 from grncli.tokenizing import TokenizeSettings, read_settings
@@ -35,10 +34,9 @@ CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantize
 PIXEL_BITS = 24
 SHEET_SAMPLES = 8
 
-Frames = NDArray[np.uint8]
-# What is measured of (decoded, source), both uint8 [T, H, W, 3].
-Metric = Callable[[Frames, Frames], float]
 METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim}
+
+Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,20 +128,20 @@ def round_statistics(
     )
     sources = list_sources(src).sources[: settings.limit]
     shown = np.linspace(0, len(sources) - 1, min(SHEET_SAMPLES, len(sources))).round().astype(int).tolist()
-    metrics = METRICS | find_lpips(settings.lpips, cache or default_cache())
+    metrics = METRICS | find_lpips(settings.lpips, cache or default_cache(), settings.device)
     tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device), set(shown), metrics)
     done, stop = 0, stop or Stop()
     with (
         DecoderPool(settings.workers) as pool,
         Prefetch(
-            _works(pool, sources, reading, settings.batch),
+            read_works(pool, sources, reading, settings.batch),
             stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
             abandon=pool.abandon,
         ) as works,
     ):
-        for work in works:
-            tally.add(work, warn)
-            done += len(work.ended.reads) if work.ended else 0
+        for read, results in settled(works, tally.measure):
+            tally.count(read, [(clip, measured) for clip, (_, measured) in results], warn)
+            done += 1
             report(done, len(sources), "")
             if stop.reason:
                 break
@@ -165,24 +163,14 @@ def round_statistics(
     )
 
 
-def find_lpips(weights: Path | None, cache: Path) -> dict[str, Metric]:
+def find_lpips(weights: Path | None, cache: Path, device: str) -> dict[str, Metric]:
     """LPIPS (AlexNet) as a metric called ``lpips``; none where no weights are named and the cache has none."""
     try:
-        network = load_lpips("alex", weights, cache=cache)
+        return {"lpips": lpips_metric("alex", weights, cache=cache, device=device)}
     except CheckpointError:
         if weights is not None:
             raise
         return {}
-
-    def lpips(frames: Frames, original: Frames) -> float:
-        """NaN below 31 pixels a side, which leave AlexNet nothing."""
-        if min(frames.shape[1:3]) < LEAST["alex"]:
-            return math.nan
-        ours, theirs = (to_input(torch.from_numpy(part.copy())[None]) for part in (frames, original))
-        with torch.inference_mode():
-            return float(network(ours, theirs))
-
-    return {"lpips": lpips}
 
 
 def compression_ratio(stride: tuple[int, int, int], channels: int, bits: int) -> float:
@@ -224,27 +212,20 @@ class Tally:
         self.rounds = list(rounds)
         self.device = device
         self.samples = self.images = self.failed = self.features = 0
-        self._measured: dict[int, Measured] = {}
         self._largest = np.zeros(len(self.rounds))
         self._error_sums = np.zeros(len(self.rounds))
         self._metrics: list[dict[str, list[float]]] = [{name: [] for name in metrics} for _ in [*self.rounds, None]]
         self._pictures: list[list[Frames]] = []
 
-    def add(self, work: Work, warn: Callable[[str], None]) -> None:
-        """Measure a batch, or count the samples of a group that has ended."""
-        if work.frames is not None:
-            self._measured.update(zip(map(id, work.clips), self._measure(work.frames), strict=True))
-        if work.ended is None:
-            return
-        for read in work.ended.reads:
-            if read.error is not None:
-                self.failed += 1
-                warn(f"{read.source.name}: {read.error}; skipped")
-            for clip in read.clips:
-                self._count(clip, self._measured[id(clip)])
-            if read.clips and (read.position in self.shown or not self._pictures):
-                self._pictures.append(self._measured[id(read.clips[0])].pictures)
-        self._measured.clear()
+    def count(self, read: Read, results: Sequence[tuple[Clip, Measured]], warn: Callable[[str], None]) -> None:
+        """Count the samples of a source, or that it could not be read."""
+        if read.error is not None:
+            self.failed += 1
+            warn(f"{read.source.name}: {read.error}; skipped")
+        for clip, measured in results:
+            self._count(clip, measured)
+        if results and (read.position in self.shown or not self._pictures):
+            self._pictures.append(results[0][1].pictures)
 
     def rows(self) -> list[RoundQuality]:
         """One row for each number of rounds, and one for the continuous feature."""
@@ -280,40 +261,28 @@ class Tally:
             for name, value in metrics.items():
                 sums[name].append(value)
 
-    def _measure(self, frames: Tensor) -> list[Measured]:
-        """Each sample of a batch, uint8 ``[B, T, H, W, 3]``."""
+    def measure(self, frames: Tensor) -> list[Measured]:
+        """Errors and metrics of each sample of a batch, uint8 ``[B, T, H, W, 3]``."""
         with torch.inference_mode():
             feature = self.tokenizer.encode(to_input(frames.to(self.device)))
         try:
             index = quantize(feature, MAX_ROUNDS)
         except ValueError as fault:  # a NaN
             raise GrnError(str(fault)) from None
-        originals = frames.numpy()
-        samples = [Measured([], [], feature[0].numel(), [], [_middle(original)]) for original in originals]
+        samples = [Measured([], [], feature[0].numel(), [], [_middle(original)]) for original in frames.numpy()]
         for m in [*self.rounds, None]:
             chosen = feature if m is None else dequantize(prefix(index, MAX_ROUNDS, m), m)
             with torch.inference_mode():
-                decoded = to_frames(self.tokenizer.decode(chosen)).cpu().numpy()
+                decoded = to_frames(self.tokenizer.decode(chosen)).cpu()
             errors = (chosen - feature).abs().flatten(1)
-            for sample, error, ours, theirs in zip(samples, errors, decoded, originals, strict=True):
+            metrics = measure_frames(self.metrics, decoded, frames)
+            for sample, error, ours, values in zip(samples, errors, decoded.numpy(), metrics, strict=True):
                 if m is not None:
                     sample.largest.append(error.max().item())
                     sample.mean.append(error.mean().item())
-                sample.metrics.append({name: metric(ours, theirs) for name, metric in self.metrics.items()})
+                sample.metrics.append({name: _mean_of_defined(per_frame) for name, per_frame in values.items()})
                 sample.pictures.append(_middle(ours))
         return samples
-
-
-def _works(pool: DecoderPool, sources: Sequence[Source], reading: ReadSettings, batch: int | None) -> Iterator[Work]:
-    """Sources as batches of one shape, group by group."""
-    gatherer = Gatherer(batch, flip=False)
-    for position, event in pool.read(sources, reading):
-        if isinstance(event, Done):
-            gatherer.end_source(position, sources[position], event)
-            if gatherer.is_full or position == len(sources) - 1:
-                yield from gatherer.end_group()
-        else:
-            yield from gatherer.add(event)
 
 
 def _middle(frames: Frames) -> Frames:
@@ -321,7 +290,7 @@ def _middle(frames: Frames) -> Frames:
 
 
 def _mean_of_defined(values: list[float]) -> float:
-    """Mean over the samples that a metric is defined for; NaN where it is for none."""
+    """Mean over the frames or samples that a metric is defined for; NaN where it is for none."""
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from grncli.comparing import psnr, ssim
 from grncli.media.writing import contact_sheet, write_mp4, write_png
 from grncli.models.discriminator import (
     ClipDiscriminator,
@@ -23,6 +22,7 @@ from grncli.models.discriminator import (
 )
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
+from grncli.quality import mean_over_frames, psnr, ssim
 from grncli.training.crops import CropLoader
 from grncli.training.loop import Batch, Player
 from grncli.training.recipes import DiscriminatorSettings, TokenizerRecipe
@@ -141,8 +141,9 @@ class Reconstruction:
         numbers = {}
         for kind, crops in self._held_out.items():
             pairs = list(self._restored(module, crops))
-            numbers[f"validation_{kind}_psnr"] = float(np.mean([psnr(after, before) for before, after in pairs]))
-            numbers[f"validation_{kind}_ssim"] = float(np.mean([ssim(after, before) for before, after in pairs]))
+            for name, metric in (("psnr", psnr), ("ssim", ssim)):
+                values = [mean_over_frames(metric, after, before) for before, after in pairs]
+                numbers[f"validation_{kind}_{name}"] = float(np.mean(values))
         return numbers
 
     def _rounds(self, step: int) -> int | None:

@@ -1,0 +1,114 @@
+"""How alike two sets of pictures are beyond mean and covariance: KID, precision and recall, and the Inception Score."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
+
+from grncli.evaluation.feature_files import FeatureFile
+
+KID_SUBSETS, KID_SUBSET = 100, 1000
+NEIGHBOURS = 3
+SPLITS = 10
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def kernel_distance(ours: FeatureFile, theirs: FeatureFile, *, seed: int = 0) -> tuple[float, float, int]:
+    """Kernel Inception distance: mean and standard deviation over random subsets, and the size of these.
+
+    Binkowski et al. 2018, "Demystifying MMD GANs": the unbiased squared maximum mean discrepancy under the kernel
+    (x.y / D + 1)^3, over 100 subsets of 1,000 (or of all, where there are fewer), drawn anew for each from ``seed``.
+    """
+    size = min(KID_SUBSET, len(ours), len(theirs))
+    if size < 2:
+        return math.nan, math.nan, size
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(KID_SUBSETS):
+        pair = [
+            torch.from_numpy(features.read(random.choice(len(features), size, replace=False))).double()
+            for features in (theirs, ours)
+        ]
+        values.append(float(poly_mmd(pair[0], pair[1])))
+    return float(np.mean(values)), float(np.std(values)), size
+
+
+def precision_recall(ours: FeatureFile, theirs: FeatureFile, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """Share of ours within the real manifold, and of the real ones within ours.
+
+    Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models": the manifold of
+    a set is the union of balls around its features, each as wide as the distance to its k-th nearest neighbour.
+    """
+    if min(len(ours), len(theirs)) <= neighbours:
+        return math.nan, math.nan
+    return _share_within(ours, theirs, neighbours), _share_within(theirs, ours, neighbours)
+
+
+def _share_within(points: FeatureFile, manifold: FeatureFile, neighbours: int) -> float:
+    radii = torch.cat(
+        [_nearest(torch.from_numpy(block), manifold, neighbours + 1)[:, -1] for block in manifold.blocks()]
+    )
+    within = 0
+    for block in points.blocks():
+        inside = torch.zeros(len(block), dtype=torch.bool)
+        start = 0
+        for other in manifold.blocks():
+            distances = torch.cdist(torch.from_numpy(block), torch.from_numpy(other))
+            inside |= (distances <= radii[start : start + len(other)]).any(dim=1)
+            start += len(other)
+        within += int(inside.sum())
+    return within / len(points)
+
+
+def _nearest(block: Tensor, manifold: FeatureFile, count: int) -> Tensor:
+    """Distances ``[n, count]`` to the nearest features, ascending; a feature of the manifold is its own first."""
+    best = torch.full((len(block), count), math.inf)
+    for other in manifold.blocks():
+        distances = torch.cdist(block, torch.from_numpy(other))
+        best = torch.cat([best, distances], dim=1).topk(count, largest=False).values
+    return best
+
+
+class ClassScores:
+    """Inception Score in one pass: exp of the mean Kullback-Leibler divergence of p(class | picture) from p(class).
+
+    Salimans et al. 2016, "Improved Techniques for Training GANs". A picture's split follows from its place alone, by
+    multiples of the golden ratio: even over the splits, and over the classes in each however these alternate.
+    """
+
+    def __init__(self, classes: int, splits: int = SPLITS) -> None:
+        self._counts = np.zeros(splits)
+        self._sums = np.zeros((splits, classes))
+        self._negentropies = np.zeros(splits)
+
+    def add(self, place: int, probabilities: NDArray[np.floating]) -> None:
+        """Count one picture's probabilities ``[K]``."""
+        p = probabilities.astype(np.float64)
+        split = int(place * GOLDEN % 1 * len(self._counts))
+        self._counts[split] += 1
+        self._sums[split] += p
+        self._negentropies[split] += (p * np.log(p.clip(min=1e-300))).sum()
+
+    def state(self) -> NDArray[np.float64]:
+        """Everything, as one vector that may be added to that of another process."""
+        return np.concatenate([self._counts, self._sums.ravel(), self._negentropies])
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Take over a `state`."""
+        splits = len(self._counts)
+        self._counts, self._negentropies = state[:splits].copy(), state[-splits:].copy()
+        self._sums = state[splits:-splits].reshape(self._sums.shape).copy()
+
+    def score(self) -> tuple[float, float, int]:
+        """Mean and standard deviation over the splits that have pictures, and their number."""
+        used = self._counts > 0
+        if not used.any():
+            return math.nan, math.nan, 0
+        counts = self._counts[used]
+        mean = self._sums[used] / counts[:, None]
+        marginal = (mean * np.log(mean.clip(min=1e-300))).sum(axis=1)
+        scores = np.exp(self._negentropies[used] / counts - marginal)
+        return float(scores.mean()), float(scores.std()), int(used.sum())

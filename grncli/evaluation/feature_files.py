@@ -1,0 +1,58 @@
+"""Features of many pictures on disk, for what needs each of them: 50,000 times 2,048 numbers are 400 MB of memory."""
+
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Features = NDArray[np.float32]
+ROWS = 2048  # of a block
+
+
+class FeatureFile:
+    """float32 vectors ``[n, D]`` in a nameless temporary file, each at the place of its picture.
+
+    Places may be filled in any order; those that never are (a source that could not be read) do not count.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this object
+        self._filled: list[int] = []
+        self._order: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self._filled)
+
+    def put(self, place: int, vector: Features) -> None:
+        """Keep the vector of one picture."""
+        self._file.seek(len(self._filled) * self._bytes)
+        self._file.write(np.ascontiguousarray(vector, np.float32).tobytes())
+        self._filled.append(place)
+        self._order = None
+
+    def read(self, rows: ArrayLike) -> Features:
+        """Vectors ``[n, D]`` by number, in the order of the places."""
+        if self._order is None:
+            self._order = np.argsort(np.array(self._filled, np.int64), kind="stable")
+        chosen = self._order[np.asarray(rows)]
+        out = np.empty((len(chosen), self.dimensions), np.float32)
+        for target in np.argsort(chosen).tolist():
+            self._file.seek(int(chosen[target]) * self._bytes)
+            out[target] = np.frombuffer(self._file.read(self._bytes), np.float32)
+        return out
+
+    def blocks(self, size: int = ROWS) -> Iterator[Features]:
+        """All vectors in order, a block at a time."""
+        for start in range(0, len(self), size):
+            yield self.read(np.arange(start, min(start + size, len(self))))
+
+    def places(self) -> list[int]:
+        """Places that are filled, in the order of their vectors in the file."""
+        return self._filled
+
+    @property
+    def _bytes(self) -> int:
+        return 4 * self.dimensions

@@ -1,0 +1,57 @@
+"""Figures of pairs over many samples: mean, spread, and the samples that came out worst."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+WORST = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A metric over samples, each of which counts with the mean over its frames."""
+
+    mean: float
+    """NaN where it is defined for no sample."""
+    deviation: float
+    """Standard deviation over samples."""
+    samples: int
+    worst: list[tuple[str, int, float]]
+    """Up to ten (name, worst frame, mean over frames) of the samples furthest from their originals, worst first."""
+
+
+class Tally:
+    """One metric over the samples that it is defined for."""
+
+    def __init__(self, *, larger_is_better: bool) -> None:
+        self._sign = 1 if larger_is_better else -1
+        self._rows: list[tuple[int, str, int, float]] = []  # place, name, worst frame, mean
+
+    def add(self, place: int, name: str, frames: Sequence[float]) -> None:
+        """Count one sample: its name and the values of its frames."""
+        defined = [value for value in frames if not math.isnan(value)]
+        if defined:
+            worst = min(range(len(frames)), key=lambda i: self._sign * frames[i])
+            self._rows.append((place, name, worst, sum(defined) / len(defined)))
+
+    def merge(self, rows: Sequence[tuple[int, str, int, float]]) -> None:
+        """Count what another process has counted."""
+        self._rows.extend(rows)
+
+    def rows(self) -> list[tuple[int, str, int, float]]:
+        """Place, name, worst frame and mean of each sample so far."""
+        return self._rows
+
+    def spread(self) -> Spread:
+        """The figures; they do not depend on the order in which samples were added."""
+        rows = sorted(self._rows)
+        values = torch.tensor([row[3] for row in rows], dtype=torch.float64)
+        worst = sorted(rows, key=lambda row: (self._sign * row[3], row[0]))[:WORST]
+        return Spread(
+            mean=float(values.mean()) if rows else math.nan,
+            deviation=float(values.std(correction=0)) if rows else math.nan,
+            samples=len(rows),
+            worst=[(name, frame, value) for _, name, frame, value in worst],
+        )

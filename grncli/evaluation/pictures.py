@@ -1,0 +1,330 @@
+"""Pictures to be measured, wherever they lie: media, the bits of a store, or an array of them in an .npz file.
+
+What is measured of a batch counts once its sources are known to be sound: a clip may turn out damaged at its end.
+"""
+
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grncli.decoding import Decoder, DecodeSettings, check_fit
+from grncli.errors import MediaError, UsageError
+from grncli.gathering import Clip, Gatherer, Read, Work
+from grncli.media.decoder import DecoderPool, Done
+from grncli.media.framing import parse_size
+from grncli.media.reading import ReadSettings
+from grncli.media.sources import Source, list_sources
+from grncli.overlap import Prefetch
+from grncli.stopping import Stop
+from grncli.store import open_store
+from grncli.store.layout import METADATA
+from grncli.tokenizers import load_tokenizer
+
+ARRAY = "arr_0"  # uint8 [N, H, W, 3], as guided-diffusion and its successors save samples
+ARRAY_BATCH = 64
+MAX_ARRAY_SIDE = 16384
+FILTERS = {"square": "box halvings, bicubic, centre crop, as ADM prepared ImageNet", "cover": "bicubic, centre crop"}
+
+R = TypeVar("R")
+Frames = NDArray[np.uint8]
+# Uint8 [B, T, H, W, 3] to what is measured of each.
+Compute = Callable[[Tensor], Sequence[R]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How pictures are read."""
+
+    size: str | None = None  # as for grn tokenize; None takes them as they are and wants them alike
+    frames: int | None = None  # of a clip; None takes each whole
+    fps: float | None = None
+    limit: int | None = None
+    batch: int | None = None
+    workers: int = 1
+    tokenizer: str | None = None  # run that decodes stores
+    rounds: int | None = None  # of a store to decode; None takes all
+    device: str = "cpu"
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Measured(Generic[R]):
+    """What was measured of one picture or clip."""
+
+    place: int  # in the order of its source
+    name: str
+    shape: tuple[int, ...]  # frames, height, width
+    result: R
+
+
+class Pictures(ABC):
+    """Pictures and clips of one origin."""
+
+    src: str
+    failed: int = 0  # that could not be read so far
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many sources there are."""
+
+    @abstractmethod
+    def measure(
+        self,
+        compute: Compute[R],
+        *,
+        share: tuple[int, int] = (0, 1),
+        stop: Stop | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Measured[R]]:
+        """What ``compute`` finds for each picture; ends early if ``stop`` says so.
+
+        Parameters
+        ----------
+        compute : gets uint8 ``[B, T, H, W, 3]`` and gives B results
+        share : (i, n) measures every n-th source, from the i-th
+        warn : told in a sentence of each source that cannot be read
+
+        Raises
+        ------
+        MediaError
+            For such a source, if reading is strict.
+        """
+
+    def about(self) -> dict[str, Any]:
+        """Where the pictures are from and how they are read, for the protocol beside a figure."""
+        return {"src": self.src}
+
+
+def open_pictures(src: str, reading: Reading) -> Pictures:
+    """The pictures of media, of a bit store, or of an .npz file; UsageError, StoreError, CheckpointError otherwise."""
+    path = Path(src)
+    if src.endswith(".npz") and path.is_file():
+        return ArrayPictures(path, reading)
+    if (path / METADATA).is_file():
+        return StorePictures(path, reading)
+    return MediaPictures(src, reading)
+
+
+class MediaPictures(Pictures):
+    """Files, folders, archives and lists of media."""
+
+    def __init__(self, src: str, reading: Reading) -> None:
+        self.src = src
+        self.sources = list_sources(src).sources[: reading.limit]
+        self._reading = reading
+        self._framing = parse_size(reading.size or "native")
+        if reading.frames is not None and reading.frames < 1:
+            raise UsageError(f"--frames {reading.frames}: expected 1 or more")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def measure(
+        self,
+        compute: Compute[R],
+        *,
+        share: tuple[int, int] = (0, 1),
+        stop: Stop | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Measured[R]]:
+        """See `Pictures.measure`."""
+        rank, count = share
+        reading = ReadSettings(self._framing, (1, 1, 1), self._reading.frames, self._reading.fps)
+        stop = stop or Stop()
+        with (
+            DecoderPool(self._reading.workers) as pool,
+            Prefetch(
+                read_works(pool, self.sources[rank::count], reading, self._reading.batch),
+                stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
+                abandon=pool.abandon,
+            ) as works,
+        ):
+            for read, results in settled(works, compute):
+                if read.error is not None:
+                    self._miss(read, warn)
+                for clip, (shape, result) in results:
+                    name = read.source.name + (f"#{clip.number}" if clip.number is not None else "")
+                    yield Measured(read.position * count + rank, name, shape, result)
+                if stop.reason:
+                    return
+
+    def about(self) -> dict[str, Any]:
+        """See `Pictures.about`."""
+        reading = self._reading
+        told = {"size": str(self._framing), "filter": self._filter(), "frames": reading.frames, "fps": reading.fps}
+        return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
+
+    def _filter(self) -> str | None:
+        filters = {
+            "square": "box halvings and bicubic, centre crop, as ADM prepared ImageNet",
+            "cover": "bicubic, centre crop",
+        }
+        return filters.get(self._framing.mode)
+
+    def _miss(self, read: Read, warn: Callable[[str], None]) -> None:
+        text = f"{read.source.name}: {read.error}"
+        if self._reading.strict:
+            raise MediaError(text)
+        self.failed += 1
+        warn(f"{text}; left out")
+
+
+class StorePictures(Pictures):
+    """The samples of a bit store, decoded on the fly."""
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        self.src = str(path)
+        if reading.tokenizer is None:
+            raise UsageError(f"{path} is a bit store, whose pictures need --tokenizer RUN, the tokenizer that made it")
+        if reading.size not in (None, "native"):
+            raise UsageError(f"--size {reading.size}: a bit store has the size it was made with, leave the option out")
+        self.store = open_store(path)
+        tokenizer = load_tokenizer(reading.tokenizer, reading.device)
+        self.rounds = check_fit(self.store, path, tokenizer, reading.tokenizer, reading.rounds)
+        self.decoder = Decoder(
+            self.store, tokenizer, self.rounds, DecodeSettings(batch=reading.batch, device=reading.device)
+        )
+        self._count = min(len(self.store), reading.limit or len(self.store))
+        if not self._count:
+            raise UsageError(f"{path} holds no samples")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def measure(
+        self,
+        compute: Compute[R],
+        *,
+        share: tuple[int, int] = (0, 1),
+        stop: Stop | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Measured[R]]:
+        """See `Pictures.measure`."""
+        rank, count = share
+        for indices, bits in self.decoder.batches(range(rank, self._count, count)):
+            frames = torch.from_numpy(self.decoder.decode(bits))
+            for index, result in zip(indices, compute(frames), strict=True):
+                name = f"{self.src}: {self.store.record(index)['key']}"
+                yield Measured(index, name, tuple(frames.shape[1:4]), result)
+            if stop is not None and stop.reason:
+                return
+
+    def about(self) -> dict[str, Any]:
+        """See `Pictures.about`."""
+        identity = self.store.fingerprint.tokenizer
+        told = {"rounds": self.rounds, "tokenizer": f"{identity.get('name')} ({str(identity.get('sha256'))[:12]})"}
+        return {**super().about(), "size": "native", **told}
+
+
+class ArrayPictures(Pictures):
+    """The array ``arr_0`` of an .npz file, read a batch at a time."""
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        self.src = str(path)
+        self._path = path
+        if reading.size not in (None, "native"):
+            raise UsageError(f"--size {reading.size}: pictures of an .npz file are taken as they are")
+        self._batch = reading.batch or ARRAY_BATCH
+        self._count = min(self._shape[0], reading.limit or self._shape[0])
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        with _open_array(self._path) as (shape, _):
+            return shape
+
+    def __len__(self) -> int:
+        return self._count
+
+    def measure(
+        self,
+        compute: Compute[R],
+        *,
+        share: tuple[int, int] = (0, 1),
+        stop: Stop | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Measured[R]]:
+        """See `Pictures.measure`."""
+        rank, count = share
+        _, height, width, colours = self._shape
+        size = height * width * colours
+        with _open_array(self._path) as (_, stream):
+            for number, start in enumerate(range(0, self._count, self._batch)):
+                rows = min(self._batch, self._count - start)
+                data = stream.read(rows * size)
+                if len(data) < rows * size:
+                    raise MediaError(f"{self._path}: {ARRAY} ends after {start} of {self._shape[0]} pictures")
+                if number % count != rank:
+                    continue
+                frames = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(rows, 1, height, width, colours)
+                for row, result in enumerate(compute(frames)):
+                    yield Measured(start + row, f"{self.src}[{start + row}]", (1, height, width), result)
+                if stop is not None and stop.reason:
+                    return
+
+    def about(self) -> dict[str, Any]:
+        """See `Pictures.about`."""
+        return {**super().about(), "size": "native"}
+
+
+class _open_array:  # noqa: N801  # a context manager
+    """Shape and byte stream of ``arr_0``; the array itself may be larger than memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> tuple[tuple[int, ...], Any]:
+        wanted = f"expected uint8 pictures [N, H, W, 3] as {ARRAY}"
+        try:
+            self._zip = zipfile.ZipFile(self._path)
+            self._stream = self._zip.open(f"{ARRAY}.npy")
+            version = np.lib.format.read_magic(self._stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(self._stream)
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise MediaError(f"{self._path}: cannot be read ({error}); {wanted}") from None
+        if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or max(shape[1:3]) > MAX_ARRAY_SIDE:
+            raise MediaError(f"{self._path}: {ARRAY} is {dtype} {list(shape)}; {wanted}")
+        return shape, self._stream
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._zip.close()
+
+
+def read_works(
+    pool: DecoderPool, sources: Sequence[Source], reading: ReadSettings, batch: int | None
+) -> Iterator[Work]:
+    """Sources as batches of one shape, group by group."""
+    gatherer = Gatherer(batch, flip=False)
+    for position, event in pool.read(sources, reading):
+        if isinstance(event, Done):
+            gatherer.end_source(position, sources[position], event)
+            if gatherer.is_full or position == len(sources) - 1:
+                yield from gatherer.end_group()
+        else:
+            yield from gatherer.add(event)
+
+
+def settled(
+    works: Iterator[Work], compute: Compute[R]
+) -> Iterator[tuple[Read, list[tuple[Clip, tuple[tuple[int, ...], R]]]]]:
+    """Each source once it is known to be sound or not, with the shape and result of each of its pieces."""
+    results: dict[int, tuple[tuple[int, ...], R]] = {}
+    for work in works:
+        if work.frames is not None:
+            shape = tuple(work.frames.shape[1:4])
+            found = compute(work.frames)
+            results.update((id(clip), (shape, result)) for clip, result in zip(work.clips, found, strict=True))
+        if work.ended is not None:
+            for read in work.ended.reads:
+                yield read, [(clip, results[id(clip)]) for clip in read.clips]
+            results.clear()

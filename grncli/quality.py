@@ -53,7 +53,7 @@ def _by_torchmetrics(name: str, least: int, frames: Tensor, originals: Tensor) -
 
     n, height, width, _ = frames.shape
     if min(height, width) < least:
-        return torch.full((n,), math.nan, dtype=torch.float64)
+        return torch.full((n,), math.nan, dtype=torch.float64, device=frames.device)
     at_once = max(1, PIXELS_AT_ONCE // (height * width))
     values = []
     for ours, theirs in zip(_cut(frames, at_once), _cut(originals, at_once), strict=True):
@@ -82,7 +82,7 @@ def lpips_metric(
     say: Callable[[str], None] = lambda text: None,
 ) -> Metric:
     """LPIPS as a metric; CheckpointError where its weights are not to be had, see `grncli.lpips_weights`."""
-    module = load_lpips(network, weights, cache=cache, download=download, say=say).to(device)
+    module = load_lpips(network, weights, cache=cache, download=download, say=say, remedy="add --download").to(device)
 
     def lpips(frames: Tensor, originals: Tensor) -> Tensor:
         """NaN for pictures too small to leave the network anything."""

@@ -23,8 +23,13 @@ def sample(
         str | None, Option(metavar="RUN2", help="Tokenizer that turns bits into pictures; not needed for OUT.zarr.")
     ] = None,
     classes: Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample, by number or name.")] = "all",
+    prompts: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Prompts that name a class each: GenEval's or VBench's JSON, or plain lines."),
+    ] = None,
     per_class: Annotated[
-        int, Option(metavar="N", min=1, help="Samples of each class, or in all for a generator without classes.")
+        int,
+        Option(metavar="N", min=1, help="Samples of each class or prompt, or in all for a generator without classes."),
     ] = 8,
     grid: Annotated[
         str | None, Option(metavar="TxHxW", help="Tokens of a sample; default: the most frequent of training.")
@@ -94,6 +99,7 @@ def sample(
         computed = str(pick_dtype(dtype, chosen)).removeprefix("torch.")
         settings = SampleSettings(
             classes=classes,
+            prompts=prompts,
             grid=grid,
             weights=weights,
             schedule=schedule,

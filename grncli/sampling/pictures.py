@@ -116,20 +116,25 @@ class PictureFolder:
             if numbers["number"] in own and not self.path(record, store.grid_of(index)[0]).exists():
                 if stop.reason:
                     raise Stopped(f"{stop.reason}: stopped before all pictures were written; their bits are saved")
-                self.write(store[index].bits, record, {**numbers, "class": record["class"], **about})
+                self.write(store[index].bits, record, {**numbers, **asked_for(record), **about})
         with store_lock(self.bits):  # other parts write the same list
             store = open_store(self.bits)
             lines = [
                 {
                     "file": self.path(record, store.grid_of(index)[0]).relative_to(self.folder).as_posix(),
                     **numbers,
-                    "class": record["class"],
+                    **asked_for(record),
                 }
                 for index, record, numbers in samples_of(store)
             ]
             with whole_file(self.folder / LIST) as temporary:
                 document = json.dumps({**about, "samples": lines}, indent=1, ensure_ascii=False)
                 temporary.write_text(document + "\n", encoding="utf-8")
+
+
+def asked_for(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Class and prompt of a sample, for metadata."""
+    return {name: record[name] for name in ("class", "prompt", "prompt_number") if name in record}
 
 
 def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) -> Frames:

@@ -16,9 +16,11 @@ from grncli.models.tokenizer import Tokenizer
 from grncli.models.transformer import Grid
 from grncli.refinement import Schedule
 from grncli.sampling.pictures import PictureFolder, load_fitting_tokenizer
+from grncli.sampling.prompts import classes_of, read_prompts
 from grncli.sampling.refiner import Job, Rules
 from grncli.sampling.settings import SampleSettings, choose_grid, describe_rules, parse_classes
 from grncli.sampling.starting import Start
+from grncli.sampling.subjects import Classes, Prompted, Started, Subjects
 from grncli.store import Fingerprint, open_store
 from grncli.store.layout import METADATA
 from grncli.tokenizers import tokenizer_identity
@@ -38,8 +40,7 @@ class Plan:
     bits: Bits
     rules: Rules
     grid: Grid
-    classes: Sequence[int]
-    start: Start | None
+    subjects: Subjects
     tokenizer: Tokenizer | None
     pictures: PictureFolder | None
     store: Path
@@ -47,39 +48,28 @@ class Plan:
     settings: SampleSettings
 
     def numbers(self) -> list[int]:
-        """Numbers of the samples of this part, in their order. More samples a class only add numbers at the end."""
+        """Numbers of the samples of this part, in their order. More samples a subject only add numbers at the end."""
         settings = self.settings
-        numbers = [self.number(n) for n in range(settings.per_class * len(self._chosen()))]
+        numbers = [self.number(n) for n in range(settings.per_class * len(self.subjects.chosen))]
         return numbers[settings.part :: settings.parts]
 
     def number(self, place: int) -> int:
-        """Number of the sample at a place of the endless order.
-
-        Number n * classes + c is the n-th sample of class c, whichever classes are asked for; of started samples
-        n * (samples to start from) + row.
-        """
-        chosen = self._chosen()
-        return place // len(chosen) * self._kinds() + chosen[place % len(chosen)]
+        """Number of the sample at a place of the endless order: the first of each subject, the second of each, ..."""
+        chosen = self.subjects.chosen
+        return place // len(chosen) * len(self.subjects) + chosen[place % len(chosen)]
 
     def job(self, number: int) -> Job:
         """The sample with a number."""
-        kind = number % self._kinds()
-        if self.start is None:
-            return Job(number, kind)
-        label = self.start.labels[kind] if self.settings.classes == "all" else self.classes[0]
-        return self.start.job(number, label)
+        return self.subjects.job(number)
 
     def record(self, job: Job) -> dict[str, Any]:
         """What ``samples.jsonl`` says of a sample; its key is the name of its file."""
         labels = self.bits.labels
         name = labels[job.label] if job.label < len(labels) else None
-        within, kind = divmod(job.number, self._kinds())
-        if self.start is not None:
-            key = f"{self.start.key(kind)}~{within:06d}"
-        else:
-            key = f"{name}/{within:06d}" if name is not None else f"{within:06d}"
+        within, subject = divmod(job.number, len(self.subjects))
+        key, told = self.subjects.key(subject, within), self.subjects.told(subject)
         fps = {"fps": self.bits.fps} if self.grid[0] > 1 and self.bits.fps else {}
-        return {"key": key, "source": f"sample {job.number}", "class": name, **fps}
+        return {"key": key, "source": f"sample {job.number}", "class": name, **told, **fps}
 
     def about(self) -> dict[str, Any]:
         """What made the samples, for the metadata of files."""
@@ -102,13 +92,6 @@ class Plan:
         asked = replace(self.fingerprint, preprocessing=told)
         stored.require(asked, self.store, "Use the same settings, another OUT, or --overwrite.", parts=True)
 
-    def _kinds(self) -> int:
-        """What numbers count through: samples to start from, or classes."""
-        return len(self.start) if self.start is not None else max(1, len(self.bits.labels))
-
-    def _chosen(self) -> Sequence[int]:
-        return range(len(self.start)) if self.start is not None else self.classes
-
 
 def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
     """Load the networks and settle what the samples depend on, but for a schedule to fit; nothing is written.
@@ -116,7 +99,7 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
     Raises
     ------
     UsageError, StoreMismatch, StoreError, CheckpointError
-        Where the options, the tokenizer, ``--init`` or ``out`` do not fit.
+        Where the options, the tokenizer, ``--prompts``, ``--init`` or ``out`` do not fit.
     """
     check_options(settings)
     network, recipe, identity = read_generator(run, settings.weights)
@@ -131,9 +114,7 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
         assert tokenizer is not None
         pictures = PictureFolder(out, tokenizer, config.rounds or 0, bits.fps)
     store = out if pictures is None else pictures.bits
-    start = _find_start(settings, store, grid, recipe, made_by)
-    if start is not None and settings.classes != "all" and len(classes) > 1:
-        raise UsageError(f"--classes {settings.classes} with --init: expected one class, or none for their own")
+    subjects = _find_subjects(settings, classes, store, grid, recipe, made_by)
     rules = settings.rules(settings.first_schedule(), relative=recipe.refinement.target == "relative")
     fingerprint = Fingerprint(
         rounds=config.rounds or 0,
@@ -145,9 +126,7 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
             "weights": settings.weights,
             "dtype": settings.dtype,
             "grid": list(grid),
-            "classes": "all" if settings.classes == "all" else list(classes),
-            "init": None if start is None else start.digest,
-            "keep": None if start is None else start.kept,
+            **subjects.described(),
             **describe_rules(rules),
         },
         labels=bits.labels,
@@ -155,8 +134,8 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
         versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
     )
     network = network.to(settings.device, getattr(torch, settings.dtype))
-    parts = (run, network, identity, recipe, bits, rules, grid, classes)
-    plan = Plan(*parts, start, tokenizer, pictures, store, fingerprint, settings)
+    parts = (run, network, identity, recipe, bits, rules, grid, subjects)
+    plan = Plan(*parts, tokenizer, pictures, store, fingerprint, settings)
     plan.check_store()
     return plan
 
@@ -185,6 +164,10 @@ def check_options(settings: SampleSettings) -> None:
             raise UsageError(f"{name} {path}: is a folder, expected the name of a file")
     if settings.keep is not None and settings.init is None:
         raise UsageError(f"--keep {settings.keep} needs --init STORE, the samples of which something is kept")
+    if settings.prompts is not None and settings.classes != "all":
+        raise UsageError(f"--prompts {settings.prompts} with --classes {settings.classes}: expected one of the two")
+    if settings.prompts is not None and settings.init is not None:
+        raise UsageError(f"--prompts {settings.prompts} with --init {settings.init}: expected one of the two")
 
 
 def _find_tokenizer(
@@ -203,6 +186,29 @@ def _find_tokenizer(
     else:
         return None, dict(bits.tokenizer)
     raise UsageError(f"{wanted} --tokenizer RUN, the tokenizer that the generator was trained for")
+
+
+def _find_subjects(
+    settings: SampleSettings,
+    classes: Sequence[int],
+    store: Path,
+    grid: Grid,
+    recipe: GeneratorRecipe,
+    tokenizer: Mapping[str, str],
+) -> Subjects:
+    assert recipe.bits is not None
+    labels, every = recipe.bits.labels, settings.classes == "all"
+    if settings.prompts is not None:
+        if not labels:
+            raise UsageError(f"--prompts {settings.prompts}: the generator was trained without classes to be named")
+        prompts = read_prompts(settings.prompts)
+        return Prompted(prompts, classes_of(prompts, labels))
+    start = _find_start(settings, store, grid, recipe, tokenizer)
+    if start is None:
+        return Classes(labels, classes, every)
+    if not every and len(classes) > 1:
+        raise UsageError(f"--classes {settings.classes} with --init: expected one class, or none for their own")
+    return Started(start, None if every else classes[0])
 
 
 def _find_start(

@@ -20,6 +20,7 @@ class SampleSettings:
     """
 
     classes: str = "all"  # or numbers and names, comma-separated
+    prompts: Path | None = None  # file of prompts that name classes
     grid: str | None = None  # TxHxW tokens; None takes the most frequent of training
     weights: str = "ema"
     schedule: Literal["linear", "cosine", "complexity"] = "linear"
@@ -39,7 +40,7 @@ class SampleSettings:
     init: Path | None = None  # store of samples to start from
     keep: str | None = None  # what of them stays: a PNG mask, first-frame, or a share
 
-    per_class: int = 8
+    per_class: int = 8  # or per prompt, or per sample to start from
     tokenizer: str | None = None
     batch: int | None = None
     device: str = "cpu"

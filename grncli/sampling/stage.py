@@ -18,13 +18,14 @@ from grncli.overlap import Behind
 from grncli.sampling.calibration import settle_schedule
 from grncli.sampling.film import SAMPLES as FILMED
 from grncli.sampling.film import write_film
-from grncli.sampling.pictures import COLUMNS, decode_packed, samples_of, to_index
+from grncli.sampling.pictures import COLUMNS, asked_for, decode_packed, samples_of, to_index
 from grncli.sampling.plan import Plan, Say, make_plan
 from grncli.sampling.refiner import Refined, Refiner
 from grncli.sampling.settings import SampleSettings
 from grncli.sampling.sheets import COLUMNS as SHEET_COLUMNS
 from grncli.sampling.sheets import ROWS as SHEET_ROWS
 from grncli.sampling.sheets import class_sheet
+from grncli.sampling.timing import log_timing
 from grncli.stopping import Stop, Stopped
 from grncli.store import PartWriter, open_part, open_store
 from grncli.store.claiming import store_lock
@@ -101,21 +102,36 @@ class Sampler:
         self.writer = writer
         self.stop = stop
         self.report = report
+        self._refiner = Refiner(plan.network, plan.grid, plan.rules, batch=plan.settings.batch)
         self._numbers = plan.numbers()
         self._committed = time.monotonic()
 
     def go_on(self) -> None:
-        """Make the samples that no earlier run has; Stopped if that was asked for."""
+        """Make the samples that no earlier run has, and log how long it took; Stopped if that was asked for."""
+        began, before = time.monotonic(), self.writer.samples
+        settings = self.plan.settings
+        try:
+            self._refine()
+        finally:
+            log_timing(
+                self.writer.directory,
+                samples=self.writer.samples - before,
+                seconds=time.monotonic() - began,
+                batch=self._refiner.batch,
+                device=settings.device,
+                dtype=settings.dtype,
+            )
+
+    def _refine(self) -> None:
         done, total = self.writer.position, len(self._numbers)
         if done >= total:
             return
         self.report(done, total, "")
-        refiner = Refiner(self.plan.network, self.plan.grid, self.plan.rules, batch=self.plan.settings.batch)
         jobs = map(self.plan.job, self._numbers[done:])
         finished: dict[int, Refined] = {}
         ready: list[Refined] = []
         with Behind() as behind:
-            for refined in refiner.run(jobs, stop_when=lambda: self.stop.reason is not None):
+            for refined in self._refiner.run(jobs, stop_when=lambda: self.stop.reason is not None):
                 finished[refined.job.number] = refined
                 while done + len(ready) < total and self._numbers[done + len(ready)] in finished:
                     ready.append(finished.pop(self._numbers[done + len(ready)]))
@@ -145,7 +161,7 @@ class Sampler:
         self._committed = time.monotonic()
         if plan.pictures is not None:
             for bits, record, told in zip(packed, records, numbers, strict=True):
-                about = {**told, "class": record["class"], **plan.about()}
+                about = {**told, **asked_for(record), **plan.about()}
                 behind.submit(partial(plan.pictures.write, bits, record, about))
         return len(ready)
 

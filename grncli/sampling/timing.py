@@ -1,0 +1,62 @@
+"""How long sampling took: a line in ``timing.jsonl`` of a part for each run that made samples; no part of the data."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+TIMING = "timing.jsonl"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Samples, at least one, and the seconds that refining them took, over all runs that left a line."""
+
+    samples: int
+    seconds: float
+
+    @property
+    def seconds_per_sample(self) -> float:
+        """Mean over the samples; those of parts that were made side by side count as if one after the other."""
+        return self.seconds / self.samples
+
+
+def log_timing(part: Path, *, samples: int, seconds: float, batch: int, device: str, dtype: str) -> None:
+    """Add the line of one run to the directory of its part, unless it made no samples."""
+    if not samples:
+        return
+    told = {"samples": samples, "seconds": round(seconds, 6), "batch": batch, "device": device, "dtype": dtype}
+    line = json.dumps({**told, "threads": torch.get_num_threads(), "torch": torch.__version__}) + "\n"
+    # The samples are committed by now, and a log that cannot be kept shall not hide why a run ended.
+    with suppress(OSError):
+        _append(part / TIMING, line.encode())
+
+
+def read_timing(store: Path) -> Timing | None:
+    """Sums over all parts of a store; None where no run left a line."""
+    logged = [line for path in sorted(store.glob(f"part-*/{TIMING}")) for line in _lines(path)]
+    samples = sum(line.samples for line in logged)
+    return Timing(samples, sum(line.seconds for line in logged)) if samples else None
+
+
+def _append(path: Path, line: bytes) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(fd).st_size
+        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        os.write(fd, b"\n" + line if torn else line)
+    finally:
+        os.close(fd)
+
+
+def _lines(path: Path) -> list[Timing]:
+    """Lines of one log; one that was cut off in writing is passed over."""
+    found = []
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            told = json.loads(line)
+            found.append(Timing(int(told["samples"]), float(told["seconds"])))
+    return found

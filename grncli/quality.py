@@ -6,6 +6,7 @@ Both are uint8, as they would be in files, so that nothing is better on paper th
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from grncli.lpips_weights import load_lpips
 from grncli.models.lpips import LEAST, Network
 
 SSIM_WINDOW = 11  # pixels
-MS_SSIM_LEAST = 161  # five scales of that window, each half as large as the one before
+MS_SSIM_LEAST = 176  # the last of five scales, a sixteenth, must hold that window
 EQUAL_PSNR = 100.0  # dB, of pictures without any difference
 PIXELS_AT_ONCE = 2**20  # that SSIM filters: its sums are float32 maps of them
 
@@ -35,20 +36,33 @@ def psnr(frames: Tensor, originals: Tensor) -> Tensor:
 def ssim(frames: Tensor, originals: Tensor) -> Tensor:
     """Structural similarity of each of uint8 ``[N, H, W, 3]``, mean over colours; NaN below 11 pixels a side.
 
-    Wang et al. 2004, with a Gaussian window of 11 pixels (sigma 1.5) and without downsampling.
+    Wang et al. 2004, with a Gaussian window of 11 pixels (sigma 1.5), without downsampling, and over those pixels only
+    whose window lies within the picture: torchmetrics by itself counts mirrored edges too, a tenth more or less at 32
+    pixels.
     """
-    return _by_torchmetrics("structural_similarity_index_measure", SSIM_WINDOW, frames, originals)
+    edge = SSIM_WINDOW // 2
+
+    def inner_mean(index: Any) -> Tensor:
+        similarity: Tensor = index[1][..., edge:-edge, edge:-edge]
+        return similarity.mean(dim=(1, 2, 3))
+
+    name = "structural_similarity_index_measure"
+    return _by_torchmetrics(name, SSIM_WINDOW, frames, originals, inner_mean, return_full_image=True)
 
 
 def ms_ssim(frames: Tensor, originals: Tensor) -> Tensor:
-    """Multi-scale structural similarity of each of uint8 ``[N, H, W, 3]``; NaN below 161 pixels a side.
+    """Multi-scale structural similarity of each of uint8 ``[N, H, W, 3]``; NaN below 176 pixels a side.
 
     Wang et al. 2003, with their five scales and weights.
     """
-    return _by_torchmetrics("multiscale_structural_similarity_index_measure", MS_SSIM_LEAST, frames, originals)
+    name = "multiscale_structural_similarity_index_measure"
+    return _by_torchmetrics(name, MS_SSIM_LEAST, frames, originals, lambda index: index.reshape(-1))
 
 
-def _by_torchmetrics(name: str, least: int, frames: Tensor, originals: Tensor) -> Tensor:
+def _by_torchmetrics(
+    name: str, least: int, frames: Tensor, originals: Tensor, each: Callable[[Any], Tensor], **options: bool
+) -> Tensor:
+    """A measure of torchmetrics; ``each`` takes the value of each picture out of what it gives."""
     from torchmetrics.functional import image  # takes a second, and decoding needs none of it
 
     n, height, width, _ = frames.shape
@@ -58,7 +72,7 @@ def _by_torchmetrics(name: str, least: int, frames: Tensor, originals: Tensor) -
     values = []
     for ours, theirs in zip(_cut(frames, at_once), _cut(originals, at_once), strict=True):
         pair = (rearrange(part, "n h w c -> n c h w").float() for part in (ours, theirs))
-        values.append(getattr(image, name)(*pair, data_range=255.0, reduction="none").reshape(-1).double())
+        values.append(each(getattr(image, name)(*pair, data_range=255.0, reduction="none", **options)).double())
     return torch.cat(values)
 
 

@@ -31,11 +31,14 @@ class Classifier(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(128, 64), nn.ReLU())
         self.output = nn.Linear(64, classes)
 
-    def forward(self, pictures: Tensor, return_features: bool = False) -> Tensor:
-        """Features [B, 64], or probabilities [B, classes]."""
+    def forward(self, pictures: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
+        """Features [B, 64], or probabilities [B, classes], for the Inception Score those of the weights alone."""
         x = self.body(pictures.float() / 127.5 - 1)
         features = self.hidden(x.mean(dim=(2, 3)))
-        return features if return_features else self.output(features).softmax(dim=1)
+        logits = self.output(features)
+        if no_output_bias:
+            logits = logits - self.output.bias
+        return features if return_features else logits.softmax(dim=1)
 
 
 def read(src: str, size: str) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import typer
 
 from grncli import __version__
 from grncli.cli import console
+from grncli.cli import eval as evaluation
 from grncli.cli.decode import decode
 from grncli.cli.import_ import import_
 from grncli.cli.info import info
@@ -31,6 +32,7 @@ app.command("tokenize")(tokenize)
 app.command("decode")(decode)
 app.command("train-gen")(train_gen)
 app.command("sample")(sample)
+app.add_typer(evaluation.app, name="eval")
 app.command("quantize-stats")(quantize_stats)
 app.command("info")(info)
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -166,6 +166,15 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def process_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    """Rank, number of processes, and rank on this machine, as ``torchrun`` tells them; alone without it."""
+    return (
+        int(environment.get("RANK", "0")),
+        int(environment.get("WORLD_SIZE", "1")),
+        int(environment.get("LOCAL_RANK", "0")),
+    )
 
 
 def default_workers() -> int:

@@ -1,8 +1,6 @@
 """``grn quantize-stats``: are these bits good, and how many rounds are needed?"""
 
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +8,7 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, print_json, say
+from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
 from grncli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def quantize_stats(
     if json:
         print_json(found.to_json())
     else:
-        _print_tables(found)
+        print_report(tabulate(found))
     if not getattr(found, "within_bounds", True):
         say(f"grn: {media}: {BEYOND_BOUND}")
         raise typer.Exit(FAILED)
@@ -97,26 +96,6 @@ def check_arguments(store: Path | None, media: str | None, tokenizer: str | None
     unfit = [option for option, given in only_media.items() if given]
     if store is not None and unfit:
         raise UsageError(f"{unfit[0]} goes with --media, the bits of a STORE are taken as they are")
-
-
-def check_outputs(*paths: Path | None) -> None:
-    """Raise UsageError for a file that could not be written, before any work."""
-    for path, suffixes in zip(paths, ((".png", ".svg"), (".png",), (".html", ".htm")), strict=True):
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: there is no such folder, expected one that exists")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder, expected the name of a file")
-    given = [path.absolute() for path in paths if path is not None]
-    if len(set(given)) < len(given):
-        raise UsageError(f"{given[0]}: is named for two outputs, expected one file for each")
-    if paths[0] is not None or paths[2] is not None:
-        from grncli.evaluation.plots import new_figure
-
-        new_figure(1, 1)
 
 
 def parse_rounds(text: str) -> tuple[int, int]:
@@ -140,26 +119,15 @@ def _look_at_bits(path: Path, stop: "Stop", progress: Progress) -> "BitStatistic
 def _write_files(
     found: "BitStatistics | RoundStatistics", plot: Path | None, sheet: Path | None, html: Path | None
 ) -> None:
-    from grncli.evaluation import html as page
-    from grncli.media.writing import whole_file, write_png
+    from grncli.media.writing import write_png
 
     if sheet is not None:
         write_png(sheet, found.sheet)  # type: ignore[union-attr]  # checked: there are media
-    if plot is None and html is None:
-        return
-    from grncli.evaluation.plots import save_figure
-
-    drawn = _draw(found)
     if plot is not None:
-        save_figure(drawn, plot)
+        write_plot(plot, lambda: _draw(found))
     if html is not None:
-        title, header, rows, notes = tabulate(found)
-        sections = [*map(page.paragraph, notes), page.table(header, rows), page.figure(drawn)]
-        if hasattr(found, "sheet"):
-            sections.append(page.picture(found.sheet))
-        with whole_file(html) as temporary:
-            text = page.page(title, [*sections, page.settings(found.to_json() | {"versions": _versions()})])
-            temporary.write_text(text, encoding="utf-8")
+        sheets = [found.sheet] if hasattr(found, "sheet") else []
+        write_page(html, tabulate(found), found.to_json(), figures=[_draw(found)], sheets=sheets)
 
 
 def _draw(found: "BitStatistics | RoundStatistics") -> Any:
@@ -169,42 +137,14 @@ def _draw(found: "BitStatistics | RoundStatistics") -> Any:
     return plot_bits(found) if isinstance(found, BitStatistics) else plot_rounds(found)
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("grncli", "torch", "numpy")}
-
-
-def _print_tables(found: "BitStatistics | RoundStatistics") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    title, header, rows, notes = tabulate(found)
-    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for name in header:
-        shown.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*row)
-    # Wide enough for the table where no terminal says how wide it is.
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-    console.print(shown)
-    for note in notes:
-        console.print(note)
-
-
-def tabulate(
-    found: "BitStatistics | RoundStatistics",
-) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
-    """Title, header, rows and sentences of a report, as text."""
+def tabulate(found: "BitStatistics | RoundStatistics") -> Report:
+    """The report, as text."""
     from grncli.evaluation.bits import BitStatistics
 
     return _tabulate_bits(found) if isinstance(found, BitStatistics) else _tabulate_rounds(found)
 
 
-def _tabulate_rounds(
-    found: "RoundStatistics",
-) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
+def _tabulate_rounds(found: "RoundStatistics") -> Report:
     measured = list(found.rows[0].metrics)
     header = ["rounds", "compression", "bound", "largest error", "mean error", *(name.upper() for name in measured)]
     rows = [
@@ -225,7 +165,7 @@ def _tabulate_rounds(
     ]
     if not found.within_bounds:
         notes.append(f"{BEYOND_BOUND.capitalize()}.")
-    return "What each number of rounds is worth", header, rows, notes
+    return Report([Table("What each number of rounds is worth", header, rows)], notes)
 
 
 def _quality(name: str, value: float) -> str:
@@ -234,9 +174,7 @@ def _quality(name: str, value: float) -> str:
     return f"{value:.2f} dB" if name == "psnr" else f"{value:.4f}"
 
 
-def _tabulate_bits(
-    found: "BitStatistics",
-) -> tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
+def _tabulate_bits(found: "BitStatistics") -> Report:
     import numpy as np
 
     header = ["round", "ones", "least", "most", "entropy", "of two channels", "with the round before"]
@@ -260,4 +198,4 @@ def _tabulate_bits(
         + f", measured on {found.compressed} bytes.",
         f"Stuck bits: {', '.join([*stuck, *more])}." if stuck else "No bit is stuck.",
     ]
-    return "Bits", header, rows, notes
+    return Report([Table("Bits", header, rows)], notes)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from grncli.cli.console import Progress, make_stop, print_json, say
+from grncli.cli.console import Progress, make_stop, print_json, process_ranks, say
 
 if TYPE_CHECKING:
     import torch
@@ -56,12 +56,11 @@ class Session:
 @contextmanager
 def training_session(name: str, device: str, dtype: str, max_time: str | None) -> Iterator[Session]:
     """Meet the other processes that ``torchrun`` started, if any, and listen to signals for the time of a block."""
-    environment: Any = os.environ
-    rank, count = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+    rank, count, local = process_ranks(os.environ)
     with make_stop(max_time).listening() as stop, Progress(name, "steps") as progress:
         from grncli.devices import pick_device, pick_dtype
         from grncli.training.processes import joined
 
-        chosen = pick_device(device, int(environment.get("LOCAL_RANK", "0")))
+        chosen = pick_device(device, local)
         with joined(rank, count, chosen) as processes:
             yield Session(chosen, pick_dtype(dtype, chosen), processes, stop, progress)

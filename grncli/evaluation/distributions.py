@@ -1,6 +1,7 @@
 """How alike two sets of pictures are beyond mean and covariance: KID, precision and recall, and the Inception Score."""
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from grncli.evaluation.feature_files import FeatureFile
 KID_SUBSETS, KID_SUBSET = 100, 1000
 NEIGHBOURS = 3
 SPLITS = 10
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def kernel_distance(ours: FeatureFile, theirs: FeatureFile, *, seed: int = 0) -> tuple[float, float, int]:
@@ -36,47 +36,58 @@ def kernel_distance(ours: FeatureFile, theirs: FeatureFile, *, seed: int = 0) ->
     return float(np.mean(values)), float(np.std(values)), size
 
 
-def precision_recall(ours: FeatureFile, theirs: FeatureFile, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """Share of ours within the real manifold, and of the real ones within ours.
+def share_within(
+    points: FeatureFile, manifold: FeatureFile, neighbours: int = NEIGHBOURS, *, device: str = "cpu"
+) -> float:
+    """Share of points that lie within a manifold: precision of samples within real ones, recall the other way round.
 
     Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models": the manifold of
     a set is the union of balls around its features, each as wide as the distance to its k-th nearest neighbour.
+    NaN where a set has no k-th neighbour.
     """
-    if min(len(ours), len(theirs)) <= neighbours:
-        return math.nan, math.nan
-    return _share_within(ours, theirs, neighbours), _share_within(theirs, ours, neighbours)
-
-
-def _share_within(points: FeatureFile, manifold: FeatureFile, neighbours: int) -> float:
-    radii = torch.cat(
-        [_nearest(torch.from_numpy(block), manifold, neighbours + 1)[:, -1] for block in manifold.blocks()]
-    )
+    if not len(points) or len(manifold) <= neighbours:
+        return math.nan
+    # About a vector of theirs: distances come from products, in which features far from zero would cancel.
+    origin = manifold.read([0])
+    radii = [
+        _nearest(_blocks(manifold, origin, device), block, neighbours + 1)[:, -1]
+        for block in _blocks(manifold, origin, device)
+    ]
     within = 0
-    for block in points.blocks():
-        inside = torch.zeros(len(block), dtype=torch.bool)
-        start = 0
-        for other in manifold.blocks():
-            distances = torch.cdist(torch.from_numpy(block), torch.from_numpy(other))
-            inside |= (distances <= radii[start : start + len(other)]).any(dim=1)
-            start += len(other)
+    for block in _blocks(points, origin, device):
+        inside = torch.zeros(len(block), dtype=torch.bool, device=device)
+        for other, reach in zip(_blocks(manifold, origin, device), radii, strict=True):
+            inside |= (torch.cdist(block, other) <= reach).any(dim=1)
         within += int(inside.sum())
     return within / len(points)
 
 
-def _nearest(block: Tensor, manifold: FeatureFile, count: int) -> Tensor:
+def _blocks(features: FeatureFile, origin: NDArray[np.float32], device: str) -> Iterator[Tensor]:
+    for block in features.blocks():
+        yield torch.from_numpy(block - origin).to(device)
+
+
+def _nearest(others: Iterable[Tensor], block: Tensor, count: int) -> Tensor:
     """Distances ``[n, count]`` to the nearest features, ascending; a feature of the manifold is its own first."""
-    best = torch.full((len(block), count), math.inf)
-    for other in manifold.blocks():
-        distances = torch.cdist(block, torch.from_numpy(other))
-        best = torch.cat([best, distances], dim=1).topk(count, largest=False).values
+    best = torch.full((len(block), count), math.inf, device=block.device)
+    for other in others:
+        best = torch.cat([best, torch.cdist(block, other)], dim=1).topk(count, largest=False).values
     return best
+
+
+def hashed(place: int) -> int:
+    """SplitMix64 of a number: where a picture goes must not depend on what its neighbours are."""
+    z = (place + 1) * 0x9E3779B97F4A7C15 % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
 
 
 class ClassScores:
     """Inception Score in one pass: exp of the mean Kullback-Leibler divergence of p(class | picture) from p(class).
 
-    Salimans et al. 2016, "Improved Techniques for Training GANs". A picture's split follows from its place alone, by
-    multiples of the golden ratio: even over the splits, and over the classes in each however these alternate.
+    Salimans et al. 2016, "Improved Techniques for Training GANs". A picture's split is a hash of its place: as good as
+    a shuffle, however the classes alternate, and the same in whatever order or process pictures are counted.
     """
 
     def __init__(self, classes: int, splits: int = SPLITS) -> None:
@@ -84,10 +95,15 @@ class ClassScores:
         self._sums = np.zeros((splits, classes))
         self._negentropies = np.zeros(splits)
 
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return self._sums.shape[1]
+
     def add(self, place: int, probabilities: NDArray[np.floating]) -> None:
         """Count one picture's probabilities ``[K]``."""
         p = probabilities.astype(np.float64)
-        split = int(place * GOLDEN % 1 * len(self._counts))
+        split = hashed(place) % len(self._counts)
         self._counts[split] += 1
         self._sums[split] += p
         self._negentropies[split] += (p * np.log(p.clip(min=1e-300))).sum()

@@ -38,11 +38,16 @@ class FeatureFile:
         if self._order is None:
             self._order = np.argsort(np.array(self._filled, np.int64), kind="stable")
         chosen = self._order[np.asarray(rows)]
+        if len(chosen) and (np.diff(chosen) == 1).all():
+            return self._read(int(chosen[0]), len(chosen))
         out = np.empty((len(chosen), self.dimensions), np.float32)
         for target in np.argsort(chosen).tolist():
-            self._file.seek(int(chosen[target]) * self._bytes)
-            out[target] = np.frombuffer(self._file.read(self._bytes), np.float32)
+            out[target] = self._read(int(chosen[target]), 1)
         return out
+
+    def _read(self, start: int, count: int) -> Features:
+        self._file.seek(start * self._bytes)
+        return np.frombuffer(self._file.read(count * self._bytes), np.float32).reshape(count, self.dimensions).copy()
 
     def blocks(self, size: int = ROWS) -> Iterator[Features]:
         """All vectors in order, a block at a time."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from grncli.errors import GrnError
 
 Array = NDArray[np.float64]
-LITERATURE_SAMPLES = 50_000  # that published FIDs are of
+LITERATURE_SAMPLES = {"fid": 50_000, "fvd": 2_048}  # that published figures are of
 
 
 class Moments:
@@ -93,4 +93,5 @@ def frechet_distance(mean1: Array, covariance1: Array, mean2: Array, covariance2
     crossed = root @ covariance2 @ root
     shared = np.sqrt(np.linalg.eigvalsh((crossed + crossed.T) / 2).clip(min=0)).sum()
     apart = np.square(mean1 - mean2).sum()
-    return float(apart + np.trace(covariance1) + np.trace(covariance2) - 2 * shared)
+    squared = apart + np.trace(covariance1) + np.trace(covariance2) - 2 * shared
+    return max(0.0, float(squared))  # rounding may end below zero for equal sets

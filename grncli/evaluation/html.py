@@ -31,6 +31,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
+def heading(text: str) -> str:
+    """The title of a further table."""
+    return f"<h2>{escape(text)}</h2>"
+
+
 def paragraph(text: str) -> str:
     """A sentence or two."""
     return f"<p>{escape(text)}</p>"

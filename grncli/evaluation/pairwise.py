@@ -31,10 +31,10 @@ class Tally:
 
     def add(self, place: int, name: str, frames: Sequence[float]) -> None:
         """Count one sample: its name and the values of its frames."""
-        defined = [value for value in frames if not math.isnan(value)]
+        defined = {frame: value for frame, value in enumerate(frames) if not math.isnan(value)}
         if defined:
-            worst = min(range(len(frames)), key=lambda i: self._sign * frames[i])
-            self._rows.append((place, name, worst, sum(defined) / len(defined)))
+            worst = min(defined, key=lambda frame: self._sign * defined[frame])
+            self._rows.append((place, name, worst, sum(defined.values()) / len(defined)))
 
     def merge(self, rows: Sequence[tuple[int, str, int, float]]) -> None:
         """Count what another process has counted."""

@@ -20,19 +20,21 @@ from grncli.decoding import Decoder, DecodeSettings, check_fit
 from grncli.errors import MediaError, UsageError
 from grncli.gathering import Clip, Gatherer, Read, Work
 from grncli.media.decoder import DecoderPool, Done
-from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings
-from grncli.media.sources import Source, list_sources
+from grncli.media.sources import Source, class_names, list_sources
 from grncli.overlap import Prefetch
 from grncli.stopping import Stop
 from grncli.store import open_store
 from grncli.store.layout import METADATA
 from grncli.tokenizers import load_tokenizer
+from grncli.tokenizing import TokenizeSettings, read_settings
 
 ARRAY = "arr_0"  # uint8 [N, H, W, 3], as guided-diffusion and its successors save samples
 ARRAY_BATCH = 64
 MAX_ARRAY_SIDE = 16384
-FILTERS = {"square": "box halvings, bicubic, centre crop, as ADM prepared ImageNet", "cover": "bicubic, centre crop"}
+# As ADM prepared ImageNet, and as grn tokenize does.
+# As ADM prepared ImageNet, and as grn tokenize does it.
+FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, centre crop"}
 
 R = TypeVar("R")
 Frames = NDArray[np.uint8]
@@ -54,6 +56,7 @@ class Reading:
     rounds: int | None = None  # of a store to decode; None takes all
     device: str = "cpu"
     strict: bool = False
+    stride: tuple[int, int, int] = (1, 1, 1)  # of the tokenizer that media are to go through: cut to whole tokens
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Measured(Generic[R]):
     name: str
     shape: tuple[int, ...]  # frames, height, width
     result: R
+    label: int = -1  # class, by number; -1 for none
 
 
 class Pictures(ABC):
@@ -109,9 +113,14 @@ def open_pictures(src: str, reading: Reading) -> Pictures:
     path = Path(src)
     if src.endswith(".npz") and path.is_file():
         return ArrayPictures(path, reading)
-    if (path / METADATA).is_file():
+    if is_store(src):
         return StorePictures(path, reading)
     return MediaPictures(src, reading)
+
+
+def is_store(src: str) -> bool:
+    """Whether a path is that of a bit store."""
+    return (Path(src) / METADATA).is_file()
 
 
 class MediaPictures(Pictures):
@@ -121,9 +130,10 @@ class MediaPictures(Pictures):
         self.src = src
         self.sources = list_sources(src).sources[: reading.limit]
         self._reading = reading
-        self._framing = parse_size(reading.size or "native")
-        if reading.frames is not None and reading.frames < 1:
-            raise UsageError(f"--frames {reading.frames}: expected 1 or more")
+        self._settings = read_settings(
+            TokenizeSettings(size=reading.size or "native", frames=reading.frames, fps=reading.fps), reading.stride
+        )
+        self._labels = {name: number for number, name in enumerate(class_names(self.sources))}
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -138,12 +148,11 @@ class MediaPictures(Pictures):
     ) -> Iterator[Measured[R]]:
         """See `Pictures.measure`."""
         rank, count = share
-        reading = ReadSettings(self._framing, (1, 1, 1), self._reading.frames, self._reading.fps)
         stop = stop or Stop()
         with (
             DecoderPool(self._reading.workers) as pool,
             Prefetch(
-                read_works(pool, self.sources[rank::count], reading, self._reading.batch),
+                read_works(pool, self.sources[rank::count], self._settings, self._reading.batch),
                 stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
                 abandon=pool.abandon,
             ) as works,
@@ -153,22 +162,23 @@ class MediaPictures(Pictures):
                     self._miss(read, warn)
                 for clip, (shape, result) in results:
                     name = read.source.name + (f"#{clip.number}" if clip.number is not None else "")
-                    yield Measured(read.position * count + rank, name, shape, result)
+                    label = self._labels.get(read.source.label or "", -1)
+                    yield Measured(read.position * count + rank, name, shape, result, label)
                 if stop.reason:
                     return
 
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
         reading = self._reading
-        told = {"size": str(self._framing), "filter": self._filter(), "frames": reading.frames, "fps": reading.fps}
-        return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
-
-    def _filter(self) -> str | None:
-        filters = {
-            "square": "box halvings and bicubic, centre crop, as ADM prepared ImageNet",
-            "cover": "bicubic, centre crop",
+        framing = self._settings.framing
+        told = {
+            "size": str(framing),
+            "filter": FILTERS.get(framing.mode),
+            "cut to tokens of": None if reading.stride == (1, 1, 1) else "x".join(map(str, reading.stride)),
+            "frames": reading.frames,
+            "fps": reading.fps,
         }
-        return filters.get(self._framing.mode)
+        return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
 
     def _miss(self, read: Read, warn: Callable[[str], None]) -> None:
         text = f"{read.source.name}: {read.error}"
@@ -187,6 +197,7 @@ class StorePictures(Pictures):
             raise UsageError(f"{path} is a bit store, whose pictures need --tokenizer RUN, the tokenizer that made it")
         if reading.size not in (None, "native"):
             raise UsageError(f"--size {reading.size}: a bit store has the size it was made with, leave the option out")
+        _refuse_windows(path, reading)
         self.store = open_store(path)
         tokenizer = load_tokenizer(reading.tokenizer, reading.device)
         self.rounds = check_fit(self.store, path, tokenizer, reading.tokenizer, reading.rounds)
@@ -213,8 +224,8 @@ class StorePictures(Pictures):
         for indices, bits in self.decoder.batches(range(rank, self._count, count)):
             frames = torch.from_numpy(self.decoder.decode(bits))
             for index, result in zip(indices, compute(frames), strict=True):
-                name = f"{self.src}: {self.store.record(index)['key']}"
-                yield Measured(index, name, tuple(frames.shape[1:4]), result)
+                name, label = f"{self.src}: {self.store.record(index)['key']}", self.store[index].label
+                yield Measured(index, name, tuple(frames.shape[1:4]), result, label)
             if stop is not None and stop.reason:
                 return
 
@@ -222,7 +233,8 @@ class StorePictures(Pictures):
         """See `Pictures.about`."""
         identity = self.store.fingerprint.tokenizer
         told = {"rounds": self.rounds, "tokenizer": f"{identity.get('name')} ({str(identity.get('sha256'))[:12]})"}
-        return {**super().about(), "size": "native", **told}
+        unfinished = {} if self.store.complete else {"store": "not complete"}
+        return {**super().about(), "size": "native", **told, **unfinished}
 
 
 class ArrayPictures(Pictures):
@@ -233,6 +245,7 @@ class ArrayPictures(Pictures):
         self._path = path
         if reading.size not in (None, "native"):
             raise UsageError(f"--size {reading.size}: pictures of an .npz file are taken as they are")
+        _refuse_windows(path, reading)
         self._batch = reading.batch or ARRAY_BATCH
         self._count = min(self._shape[0], reading.limit or self._shape[0])
 
@@ -273,6 +286,12 @@ class ArrayPictures(Pictures):
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
         return {**super().about(), "size": "native"}
+
+
+def _refuse_windows(path: Path, reading: Reading) -> None:
+    for name, value in (("--frames", reading.frames), ("--fps", reading.fps)):
+        if value is not None:
+            raise UsageError(f"{name} {value}: is for clips in files, and {path} holds samples; leave the option out")
 
 
 class _open_array:  # noqa: N801  # a context manager

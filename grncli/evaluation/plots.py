@@ -1,4 +1,4 @@
-"""Plots of bits and rounds, as PNG or SVG."""
+"""Plots of bits, rounds, steps and searches, as PNG or SVG."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,9 @@ from grncli.media.writing import whole_file
 
 if TYPE_CHECKING:
     from grncli.evaluation.bits import BitStatistics
+    from grncli.evaluation.generation import Cost
     from grncli.evaluation.rounds import RoundStatistics
+    from grncli.evaluation.search import Search, Trial
 
 FORMATS = ("png", "svg")
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
@@ -58,4 +60,55 @@ def plot_bits(found: "BitStatistics") -> Any:
     image = axes.imshow(found.ones, vmin=0, vmax=1, cmap="coolwarm", aspect="auto")
     axes.set(xlabel="channel", ylabel="round", yticks=np.arange(rounds), yticklabels=np.arange(1, rounds + 1))
     figure.colorbar(image, ax=axes, label="share of ones")
+    return figure
+
+
+def plot_steps(cost: "Cost") -> Any:
+    """How many samples took how many steps (paper Fig. 9)."""
+    figure = new_figure(6, 3.2)
+    axes = figure.subplots()
+    axes.bar(list(cost.steps), list(cost.steps.values()), width=0.9, color="#1f5fa8")
+    axes.axvline(cost.mean_steps, linestyle="--", color="#777777", label=f"mean {cost.mean_steps:.1f}")
+    axes.set(xlabel="refinement steps", ylabel="samples")
+    axes.legend()
+    return figure
+
+
+def plot_search(found: "Search") -> Any:
+    """Distances over the grid: a map of two settings, else each setting by itself. Pruned points are pale."""
+    varied = [name for name, values in found.grid.items() if len(values) > 1] or list(found.grid)
+    if len(varied) == 2:
+        return _plot_map(found, varied[0], varied[1])
+    figure = new_figure(4 * len(varied), 3.4)
+    most = found.best.per_class
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(varied))), varied, strict=True):
+        places = {str(value): place for place, value in enumerate(found.grid[name])}
+        for trial in found.trials:
+            style = {"color": "#1f5fa8"} if trial.per_class == most else {"color": "#1f5fa8", "alpha": 0.3}
+            axes.plot(places[str(trial.point[name])], trial.distance, "o", **style)
+        axes.set(xlabel=name, ylabel=found.distance.upper(), xticks=range(len(places)), xticklabels=list(places))
+    return figure
+
+
+def _plot_map(found: "Search", down: str, across: str) -> Any:
+    rows, columns = found.grid[down], found.grid[across]
+    by_place: dict[tuple[int, int], Trial] = {
+        (rows.index(trial.point[down]), columns.index(trial.point[across])): trial for trial in found.trials
+    }
+    values = np.full((len(rows), len(columns)), np.nan)
+    for place, trial in by_place.items():
+        values[place] = trial.distance
+    figure = new_figure(1.2 * len(columns) + 2.5, 0.8 * len(rows) + 1.6)
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="viridis_r", aspect="auto")
+    for (row, column), trial in by_place.items():
+        final = trial.per_class == found.best.per_class
+        text = f"{trial.distance:.4g}" if final else f"{trial.distance:.4g}\nof {trial.samples}"
+        dark = image.norm(trial.distance) > 0.5
+        box = {"boxstyle": "round", "fc": "none", "ec": "red"} if trial is found.best else None
+        axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", bbox=box, size=8)
+    axes.set(xlabel=across, ylabel=down, xticks=range(len(columns)), yticks=range(len(rows)))
+    axes.set_xticklabels([str(value) for value in columns])
+    axes.set_yticklabels([str(value) for value in rows])
+    figure.colorbar(image, ax=axes, label=f"{found.distance.upper()}, pruned points of fewer samples")
     return figure

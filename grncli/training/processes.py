@@ -4,13 +4,17 @@ Each takes its share of every batch, gradients are averaged, so the result is th
 up to rounding. ``torchrun`` starts them; gloo carries the numbers between CPUs, NCCL between GPUs.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -44,6 +48,25 @@ class Processes:
         pairs = [value if value.dim() else torch.stack([value, torch.ones_like(value)]) for value in numbers.values()]
         totals = self.total(torch.stack(pairs).float()).tolist()
         return {name: total / weight for name, (total, weight) in zip(numbers, totals, strict=True) if weight}
+
+    def gather(self, vector: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """A float64 vector of each process, by rank; they may differ in length."""
+        if self.count == 1:
+            return [vector]
+        length = torch.tensor([len(vector)])
+        lengths = [torch.empty_like(length) for _ in range(self.count)]
+        dist.all_gather(lengths, length)
+        longest = max(int(other) for other in lengths)
+        padded = torch.zeros(longest, dtype=torch.float64)
+        padded[: len(vector)] = torch.from_numpy(vector)
+        found = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(found, padded)
+        return [part[: int(size)].numpy() for part, size in zip(found, lengths, strict=True)]
+
+    def gather_json(self, document: Any) -> list[Any]:
+        """A document of each process, by rank: anything that JSON can hold."""
+        encoded = np.frombuffer(json.dumps(document).encode(), np.uint8).astype(np.float64)
+        return [json.loads(part.astype(np.uint8).tobytes()) for part in self.gather(encoded)]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its mean over all processes."""

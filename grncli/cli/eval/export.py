@@ -1,0 +1,49 @@
+"""``grn eval export``: lay samples out as other benchmarks read them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, guarded, make_stop, print_json, say
+from grncli.cli.eval import options
+
+
+@guarded
+def export(
+    samples: Annotated[
+        Path,
+        Argument(metavar="SAMPLES", help="Folder or store that grn sample --prompts made.", show_default=False),
+    ],
+    folder: Annotated[Path, Argument(metavar="DIR", help="Where to lay the files out.", show_default=False)],
+    layout: Annotated[
+        Literal["geneval", "vbench"], Option("--for", help="Benchmark that is to read them.", show_default=False)
+    ],
+    prompts: Annotated[
+        Path | None, Option(metavar="FILE", help="The prompts the samples were made with; GenEval needs its own lines.")
+    ] = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = "auto",
+    max_time: options.MaxTime = None,
+    json: options.Json = False,
+) -> None:
+    """Lay samples out as GenEval (images) or VBench (clips) read them."""
+    with make_stop(max_time).listening() as stop, Progress("eval export", "samples") as progress:
+        from grncli.devices import pick_device
+        from grncli.evaluation.export import export as lay_out
+
+        made = lay_out(
+            samples,
+            folder,
+            layout,
+            prompts=prompts,
+            tokenizer=tokenizer,
+            device=str(pick_device(device)),
+            stop=stop,
+            report=progress,
+        )
+    options.warn(list(made.warnings))
+    if json:
+        print_json({"out": str(folder), "prompts": made.prompts, "files": made.files, "present": made.present})
+    there = f"; {made.present} were there" if made.present else ""
+    say(f"{folder}: {made.files} files of {made.prompts} prompts for {layout}{there}")

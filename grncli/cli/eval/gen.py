@@ -1,0 +1,140 @@
+"""``grn eval gen``: how samples compare with real pictures."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from grncli.cli.console import guarded, print_json
+from grncli.cli.eval import options
+from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+from grncli.cli.sample import histogram
+
+if TYPE_CHECKING:
+    from grncli.evaluation.generation import Cost, Figure, Generation
+
+SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report tells
+
+
+@guarded
+def gen(
+    samples: Annotated[
+        str,
+        Argument(
+            metavar="SAMPLES", help="Media, a bit store, an .npz of pictures or of statistics.", show_default=False
+        ),
+    ],
+    reference: Annotated[
+        str,
+        Option(metavar="REF", help="What to compare with, of the same kinds.", show_default=False),
+    ],
+    metrics: options.Metrics = None,
+    features: options.Features = None,
+    tokenizer: options.Tokenizer = None,
+    size: options.Size = None,
+    frames: options.Frames = None,
+    fps: options.Fps = None,
+    limit: options.Limit = None,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    download: options.Download = False,
+    strict: options.Strict = False,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Draws the subsets of KID.")] = 0,
+    html: options.Html = None,
+    max_time: options.MaxTime = None,
+    json: options.Json = False,
+) -> None:
+    """FID, Inception Score, KID, precision, recall or FVD of samples, beside what they cost.
+
+    Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), is, kid, precision, recall, and
+    agreement, the share of samples that a classifier assigns to their own class.
+    """
+    values = locals()
+    check_outputs(html=html)
+    with options.session("gen", "pictures", device, max_time) as session:
+        from grncli.evaluation.generation import GenSettings, generation
+
+        settings = GenSettings(
+            reading=options.reading(values, session.device),
+            metrics=options.parse_metrics(metrics),
+            features=features,
+            cache=options.cache_folder(cache),
+            download=download,
+            seed=seed,
+        )
+        found = generation(samples, reference, settings, **session.common())
+    if not session.processes.leads:
+        return
+    report = tabulate(found)
+    if html is not None:
+        write_page(html, report, found.to_json(), figures=_figures(found))
+    options.warn(found.warnings)
+    if json:
+        print_json(found.to_json())
+        return
+    print_report(report)
+    if found.cost is not None and len(found.cost.steps) > 1:
+        for line in histogram(found.cost.steps):
+            print(line)
+
+
+def _figures(found: "Generation") -> list[Any]:
+    from grncli.evaluation.plots import plot_steps
+
+    return [plot_steps(found.cost)] if found.cost is not None and len(found.cost.steps) > 1 else []
+
+
+def tabulate(found: "Generation") -> Report:
+    """Figures, costs, and how they were measured."""
+    tables = [
+        Table(
+            f"{found.samples['src']} against {found.reference['src']}",
+            ["", "value", "deviation", ""],
+            [_row(figure) for figure in found.figures],
+        )
+    ]
+    if found.cost is not None:
+        tables.append(_costs(found.cost))
+    notes = [f"{_describe(about)}." for about in (found.samples, found.reference)]
+    network = found.samples.get("network") or found.reference.get("network")
+    if network:
+        notes.append(f"Features of {network['name']} (sha256 {network['sha256'][:12]}), {network['input']}; float64.")
+    return Report(tables, [*notes, *(f"Note: {warning}." for warning in found.warnings)])
+
+
+def _row(figure: "Figure") -> list[str]:
+    digits = {"kid": 6, "precision": 4, "recall": 4, "agreement": 4}.get(figure.metric, 3)
+    shown = "" if figure.value != figure.value else f"{figure.value:.{digits}f}"
+    return [figure.label, shown, "" if figure.deviation is None else f"{figure.deviation:.{digits}f}", figure.detail]
+
+
+def _costs(cost: "Cost") -> Table:
+    told = {name: cost.settings[name] for name in SETTINGS if name in cost.settings}
+    rows = [
+        ["samples", str(cost.samples)],
+        ["steps a sample", f"{cost.mean_steps:.2f}"],
+        ["evaluations a sample", f"{cost.evaluations:.2f}"],
+        ["seconds a sample", "not logged" if cost.seconds is None else f"{cost.seconds:.3g}"],
+        *([name.replace("_", " "), _plain(value)] for name, value in told.items()),
+    ]
+    return Table("What the samples cost", ["", ""], rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _describe(about: dict[str, Any]) -> str:
+    """Where pictures are from, in a sentence."""
+    size = about.get("picture")
+    parts = [
+        f"{about['count']} pictures" if about.get("count") is not None else "an unknown number of pictures",
+        f"of {'x'.join(map(str, size))} pixels" if size else "of unknown size",
+    ]
+    told = ("size", "filter", "frames", "fps", "rounds", "made_of")
+    extra = ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in told if about.get(name))
+    failed = f", {about['failed']} could not be read" if about.get("failed") else ""
+    return f"{about['src']}: {' '.join(parts)}{f' ({extra})' if extra else ''}{failed}"

@@ -1,0 +1,147 @@
+"""``grn eval recon``: what comes back of pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from grncli.cli.console import guarded, print_json
+from grncli.cli.eval import options
+from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+
+if TYPE_CHECKING:
+    from grncli.evaluation.pairwise import Spread
+    from grncli.evaluation.reconstruction import Reconstruction
+
+
+@guarded
+def recon(
+    src: Annotated[
+        str, Argument(metavar="SRC|STORE", help="Media, or a bit store with --compare.", show_default=False)
+    ],
+    tokenizer: Annotated[
+        str | None, Option(metavar="RUN", help="Tokenizer to go through, or that made the store.")
+    ] = None,
+    rounds: Annotated[
+        str | None,
+        Option(metavar="4|1:8|1:4,continuous", help="Decode from so many rounds; default: as trained or stored."),
+    ] = None,
+    reconstructions: Annotated[
+        str | None, Option(metavar="SRC2", help="Compare with these instead: what others made of the same files.")
+    ] = None,
+    compare: Annotated[str | None, Option(metavar="SRC", help="Media that the STORE was made from.")] = None,
+    metrics: options.Metrics = None,
+    features: options.Features = None,
+    lpips: Annotated[
+        Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")
+    ] = None,
+    size: options.Size = None,
+    frames: options.Frames = None,
+    fps: options.Fps = None,
+    limit: options.Limit = None,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    download: options.Download = False,
+    strict: options.Strict = False,
+    sheet: Annotated[
+        Path | None, Option(metavar="PNG", help="Write sources beside what came back, the worst among them.")
+    ] = None,
+    html: options.Html = None,
+    max_time: options.MaxTime = None,
+    json: options.Json = False,
+) -> None:
+    """PSNR, SSIM, MS-SSIM, LPIPS, rFID and rFVD of pictures after the tokenizer, for each number of rounds.
+
+    Metrics: psnr, ssim, ms-ssim, lpips (AlexNet), lpips-vgg, rfid (Inception), rfvd (I3D), and rfd, the Fréchet
+    distance in the features of any other network (--features).
+    """
+    values = locals()
+    check_outputs(sheet=sheet, html=html, drawn=False)
+    with options.session("recon", "pictures", device, max_time) as session:
+        from grncli.evaluation.pairs import parse_rounds
+        from grncli.evaluation.reconstruction import ReconSettings, reconstruction
+
+        settings = ReconSettings(
+            reading=options.reading(values, session.device),
+            rounds=None if rounds is None else parse_rounds(rounds),
+            metrics=options.parse_metrics(metrics),
+            features=features,
+            compare=compare,
+            reconstructions=reconstructions,
+            lpips=lpips,
+            cache=options.cache_folder(cache),
+            download=download,
+        )
+        found = reconstruction(src, settings, **session.common())
+    if not session.processes.leads:
+        return
+    report = tabulate(found)
+    if sheet is not None:
+        from grncli.media.writing import write_png
+
+        write_png(sheet, found.sheet)
+    if html is not None:
+        write_page(html, report, found.to_json(), sheets=[found.sheet])
+    options.warn(found.warnings)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_report(Report(report.tables[:2], report.notes))
+
+
+def tabulate(found: "Reconstruction") -> Report:
+    """The report: figures, then the worst ten by each metric in the last row."""
+    from grncli.quality import NAMES
+
+    measured = [name for name in found.rows[0].spreads if any(row.spreads[name].samples for row in found.rows)]
+    distances = list(found.rows[0].distances)
+    header = ["rounds" if found.tokenizer else "", *(NAMES[name] for name in measured), *map(_distance, distances)]
+    rows = [
+        [
+            row.label,
+            *(_spread(name, row.spreads[name]) for name in measured),
+            *(f"{row.distances[name]:.3f}" for name in distances),
+        ]
+        for row in found.rows
+    ]
+    last = found.rows[-1]
+    worst = [
+        Table(
+            f"Furthest from their sources by {NAMES[name]}, {last.label}",
+            ["", "worst frame", NAMES[name]],
+            [[key, str(frame), _number(name, value)] for key, frame, value in last.spreads[name].worst],
+        )
+        for name in measured
+    ]
+    return Report([Table("Reconstruction, mean ± standard deviation", header, rows), *worst], _notes(found))
+
+
+def _notes(found: "Reconstruction") -> list[str]:
+    failed = f", and {found.failed} could not be read" if found.failed else ""
+    settings = ", ".join(f"{name} {value}" for name, value in found.about.items() if name != "src")
+    notes = [
+        f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
+        "the mean over its frames."
+    ]
+    if found.tokenizer:
+        notes.append(f"Tokenizer {found.tokenizer['name']} ({found.tokenizer['sha256'][:12]}).")
+    for name, network in found.networks.items():
+        notes.append(
+            f"{_distance(name)}: {network['vectors']} features of each side by {network['name']} (sha256 "
+            f"{network['sha256'][:12]}), {network['input']}; float64, biased upwards by small counts."
+        )
+    return notes
+
+
+def _distance(name: str) -> str:
+    return {"rfid": "rFID", "rfvd": "rFVD"}.get(name, "Fréchet distance")
+
+
+def _spread(name: str, spread: "Spread") -> str:
+    return "" if not spread.samples else f"{_number(name, spread.mean)} ± {_number(name, spread.deviation)}"
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.2f}" if name == "psnr" else f"{value:.4f}"

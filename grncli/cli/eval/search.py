@@ -1,0 +1,136 @@
+"""``grn eval search``: which decoding settings give the best samples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say
+from grncli.cli.eval import options
+from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
+
+if TYPE_CHECKING:
+    from grncli.evaluation.search import Search
+
+
+@guarded
+def search(
+    run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
+    reference: Annotated[
+        str, Option(metavar="REF", help="What to compare with, best of all statistics.", show_default=False)
+    ],
+    tokenizer: Annotated[
+        str, Option(metavar="RUN2", help="Tokenizer that the generator was trained for.", show_default=False)
+    ],
+    more: Annotated[
+        list[str] | None, Argument(metavar="[NAME=VALUES]...", help="More of the grid.", show_default=False)
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME=VALUES",
+            help="temperature=1.0,1.2 or, from, to and step, guidance=1.5:3:0.5; more may follow it.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Option(metavar="DIR", help="Samples and results, to go on with; default: RUN/search.")
+    ] = None,
+    per_class: Annotated[
+        int, Option(metavar="N", min=1, help="Samples of each class (or in all, without classes) in the last round.")
+    ] = 50,
+    halvings: Annotated[
+        int,
+        Option(metavar="H", min=0, help="Rounds before the last, with half the samples each."),
+    ] = 2,
+    classes: Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample.")] = "all",
+    steps: Annotated[int, Option(metavar="N", min=1, help="Steps, where the grid does not vary them.")] = 50,
+    weights: Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")] = "ema",
+    seed: Annotated[int, Option(metavar="N", help="Samples depend on it and on their number only.")] = 0,
+    features: options.Features = None,
+    size: options.Size = None,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the generator.")] = "auto",
+    cache: options.Cache = None,
+    download: options.Download = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace another search in DIR.")] = False,
+    plot: Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")] = None,
+    html: options.Html = None,
+    max_time: options.MaxTime = None,
+    json: options.Json = False,
+) -> None:
+    """Find the decoding settings with the smallest Fréchet distance, by successive halving over a grid."""
+    check_outputs(plot, html=html)
+    with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
+        from grncli.devices import pick_device, pick_dtype
+        from grncli.evaluation.pictures import Reading
+        from grncli.evaluation.search import SearchSettings, parse_grid
+        from grncli.evaluation.search import search as find
+        from grncli.sampling.settings import SampleSettings
+
+        chosen = pick_device(device)
+        bfloat16 = str(pick_dtype(dtype, chosen)) == "torch.bfloat16"
+        settings = SearchSettings(
+            grid=parse_grid([*(grid or []), *(more or [])]),
+            sampling=SampleSettings(
+                classes=classes,
+                per_class=per_class,
+                steps=steps,
+                weights=weights,
+                seed=seed,
+                batch=batch,
+                device=str(chosen),
+                dtype="bfloat16" if bfloat16 else "float32",
+            ),
+            features=features,
+            reading=Reading(
+                size=size,
+                tokenizer=tokenizer,
+                device=str(chosen),
+                workers=default_workers() if workers is None else workers,
+            ),
+            halvings=halvings,
+            cache=options.cache_folder(cache),
+            download=download,
+            overwrite=overwrite,
+        )
+        found = find(run, reference, out or run / "search", settings, stop=stop, report=progress, say=progress.say)
+    if plot is not None or html is not None:
+        from grncli.evaluation.plots import plot_search
+
+        if plot is not None:
+            write_plot(plot, lambda: plot_search(found))
+        if html is not None:
+            write_page(html, tabulate(found), found.to_json(), figures=[plot_search(found)])
+    options.warn(found.warnings)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_report(tabulate(found))
+    best = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.best.point.items())
+    say(f"best of {len(found.trials)}: grn sample {run} OUT {best}")
+
+
+def tabulate(found: "Search") -> Report:
+    """Every point with its last trial, best first."""
+    from grncli.evaluation.generation import LABELS
+
+    names = list(found.grid)
+    rows = [
+        [
+            *(str(trial.point[name]) for name in names),
+            f"{trial.distance:.3f}",
+            str(trial.samples),
+            f"{trial.evaluations:.1f}",
+        ]
+        for trial in found.trials
+    ]
+    header = [*names, LABELS[found.distance], "samples", "evaluations"]
+    reference, network = found.about["reference"], found.about["network"]
+    notes = [
+        f"Against {reference['src']} ({reference.get('count')} pictures); features of {network['name']} "
+        f"({network['sha256'][:12]}).",
+        "Distances of different counts do not compare: the fewer samples, the larger they are.",
+    ]
+    return Report([Table("Decoding settings, best first", header, rows)], notes)

@@ -1,0 +1,105 @@
+"""Reports: tables and sentences on standard output, the same as one HTML page, plots and sheets beside it."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grncli.errors import UsageError
+
+PLOT_SUFFIXES, SHEET_SUFFIXES, PAGE_SUFFIXES = (".png", ".svg"), (".png",), (".html", ".htm")
+WIDTH = 120  # where no terminal says how wide it is
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column's lines need no heading of their own."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command found, in words: tables, then sentences."""
+
+    tables: Sequence[Table]
+    notes: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        """That of the first table."""
+        return self.tables[0].title
+
+
+def print_report(report: Report) -> None:
+    """On standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Drawn
+
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    for table in report.tables:
+        drawn = Drawn(box=box.SIMPLE_HEAD, title=table.title, title_justify="left")
+        for name in table.header:
+            drawn.add_column(name, justify="right", no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(*row)
+        console.print(drawn)
+    for note in report.notes:
+        console.print(note)
+
+
+def write_page(
+    path: Path, report: Report, document: Mapping[str, Any], *, figures: Sequence[Any] = (), sheets: Sequence[Any] = ()
+) -> None:
+    """One self-contained HTML page: the report, matplotlib figures, pictures uint8 [H, W, 3], and all settings."""
+    from grncli.evaluation import html
+    from grncli.media.writing import whole_file
+
+    first, *others = report.tables
+    sections = [*map(html.paragraph, report.notes), html.table(first.header, first.rows)]
+    for table in others:
+        sections += [html.heading(table.title), html.table(table.header, table.rows)]
+    sections += [*map(html.figure, figures), *map(html.picture, sheets)]
+    text = html.page(report.title, [*sections, html.settings({**document, "versions": _versions()})])
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_plot(path: Path, draw: Callable[[], Any]) -> None:
+    """A matplotlib figure as PNG or SVG."""
+    from grncli.evaluation.plots import save_figure
+
+    save_figure(draw(), path)
+
+
+def check_outputs(
+    plot: Path | None = None, sheet: Path | None = None, html: Path | None = None, *, drawn: bool = True
+) -> None:
+    """Raise UsageError for a file that could not be written, before any work; ``drawn``: the page has a plot in it."""
+    kinds = ((plot, PLOT_SUFFIXES), (sheet, SHEET_SUFFIXES), (html, PAGE_SUFFIXES))
+    for path, suffixes in kinds:
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no such folder, expected one that exists")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder, expected the name of a file")
+    given = [path.absolute() for path, _ in kinds if path is not None]
+    if len(set(given)) < len(given):
+        raise UsageError(f"{given[0]}: is named for two outputs, expected one file for each")
+    if plot is not None or (html is not None and drawn):
+        from grncli.evaluation.plots import new_figure
+
+        new_figure(1, 1)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("grncli", "torch", "numpy")}

@@ -1,0 +1,341 @@
+"""``grn eval gen``: how samples compare with real pictures, and what they cost (paper section 4.2, Table 3)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grncli.errors import UsageError
+from grncli.evaluation.distributions import NEIGHBOURS, kernel_distance, share_within
+from grncli.evaluation.frechet import LITERATURE_SAMPLES, frechet_distance
+from grncli.evaluation.pictures import ArrayPictures, Reading, open_pictures
+from grncli.evaluation.statistics import (
+    Distribution,
+    Report,
+    Say,
+    collect,
+    holds_pictures,
+    holds_statistics,
+    read_statistics,
+    same_network,
+    show_size,
+)
+from grncli.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
+from grncli.sampling.pictures import BITS, COLUMNS
+from grncli.sampling.timing import read_timing
+from grncli.stopping import Stop
+from grncli.store import open_store
+from grncli.store.layout import METADATA
+from grncli.training.processes import ALONE, Processes
+from grncli.weight_files import default_cache
+
+LABELS = {
+    "fid": "FID",
+    "fvd": "FVD",
+    "fd": "Fréchet distance",
+    "is": "Inception Score",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "agreement": "class agreement",
+}
+DISTANCES = ("fid", "fvd", "fd")
+FROM_FEATURES = frozenset({"kid", "precision", "recall"})
+FROM_CLASSES = frozenset({"is", "agreement"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenSettings:
+    """The options of ``grn eval gen``."""
+
+    reading: Reading
+    metrics: tuple[str, ...] | None = None  # None takes what the inputs allow
+    features: str | None = None
+    cache: Path = field(default_factory=default_cache)
+    download: bool = False
+    seed: int = 0  # of KID's subsets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number, and how it was made."""
+
+    metric: str
+    value: float
+    deviation: float | None = None
+    detail: str = ""
+
+    @property
+    def label(self) -> str:
+        """The metric's name."""
+        return LABELS[self.metric]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What samples took to make."""
+
+    samples: int
+    steps: dict[int, int]  # steps: samples that took them
+    mean_steps: float
+    evaluations: float  # of the network, per sample
+    seconds: float | None  # per sample, where a log of it was kept
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What ``generation`` found."""
+
+    samples: dict[str, Any]
+    """Where they are from, how many, what network saw them how."""
+    reference: dict[str, Any]
+    figures: list[Figure]
+    cost: Cost | None
+    warnings: list[str]
+
+    def value(self, metric: str) -> float:
+        """A figure by the name of its metric; KeyError where it was not measured."""
+        return {figure.metric: figure.value for figure in self.figures}[metric]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        figures = [
+            {"metric": f.metric, "value": f.value if f.value == f.value else None, **_told(f)} for f in self.figures
+        ]
+        cost = (
+            None if self.cost is None else vars(self.cost) | {"steps": {str(n): c for n, c in self.cost.steps.items()}}
+        )
+        return {
+            "kind": "gen",
+            "samples": self.samples,
+            "reference": self.reference,
+            "figures": figures,
+            "cost": cost,
+            "warnings": self.warnings,
+        }
+
+
+def _told(figure: Figure) -> dict[str, Any]:
+    deviation = figure.deviation
+    told: dict[str, Any] = {} if deviation is None else {"deviation": deviation if deviation == deviation else None}
+    return told | ({"detail": figure.detail} if figure.detail else {})
+
+
+def generation(
+    samples: str,
+    reference: str,
+    settings: GenSettings,
+    *,
+    network: FeatureNetwork | None = None,
+    processes: Processes = ALONE,
+    stop: Stop | None = None,
+    report: Report = lambda done, total, note: None,
+    say: Say = lambda text: None,
+) -> Generation:
+    """Compare samples with a reference: media, bit stores, arrays of pictures or statistics files, each of the two.
+
+    ``network`` is the feature network where it is loaded already.
+
+    Raises
+    ------
+    UsageError, MediaError, StoreError, CheckpointError
+        If inputs and options do not go together, nothing can be read, or weights are missing.
+    Unfinished
+        If ``stop`` asked for it.
+    """
+    given = [path for path in (samples, reference) if not holds_statistics(Path(path))]
+    check_metrics(settings.metrics)
+    if network is None and given:
+        network = load_feature_network(
+            settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
+            cache=settings.cache / "features",
+            download=settings.download,
+            device=settings.reading.device,
+            say=say,
+        )
+    wanted = frozenset(settings.metrics or FROM_FEATURES | FROM_CLASSES)
+    if network is not None and not network.classifies:
+        if settings.metrics and wanted & FROM_CLASSES:
+            name = min(wanted & FROM_CLASSES)
+            raise UsageError(f"--metrics {name} needs class probabilities, and {network.name} gives none")
+        wanted -= FROM_CLASSES
+    shared: dict[str, Any] = {"processes": processes, "stop": stop, "report": report, "say": say}
+    # The reference first: it is what a mistake is most often in, and often a file that is read at once.
+    theirs = load_distribution(reference, network, settings.reading, wanted - FROM_CLASSES, **shared)
+    ours = load_distribution(samples, network, settings.reading, wanted, **shared)
+    doubts = check_together(ours, theirs, settings.reading.size)
+    metrics = settings.metrics or _possible(ours, theirs, wanted)
+    name = distance_name(ours, theirs)
+    device = settings.reading.device
+    figures = [
+        measure(metric, ours, theirs, distance=name, seed=settings.seed, device=device)
+        for metric in dict.fromkeys(metrics)
+    ]
+    return Generation(
+        samples=ours.about,
+        reference=theirs.about,
+        figures=figures,
+        cost=cost_of(Path(samples)),
+        warnings=[*doubts, *(w for f in (ours, theirs) for w in few_samples(f.name, f.count, len(f.mean), name))],
+    )
+
+
+def check_metrics(metrics: Sequence[str] | None) -> None:
+    """Refuse names that are no metric."""
+    for name in metrics or ():
+        if name not in LABELS:
+            raise UsageError(f"--metrics {name}: there is no such metric, expected some of {', '.join(LABELS)}")
+
+
+def load_distribution(
+    src: str,
+    network: FeatureNetwork | None,
+    reading: Reading,
+    wanted: frozenset[str],
+    *,
+    processes: Processes = ALONE,
+    stop: Stop | None = None,
+    report: Report = lambda done, total, note: None,
+    say: Say = lambda text: None,
+) -> Distribution:
+    """Statistics from a file, or of pictures as ``network`` sees them."""
+    keep, path = bool(wanted & FROM_FEATURES), Path(src)
+    if holds_statistics(path):
+        found = read_statistics(path)
+        if not (keep and found.features is None and network is not None and holds_pictures(path)):
+            return found
+        # A reference batch of guided-diffusion: moments of all pictures, and some of the pictures themselves.
+        some = collect(
+            ArrayPictures(path, Reading(batch=reading.batch)), network, keep=True, processes=processes, stop=stop
+        )
+        same_network(some, found)
+        return Distribution(
+            mean=found.mean,
+            covariance=found.covariance,
+            count=found.count,
+            features=some.features,
+            about={**found.about, "features_of": f"{some.count} pictures in the file"},
+        )
+    assert network is not None
+    return collect(
+        open_pictures(src, reading),
+        network,
+        keep=keep,
+        probabilities=bool(wanted & FROM_CLASSES),
+        one_size=reading.size is None,
+        processes=processes,
+        stop=stop,
+        report=report,
+        warn=say,
+    )
+
+
+def check_together(ours: Distribution, theirs: Distribution, size: str | None) -> list[str]:
+    """Doubts about a comparison, in sentences; UsageError where it makes no sense."""
+    same_network(ours, theirs)
+    left, right = (found.about.get("picture") for found in (ours, theirs))
+    if size is None and left and right and left != right:
+        raise UsageError(
+            f"{ours.name} has pictures of {show_size(left)} pixels and {theirs.name} of {show_size(right)}; "
+            "expected one size, give --size 256 (or HxW) to bring both to it, or --size native to take them so"
+        )
+    return [*unsaid(ours), *unsaid(theirs)]
+
+
+def unsaid(found: Distribution) -> list[str]:
+    """Doubts about statistics that do not say how they were made, in sentences."""
+    wanted = (("network", "which network made it"), ("picture", "the size of its pictures"))
+    return [f"{found.name} does not say {what}" for name, what in wanted if not found.about.get(name)]
+
+
+def distance_name(ours: Distribution, theirs: Distribution) -> str:
+    """What the Fréchet distance is called: ``fid`` and ``fvd`` only for the networks that define them, else ``fd``."""
+    told = [found.about.get("network", {}).get("sha256") for found in (ours, theirs)]
+    known = {file.sha256: FRECHET[name] for name, files in PUBLISHED.items() for file in files}
+    return next((known[sha] for sha in told if sha in known), "fd")
+
+
+def _possible(ours: Distribution, theirs: Distribution, wanted: frozenset[str]) -> list[str]:
+    metrics = [distance_name(ours, theirs)]
+    if ours.scores is not None and "is" in wanted:
+        metrics.append("is")
+    if ours.features is not None and theirs.features is not None:
+        metrics += ["kid", "precision", "recall"]
+    if ours.agreement is not None:
+        metrics.append("agreement")
+    return metrics
+
+
+def measure(
+    metric: str, ours: Distribution, theirs: Distribution, *, distance: str, seed: int = 0, device: str = "cpu"
+) -> Figure:
+    """One figure; UsageError where the inputs do not hold what it needs."""
+    if metric in DISTANCES:
+        if metric not in ("fd", distance):
+            raise UsageError(
+                f"--metrics {metric}: the features are of another network than {metric} is defined by; "
+                "expected fd, or --features with the right one"
+            )
+        return Figure(metric=metric, value=frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance))
+    if metric == "is":
+        if ours.scores is None:
+            raise UsageError(f"--metrics is: {ours.name} holds no class probabilities, give the pictures themselves")
+        mean, deviation, splits = ours.scores.score()
+        return Figure(metric=metric, value=mean, deviation=deviation, detail=f"{splits} splits")
+    if metric == "agreement":
+        if ours.agreement is None:
+            raise UsageError(f"--metrics agreement: {ours.name} names no classes, expected one folder for each")
+        return Figure(metric=metric, value=ours.agreement, detail="of the classifier with the classes asked for")
+    for found in (ours, theirs):
+        if found.features is None:
+            raise UsageError(
+                f"--metrics {metric}: {found.name} holds no single features; make it with grn eval stats "
+                "--keep-features, or give the pictures themselves"
+            )
+    assert ours.features is not None
+    assert theirs.features is not None
+    if metric == "kid":
+        mean, deviation, size = kernel_distance(ours.features, theirs.features, seed=seed)
+        return Figure(metric=metric, value=mean, deviation=deviation, detail=f"100 subsets of {size}")
+    points, manifold = (ours.features, theirs.features) if metric == "precision" else (theirs.features, ours.features)
+    told = f"{NEIGHBOURS} neighbours, {len(ours.features)} and {len(theirs.features)} pictures"
+    return Figure(metric=metric, value=share_within(points, manifold, device=device), detail=told)
+
+
+def few_samples(name: str, count: int | None, dimensions: int, distance: str) -> list[str]:
+    """A sentence where pictures are too few for their covariance."""
+    if count is None or count > dimensions:
+        return []
+    usual = LITERATURE_SAMPLES.get(distance)
+    advice = f"; the literature uses {usual:,}" if usual else ""
+    return [
+        f"{name} has {count} feature vectors of {dimensions} dimensions: the covariance is singular and the distance "
+        f"biased upwards{advice}"
+    ]
+
+
+def cost_of(samples: Path) -> Cost | None:
+    """Steps, evaluations and seconds of samples that ``grn sample`` made; None for others."""
+    path = samples / BITS if (samples / BITS).is_dir() else samples
+    if not (path / METADATA).is_file():
+        return None
+    store = open_store(path)
+    if set(store.columns) != {name for name, _ in COLUMNS} or not len(store):
+        return None
+    steps: Counter[int] = Counter()
+    evaluations = 0
+    for grid in store.grids:
+        view = store.grid(grid)
+        steps.update(view.column("steps").tolist())
+        evaluations += int(view.column("evaluations").sum())
+    timing = read_timing(path)
+    return Cost(
+        samples=len(store),
+        steps=dict(sorted(steps.items())),
+        mean_steps=sum(count * samples for count, samples in steps.items()) / len(store),
+        evaluations=evaluations / len(store),
+        seconds=None if timing is None else timing.seconds_per_sample,
+        settings=dict(store.fingerprint.preprocessing),
+    )

@@ -1,0 +1,555 @@
+"""How samples compare with real pictures, by ``grn eval gen``, and statistics files, by ``grn eval stats``."""
+
+import json
+import math
+import shutil
+import threading
+import warnings
+import zipfile
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from grncli.errors import CheckpointError, GrnError, MediaError, UsageError
+from grncli.evaluation.generation import GenSettings, generation
+from grncli.evaluation.pictures import Reading, open_pictures
+from grncli.evaluation.statistics import collect, read_statistics, write_statistics
+from grncli.feature_networks import load_feature_network
+from grncli.media.writing import write_png
+from grncli.sampling.settings import SampleSettings
+from grncli.sampling.stage import sample
+from grncli.stopping import Stop, Unfinished
+from grncli.store import open_store
+from grncli.training.processes import Processes
+
+READING = {field.name for field in fields(Reading)}
+KINDS = ("folder", "zip", "store", "array", "statistics")
+
+
+class Colours(nn.Module):
+    """Mean of each colour, called as StyleGAN's Inception is; the classifier says which colour there is most of."""
+
+    def forward(self, x: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
+        means = x.float().flatten(2).mean(2) / 255
+        return means if return_features else (20 * means).softmax(1)
+
+
+class Spread(nn.Module):
+    """Of one argument, and of as many dimensions as the one above."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float().flatten(2).std(2)
+
+
+class Wide(nn.Module):
+    """Twelve dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(x.float() / 255, [2, 2]).flatten(1)
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+        return x.float().flatten(2).mean(2) * math.nan
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for module in (Colours(), Spread(), Wide(), Broken()):
+            torch.jit.script(module).save(folder / f"{type(module).__name__.lower()}.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(make_run, tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "tok", rounds=2)
+
+
+@pytest.fixture(scope="module")
+def forms(networks, tokenizer, make_generator_run, tmp_path_factory):
+    """The same 18 samples in every form, and ``real``: 15 pictures of the same size."""
+    folder = tmp_path_factory.mktemp("forms")
+    run = make_generator_run(folder / "gen", tokenizer)
+    settings = SampleSettings(steps=4, guidance=2.0, per_class=6, temperature=1.0, tokenizer=str(tokenizer))
+    sample(run, folder / "folder", settings)
+    shutil.copytree(folder / "folder" / "samples.zarr", folder / "store")
+    files = sorted((folder / "folder").rglob("*.png"))
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(folder / "folder"))
+    np.savez(folder / "array.npz", arr_0=np.stack([np.asarray(Image.open(file)) for file in files]))
+    save_statistics(folder / "folder", folder / "statistics.npz", networks / "colours.pt")
+    for i in range(15):
+        (folder / "real" / "abc"[i % 3]).mkdir(parents=True, exist_ok=True)
+        write_png(folder / "real" / "abc"[i % 3] / f"{i:02d}.png", noise(i, i % 3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real(forms):
+    return forms / "real"
+
+
+def noise(seed, colour, height=16, width=16):
+    """Random pixels with more of one colour."""
+    pixels = np.random.default_rng(seed).integers(0, 128, (height, width, 3))
+    pixels[..., colour] += 100
+    return pixels.astype(np.uint8)
+
+
+def save_statistics(src, file, network, *, keep=False):
+    found = collect(open_pictures(str(src), Reading(workers=0)), load(network), keep=keep)
+    write_statistics(file, found, features=keep)
+    return file
+
+
+def load(network):
+    return load_feature_network(network, cache=Path("no/cache"))
+
+
+def place(forms, kind):
+    return forms / {"zip": "pictures.zip", "array": "array.npz", "statistics": "statistics.npz"}.get(kind, kind)
+
+
+@pytest.fixture(scope="module")
+def gen(networks, tokenizer):
+    def measure(samples, reference, *, features="colours.pt", stop=None, said=None, processes=None, **options):
+        """``generation`` without processes of its own, one picture at a time: a batch may round a pixel elsewhere."""
+        given = {name: options.pop(name) for name in list(options) if name in READING}
+        reading = Reading(**{"workers": 0, "tokenizer": str(tokenizer), "batch": 1, **given})
+        features = features and (str(networks / features) if features.endswith(".pt") else features)
+        settings = GenSettings(reading=reading, features=features, cache=Path("no/cache"), **options)
+        others = {} if processes is None else {"processes": processes}
+        said = said if said is not None else []
+        return generation(str(samples), str(reference), settings, stop=stop, say=said.append, **others)
+
+    return measure
+
+
+def document(text):
+    """JSON in the strict sense, which has no NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def one_sentence(done, code):
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines)) == (code, 1), done.stderr
+    return lines[0]
+
+
+# Distances
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_samples_in_two_forms_are_no_distance_apart(gen, forms, kind):
+    assert gen(place(forms, kind), forms / "folder").value("fd") == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_samples_of_every_kind_give_the_same_distance(gen, forms, real, kind):
+    expected = gen(forms / "folder", real).value("fd")
+    assert expected > 1e-3
+    assert gen(place(forms, kind), real).value("fd") == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_references_of_every_kind_give_the_same_distance(gen, forms, real, kind):
+    assert gen(real, place(forms, kind)).value("fd") == pytest.approx(gen(real, forms / "folder").value("fd"), rel=1e-9)
+
+
+def test_the_distance_is_that_of_means_and_covariances(gen, forms, real):
+    sides = []
+    for folder in (forms / "folder", real):
+        pixels = [np.asarray(Image.open(file)) for file in sorted(folder.rglob("*.png"))]
+        sides.append(np.stack([each.reshape(-1, 3).mean(axis=0) / 255 for each in pixels]))
+    first, second = (np.cov(side, rowvar=False) for side in sides)
+    shared = np.sqrt(np.linalg.eigvals(first @ second).real.clip(min=0)).sum()
+    apart = np.square(sides[0].mean(axis=0) - sides[1].mean(axis=0)).sum()
+    expected = apart + np.trace(first + second) - 2 * shared
+    assert gen(forms / "folder", real).value("fd") == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_statistics_files_need_no_network(gen, forms, real, networks, tmp_path):
+    other = save_statistics(real, tmp_path / "real.npz", networks / "colours.pt")
+    found = gen(place(forms, "statistics"), other, features=None)
+    assert found.value("fd") == pytest.approx(gen(forms / "folder", real).value("fd"), rel=1e-9)
+
+
+def test_statistics_of_another_network_are_refused(gen, forms, real, networks, tmp_path):
+    other = save_statistics(real, tmp_path / "spread.npz", networks / "spread.pt")
+    with pytest.raises(UsageError, match=r"seen by colours\.pt .* and .* by spread\.pt .*the same --features"):
+        gen(forms / "folder", other)
+
+
+def test_statistics_of_other_dimensions_are_refused(gen, forms, real, networks, tmp_path):
+    other = save_statistics(real, tmp_path / "wide.npz", networks / "wide.pt")
+    with pytest.raises(UsageError, match=r"3 features of .* and 12 of .* are of two networks"):
+        gen(forms / "folder", other)
+
+
+def test_statistics_of_others_get_a_doubt(gen, forms, real, tmp_path):
+    mean, covariance = np.zeros(3), np.eye(3)
+    np.savez(tmp_path / "theirs.npz", mu=mean, sigma=covariance)
+    doubts = " ".join(gen(real, tmp_path / "theirs.npz").warnings)
+    assert "does not say which network made it" in doubts
+    assert "does not say the size of its pictures" in doubts
+
+
+# Sizes
+
+
+def test_sizes_that_differ_between_the_two_are_named(gen, forms, tmp_path):
+    for i in range(3):
+        write_png(tmp_path / f"{i}.png", noise(i, 0, 16, 24))
+    with pytest.raises(UsageError, match=r"folder has pictures of 16x16 pixels and .* of 16x24; .* give --size 256"):
+        gen(forms / "folder", tmp_path)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two sizes by turns, so that each of two processes sees one of them."""
+    for i in range(8):
+        write_png(tmp_path / f"{i}.png", noise(i, 0, 16, 16 + 8 * (i % 2)))
+    return tmp_path
+
+
+def test_sizes_that_differ_within_a_set_are_named(gen, real, mixed):
+    with pytest.raises(UsageError, match=r"0\.png is 16x16 pixels and .*1\.png 16x24; expected one size"):
+        gen(mixed, real)
+
+
+@pytest.mark.parametrize("size", ["native", "16"])
+def test_sizes_may_differ_where_a_size_is_given(gen, real, mixed, size):
+    assert gen(mixed, real, size=size).samples["count"] == 8
+
+
+# What cannot be measured
+
+
+def test_fewer_samples_than_dimensions_get_a_warning(gen, forms, real):
+    doubts = gen(forms / "folder", real, features="wide.pt", limit=12).warnings
+    assert [text.partition(" has ")[2].partition(":")[0] for text in doubts] == [
+        "12 feature vectors of 12 dimensions"
+    ] * 2
+    assert all("biased upwards" in text for text in doubts)
+
+
+def test_enough_samples_get_none(gen, forms, real):
+    assert gen(forms / "folder", real).warnings == []
+
+
+@pytest.mark.parametrize("metric", ["kid", "precision", "recall"])
+def test_single_features_are_missed_by_name_and_with_a_way_to_get_them(gen, forms, real, metric):
+    with pytest.raises(UsageError, match=rf"--metrics {metric}: .*statistics\.npz holds no single features; .*--keep-"):
+        gen(real, place(forms, "statistics"), metrics=(metric,))
+
+
+def test_kept_features_serve_for_them(gen, forms, real, networks, tmp_path):
+    kept = save_statistics(real, tmp_path / "kept.npz", networks / "colours.pt", keep=True)
+    metrics = ("kid", "precision", "recall")
+    found, expected = (gen(forms / "folder", reference, metrics=metrics) for reference in (kept, real))
+    assert [f.value for f in found.figures] == pytest.approx([f.value for f in expected.figures], rel=1e-9)
+
+
+@pytest.mark.parametrize("metrics", [("fdi",), ("fd", "fiid")])
+def test_unknown_metrics_are_named_with_those_there_are(gen, forms, real, metrics):
+    with pytest.raises(UsageError, match=rf"--metrics {metrics[-1]}: .*expected some of fid, fvd, fd"):
+        gen(forms / "folder", real, metrics=metrics)
+
+
+@pytest.mark.parametrize("metric", ["fid", "fvd"])
+def test_published_names_are_for_published_networks(gen, forms, real, metric):
+    with pytest.raises(UsageError, match=rf"--metrics {metric}: the features are of another network"):
+        gen(forms / "folder", real, metrics=(metric,))
+
+
+def test_fd_is_for_any_network(gen, forms, real):
+    found = gen(forms / "folder", real, features="spread.pt", metrics=("fd",))
+    assert [figure.metric for figure in found.figures] == ["fd"]
+
+
+@pytest.mark.parametrize("metric", ["is", "agreement"])
+def test_class_scores_need_a_classifier(gen, forms, real, metric):
+    with pytest.raises(UsageError, match=rf"--metrics {metric} needs class probabilities, and wide\.pt gives none"):
+        gen(forms / "folder", real, features="wide.pt", metrics=(metric,))
+
+
+def test_without_a_wish_all_that_can_be_is_measured(gen, forms, real):
+    found = gen(forms / "folder", real)
+    assert [figure.metric for figure in found.figures] == ["fd", "is", "kid", "precision", "recall", "agreement"]
+
+
+def test_missing_inception_is_told_in_full(gen, forms, real):
+    with pytest.raises(CheckpointError) as told:
+        gen(forms / "folder", real, features=None)
+    assert all(word in str(told.value) for word in ("no/cache/features", "weights-inception", "https://", "sha256"))
+    assert "add --download" in str(told.value)
+
+
+def test_features_that_are_no_numbers_are_a_sentence(gen, forms, real):
+    with pytest.raises(GrnError, match=r"broken\.pt: gives features that are not finite numbers"):
+        gen(forms / "folder", real, features="broken.pt")
+
+
+def test_a_store_needs_its_tokenizer(gen, forms, real):
+    with pytest.raises(UsageError, match="is a bit store, whose pictures need --tokenizer RUN"):
+        gen(forms / "store", real, tokenizer=None)
+
+
+@pytest.mark.parametrize("kind", ["store", "array"])
+def test_a_size_is_for_media_only(gen, forms, real, kind):
+    with pytest.raises(UsageError, match="--size 8"):
+        gen(place(forms, kind), real, size="8")
+
+
+def test_an_empty_folder_is_wrong_usage(grn_inside, real, networks, tmp_path):
+    (tmp_path / "empty").mkdir()
+    options = ("--reference", real, "--features", networks / "colours.pt", "--workers", 0)
+    assert "empty" in one_sentence(grn_inside("eval", "gen", tmp_path / "empty", *options), 2)
+
+
+# Pictures that cannot be read
+
+
+@pytest.fixture
+def spoilt(real, tmp_path):
+    folder = shutil.copytree(real, tmp_path / "spoilt")
+    (folder / "a" / "03.png").write_bytes(b"bad")
+    return folder
+
+
+def test_a_corrupt_picture_is_named_left_out_and_counted(gen, real, spoilt):
+    said = []
+    found = gen(spoilt, real, said=said)
+    assert (found.samples["count"], found.samples["failed"]) == (14, 1)
+    assert [text.partition(":")[0].endswith("03.png") for text in said] == [True]
+
+
+def test_strict_ends_with_it(gen, real, spoilt):
+    with pytest.raises(MediaError, match=r"03\.png"):
+        gen(spoilt, real, strict=True)
+
+
+def test_stopping_is_heeded(gen, forms, real):
+    with pytest.raises(Unfinished, match="--max-time: stopped after"):
+        gen(forms / "folder", real, stop=Stop(max_time=0.0))
+
+
+# Classes
+
+
+def test_class_agreement_is_the_share_of_pictures_in_the_folder_of_their_colour(gen, forms, real, tmp_path):
+    samples = shutil.copytree(real, tmp_path / "samples")
+    (samples / "a" / "00.png").rename(samples / "c" / "00.png")  # red among the blue
+    assert gen(samples, forms / "folder").value("agreement") == pytest.approx(14 / 15)
+
+
+def test_a_store_knows_the_classes_that_its_pictures_stand_in(gen, forms, real):
+    stored, files = (gen(place(forms, kind), real).value("agreement") for kind in ("store", "folder"))
+    assert stored == files
+
+
+# Costs
+
+
+@pytest.mark.parametrize("kind", ["folder", "store"])
+def test_what_was_sampled_tells_its_steps(gen, forms, real, kind):
+    cost = gen(place(forms, kind), real).cost
+    assert (cost.samples, cost.steps, cost.mean_steps) == (18, {4: 18}, 4)
+
+
+def test_costs_are_those_in_the_store(gen, forms, real):
+    cost = gen(forms / "store", real).cost
+    column = open_store(forms / "store").grid((1, 4, 4)).column("evaluations")
+    assert cost.evaluations == pytest.approx(column.mean())
+    assert cost.settings["guidance"] == 2.0
+
+
+def test_seconds_are_those_logged(gen, forms, real):
+    line = json.loads(next((forms / "store").glob("part-*/timing.jsonl")).read_text())
+    assert gen(forms / "store", real).cost.seconds == pytest.approx(line["seconds"] / line["samples"])
+
+
+@pytest.mark.parametrize("kind", ["real", "zip", "array", "statistics"])
+def test_other_pictures_have_no_cost(gen, forms, real, kind):
+    assert gen(place(forms, kind), real).cost is None
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def options(networks, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return ("--features", networks / "colours.pt", "--workers", 0, "--cache", cache)
+
+
+def test_json_has_figures_costs_and_both_sides(grn_inside, forms, real, options):
+    done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = document(done.stdout)
+    assert [figure["metric"] for figure in found["figures"]][:2] == ["fd", "is"]
+    assert (found["samples"]["count"], found["reference"]["count"], found["cost"]["steps"]) == (18, 15, {"4": 18})
+
+
+def test_json_has_null_for_what_is_not_defined(grn_inside, forms, real, options):
+    done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *options, "--limit", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    assert Counter(f["value"] for f in document(done.stdout)["figures"])[None] == 3  # KID, precision, recall
+
+
+def test_the_table_shows_figures_costs_and_the_protocol(grn_inside, forms, real, options):
+    done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *options)
+    assert done.returncode == 0, done.stderr
+    for words in ("Fréchet distance", "KID", "steps a sample", "18 pictures of 16x16 pixels", "colours.pt (sha256"):
+        assert words in done.stdout
+
+
+def test_the_page_is_self_contained(grn_inside, forms, real, options, tmp_path):
+    page = tmp_path / "r.html"
+    done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *options, "--html", page)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "Fréchet distance" in text
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_broken_features_are_one_sentence(grn_inside, forms, real, options, networks):
+    broken = ("--features", networks / "broken.pt", *options[2:])
+    done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *broken)
+    assert "not finite" in one_sentence(done, 1)
+
+
+# Statistics
+
+
+def test_statistics_are_what_numpy_reads_as_mean_and_covariance(forms):
+    with np.load(place(forms, "statistics"), allow_pickle=False) as file:
+        assert {name: file[name].shape for name in ("mu", "sigma", "count")} == {
+            "mu": (3,),
+            "sigma": (3, 3),
+            "count": (),
+        }
+
+
+def test_statistics_remember_what_they_were_made_of(forms):
+    about = read_statistics(place(forms, "statistics")).about
+    assert (about["made_of"], about["picture"]) == (str(forms / "folder"), [16, 16])
+    assert about["network"]["name"] == "colours.pt"
+
+
+def test_stats_refuse_to_overwrite(grn_inside, real, options, tmp_path):
+    out = tmp_path / "s.npz"
+    out.write_bytes(b"mine")
+    assert "add --overwrite" in one_sentence(grn_inside("eval", "stats", real, out, *options), 2)
+    assert out.read_bytes() == b"mine"
+
+
+def test_stats_overwrite_where_asked_to(grn_inside, real, options, tmp_path):
+    out = tmp_path / "s.npz"
+    out.write_bytes(b"mine")
+    assert grn_inside("eval", "stats", real, out, *options, "--overwrite").returncode == 0
+    assert read_statistics(out).count == 15
+
+
+@pytest.mark.parametrize(("keep", "shape"), [((), None), (("--keep-features",), (15, 3))])
+def test_features_are_kept_where_asked_for(grn_inside, real, options, tmp_path, keep, shape):
+    assert grn_inside("eval", "stats", real, tmp_path / "s.npz", *options, *keep).returncode == 0
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as file:
+        assert (file["features"].shape if "features" in file else None) == shape
+
+
+def test_stats_of_pictures_that_differ_in_size_are_refused(grn_inside, options, mixed):
+    done = grn_inside("eval", "stats", mixed, mixed / "s.npz", *options)
+    assert "expected one size" in one_sentence(done, 2)
+    assert not (mixed / "s.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("s.npy", "ends in .npz"), ("none/s.npz", "no such folder"), ("d.npz", "is a folder")]
+)
+def test_stats_go_to_a_file_that_can_be(grn_inside, real, options, tmp_path, name, words):
+    (tmp_path / "d.npz").mkdir()
+    assert words in one_sentence(grn_inside("eval", "stats", real, tmp_path / name, *options), 2)
+
+
+# Several processes, as threads of this one
+
+
+class Thread(Processes):
+    """One of several, which meet at a barrier instead of through gloo."""
+
+    def __init__(self, rank, count, barrier, table):
+        super().__init__(rank, count)
+        object.__setattr__(self, "barrier", barrier)
+        object.__setattr__(self, "table", table)
+
+    def gather(self, vector):
+        self.table[self.rank] = vector
+        self.barrier.wait(30)
+        found = [self.table[rank].copy() for rank in range(self.count)]
+        self.barrier.wait(30)
+        return found
+
+    def total(self, numbers):
+        return torch.from_numpy(np.sum(self.gather(numbers.double().reshape(-1).numpy()), axis=0)).reshape(
+            numbers.shape
+        )
+
+
+def in_threads(work, count=2):
+    """What ``work(processes)`` gives in each of several threads, or the error of the first that failed."""
+    barrier, table = threading.Barrier(count), {}
+    results, errors = {}, []
+
+    def run(rank):
+        try:
+            results[rank] = work(Thread(rank, count, barrier, table))
+        except threading.BrokenBarrierError:
+            pass
+        except Exception as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[rank] for rank in range(count)]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("folder", 5), ("store", 2), ("array", 3)])
+def test_shares_add_up_to_the_figures_of_the_whole(gen, forms, real, kind, count):
+    alone = gen(place(forms, kind), real)
+    for found in in_threads(lambda processes: gen(place(forms, kind), real, processes=processes), count):
+        assert {f.metric: f.value for f in found.figures} == pytest.approx(
+            {f.metric: f.value for f in alone.figures}, rel=1e-9
+        )
+
+
+def test_more_processes_than_pictures_are_fine(gen, forms, real):
+    alone = gen(forms / "folder", real, limit=2)
+    found = in_threads(lambda processes: gen(forms / "folder", real, limit=2, processes=processes), 3)[0]
+    assert found.value("fd") == pytest.approx(alone.value("fd"), rel=1e-9)
+
+
+def test_sizes_that_differ_between_processes_are_refused(networks, mixed):
+    with pytest.raises(UsageError, match="expected one size"):
+        in_threads(
+            lambda processes: collect(
+                open_pictures(str(mixed), Reading(workers=0)), load(networks / "colours.pt"), processes=processes
+            )
+        )

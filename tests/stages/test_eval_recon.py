@@ -1,0 +1,511 @@
+"""What comes back of pictures, by ``grn eval recon``: figures against the same made by hand, pairs, and what is wrong.
+
+In this process, but for the options and outputs that only the command line has.
+"""
+
+import json
+import shutil
+import warnings
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from grncli.decoding import DecodeSettings, decode
+from grncli.errors import CheckpointError, MediaError, UsageError
+from grncli.evaluation.pairs import parse_rounds
+from grncli.evaluation.pictures import Reading
+from grncli.evaluation.reconstruction import ReconSettings, reconstruction
+from grncli.evaluation.rounds import RoundsSettings, round_statistics
+from grncli.media.framing import parse_size
+from grncli.media.reading import ReadSettings, read_pieces
+from grncli.media.sources import list_sources
+from grncli.media.writing import write_mp4, write_png
+from grncli.quality import psnr
+from grncli.stopping import Stop, Unfinished
+from grncli.tokenizing import TokenizeSettings, tokenize
+
+READING = {field.name for field in fields(Reading)} - {"rounds"}
+
+
+class Colours(nn.Module):
+    """Mean and spread of each colour, called as StyleGAN's networks are."""
+
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+        assert x.dtype == torch.uint8
+        pixels = x.float().flatten(2) / 255
+        features = torch.cat([pixels.mean(2), pixels.std(2)], 1)
+        return features if return_features else torch.zeros_like(features)
+
+
+class Alone(nn.Module):
+    """The same of the one argument it takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.float().flatten(2) / 255
+        return torch.cat([pixels.mean(2), pixels.std(2)], 1)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for module in (Colours(), Alone()):
+            torch.jit.script(module).save(folder / f"{type(module).__name__.lower()}.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colours(networks):
+    return str(networks / "colours.pt")
+
+
+@pytest.fixture(scope="module")
+def stills(draw_picture, tmp_path_factory):
+    """Thirteen pictures of 16x16; the last is a JPEG."""
+    folder = tmp_path_factory.mktemp("stills") / "in"
+    folder.mkdir()
+    for i in range(12):
+        write_png(folder / f"{i:02d}.png", draw_picture(i))
+    Image.fromarray(draw_picture(12)).save(folder / "12.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(stills, run_dir):
+    path = stills.with_name("bits.zarr")
+    tokenize(str(stills), path, run_dir, TokenizeSettings(workers=0, batch=1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def decoded(store, run_dir):
+    """One at a time, as a batch of another size may round a pixel elsewhere."""
+    folder = store.with_name("out")
+    decode(store, folder, run_dir, DecodeSettings(batch=1))
+    assert (folder / "12.jpg.png").is_file()
+    return folder
+
+
+def recon(src, *, stop=None, said=None, **options):
+    """``reconstruction`` without processes of its own, and without weights that this machine may have."""
+    reading = Reading(**{"workers": 0, **{name: options.pop(name) for name in list(options) if name in READING}})
+    settings = ReconSettings(reading=reading, cache=Path("no/cache"), **options)
+    return reconstruction(str(src), settings, stop=stop, say=(said if said is not None else []).append)
+
+
+def of_run(src, run, **options):
+    return recon(src, tokenizer=str(run), **options)
+
+
+def figures(found):
+    return [
+        {**{name: (s.mean, s.deviation, s.samples) for name, s in row.spreads.items() if s.samples}, **row.distances}
+        for row in found.rows
+    ]
+
+
+def same_figures(found, others):
+    for ours, theirs in zip(figures(found), figures(others), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert value == pytest.approx(theirs[name], rel=1e-6), name
+
+
+def frechet_by_hand(ours, theirs):
+    """From features [n, D] of each side."""
+    means = [side.mean(axis=0) for side in (ours, theirs)]
+    first, second = (np.cov(side, rowvar=False) for side in (ours, theirs))
+    shared = np.sqrt(np.linalg.eigvals(first @ second).real.clip(min=0)).sum()
+    return np.square(means[0] - means[1]).sum() + np.trace(first + second) - 2 * shared
+
+
+def features_of(frames):
+    """By hand, of uint8 [H, W, 3]."""
+    pixels = frames.reshape(-1, 3).astype(np.float32) / 255
+    return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0, ddof=1)]).astype(np.float64)
+
+
+def frames_of(folder):
+    """All frames below a folder, in order."""
+    reading = ReadSettings(parse_size("native"), (1, 1, 1))
+    sources = list_sources(str(folder)).sources
+    return [frame for source in sources for piece in read_pieces(source, reading) for frame in piece.pixels]
+
+
+def document(text):
+    """JSON in the strict sense, which has no NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def one_sentence(done, code):
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines)) == (code, 1), done.stderr
+    return lines[0]
+
+
+# Figures
+
+
+def test_every_number_of_rounds_has_the_figures_of_quantize_stats(media_dir, run_dir):
+    """On pictures of two sizes, and clips."""
+    expected = round_statistics(str(media_dir), run_dir, RoundsSettings(workers=0)).rows
+    found = of_run(media_dir, run_dir, rounds=(*range(1, 9), None)).rows
+    assert [row.rounds for row in found] == [row.rounds for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("psnr", "ssim"):
+            assert ours.spreads[name].mean == pytest.approx(theirs.metrics[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("network", ["colours.pt", "alone.pt"])
+def test_frechet_distance_is_the_one_made_by_hand_of_files(stills, decoded, run_dir, networks, network):
+    found = of_run(stills, run_dir, features=str(networks / network), batch=1)
+    sides = (np.stack([features_of(frame) for frame in frames_of(folder)]) for folder in (stills, decoded))
+    assert found.rows[0].distances["rfd"] == pytest.approx(frechet_by_hand(*sides), rel=1e-4)
+
+
+def test_every_frame_of_a_clip_has_features_of_its_own(media_dir, run_dir, colours):
+    found = of_run(media_dir / "clips", run_dir, features=colours, rounds=(None,))
+    assert (found.samples, found.networks["rfd"]["vectors"]) == (2, 26)
+
+
+def test_a_distance_may_be_all_that_is_measured(stills, run_dir, colours):
+    found = of_run(stills, run_dir, features=colours, metrics=("rfd",))
+    assert (found.rows[0].spreads, list(found.rows[0].distances)) == ({}, ["rfd"])
+
+
+def test_a_clip_counts_with_the_mean_over_its_frames(media_dir, run_dir, tmp_path):
+    clips, out = media_dir / "clips", tmp_path / "out"
+    tokenize(str(clips), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0))
+    decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
+    found = recon(clips, reconstructions=str(out)).rows[0].spreads["psnr"]
+    pairs = (torch.from_numpy(np.stack(frames_of(folder))) for folder in (out, clips))
+    by_clip = psnr(*pairs).view(2, 13).mean(dim=1)
+    assert (found.samples, found.mean) == (2, pytest.approx(by_clip.mean().item(), rel=1e-6))
+
+
+def test_the_worst_ten_are_named_worst_first(stills, decoded):
+    worst = recon(stills, reconstructions=str(decoded)).rows[0].spreads["psnr"].worst
+    names = sorted(file.name for file in stills.iterdir())
+    values = psnr(*(torch.from_numpy(np.stack(frames_of(folder))) for folder in (decoded, stills)))
+    order = values.argsort()[:10].tolist()
+    assert [Path(name).name for name, _, _ in worst] == [names[i] for i in order]
+    assert [value for _, _, value in worst] == pytest.approx(values[order].tolist())
+
+
+# Rounds
+
+
+@pytest.mark.parametrize(
+    ("text", "rounds"),
+    [
+        ("4", (4,)),
+        ("1:8", tuple(range(1, 9))),
+        ("1:3,continuous", (1, 2, 3, None)),
+        ("8,2", (8, 2)),
+        ("continuous", (None,)),
+        ("2:3,3,2:2", (2, 3)),
+    ],
+)
+def test_rounds_may_be_numbers_ranges_and_the_continuous_feature(text, rounds):
+    assert parse_rounds(text) == rounds
+
+
+@pytest.mark.parametrize("text", ["", "0", "9", "4:2", "1:9", "1:", ":4", "four", "1,,2", "-1", "1:2:3", "4.0"])
+def test_other_rounds_are_refused(text):
+    with pytest.raises(UsageError, match="expected numbers from 1 to 8"):
+        parse_rounds(text)
+
+
+@pytest.mark.parametrize(("trained", "row"), [(4, (4, "4 rounds")), (None, (None, "continuous"))])
+def test_rounds_are_those_the_tokenizer_was_trained_for(stills, make_run, tmp_path, trained, row):
+    run = make_run(tmp_path / "run", rounds=trained)
+    assert [(r.rounds, r.label) for r in of_run(stills, run, limit=2).rows] == [row]
+
+
+# Stores
+
+
+@pytest.mark.parametrize("rounds", [None, (1, 2, 3)])
+def test_a_store_and_its_sources_give_the_figures_of_the_media(stills, store, run_dir, colours, rounds):
+    options = {"rounds": rounds, "features": colours, "batch": 1}
+    found = of_run(store, run_dir, compare=str(stills), **options)
+    same_figures(found, of_run(stills, run_dir, **options))
+
+
+def test_clips_of_a_store_give_the_figures_of_the_media(media_dir, run_dir, colours, tmp_path):
+    tokenize(str(media_dir / "clips"), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0))
+    found = of_run(tmp_path / "s.zarr", run_dir, compare=str(media_dir / "clips"), features=colours)
+    same_figures(found, of_run(media_dir / "clips", run_dir, features=colours))
+
+
+@pytest.mark.parametrize("rounds", [(5,), (None,)])
+def test_a_store_has_no_more_than_its_rounds(stills, store, run_dir, rounds):
+    with pytest.raises(UsageError, match="holds 4 rounds and no continuous feature, expected 1 to 4"):
+        of_run(store, run_dir, compare=str(stills), rounds=rounds)
+
+
+def test_a_source_that_is_gone_is_named_left_out_and_counted(stills, store, run_dir, tmp_path):
+    few = shutil.copytree(stills, tmp_path / "few")
+    (few / "05.png").unlink()
+    said = []
+    found = of_run(store, run_dir, compare=str(few), said=said)
+    assert (found.samples, found.failed) == (12, 1)
+    assert [text.partition(":")[0] for text in said] == ["05.png"]
+
+
+def test_a_source_that_is_gone_ends_it_if_strict(stills, store, run_dir, tmp_path):
+    few = shutil.copytree(stills, tmp_path / "few")
+    (few / "05.png").unlink()
+    with pytest.raises(MediaError, match=r"05\.png"):
+        of_run(store, run_dir, compare=str(few), strict=True)
+
+
+def test_sources_of_another_size_than_the_store_are_named(stills, store, run_dir, draw_picture, tmp_path):
+    grown = shutil.copytree(stills, tmp_path / "grown")
+    for file in grown.iterdir():
+        Image.fromarray(draw_picture(3, 16, 24)).save(file)
+    with pytest.raises(UsageError, match=r"00\.png is 1 frames of 16x24 and its decoding 1 frames of 16x16"):
+        of_run(store, run_dir, compare=str(grown))
+
+
+def test_one_source_of_another_size_than_the_store_is_named(stills, store, run_dir, draw_picture, tmp_path):
+    grown = shutil.copytree(stills, tmp_path / "grown")
+    write_png(grown / "05.png", draw_picture(5, 16, 24))
+    with pytest.raises(UsageError, match=r"05\.png is 1 frames of 16x24"):
+        of_run(store, run_dir, compare=str(grown))
+
+
+# Reconstructions of others
+
+
+def test_a_folder_of_grn_decode_gives_the_figures_of_the_tokenizer(stills, decoded, run_dir, colours):
+    found = recon(stills, reconstructions=str(decoded), features=colours)
+    same_figures(found, of_run(stills, run_dir, features=colours, batch=1))
+
+
+@pytest.fixture
+def others(decoded, tmp_path):
+    """Reconstructions to change."""
+    return shutil.copytree(decoded, tmp_path / "theirs")
+
+
+def test_a_missing_partner_is_named(stills, others):
+    (others / "03.png").unlink()
+    with pytest.raises(UsageError, match=r"03\.png has no partner in .*theirs; expected .* 13 in .* \(there are 12\)"):
+        recon(stills, reconstructions=str(others))
+
+
+def test_unequal_counts_are_named(stills, others, draw_picture):
+    write_png(others / "more.png", draw_picture(0))
+    with pytest.raises(UsageError, match=r"in has 13 pictures and .*theirs 14; expected one for each"):
+        recon(stills, reconstructions=str(others))
+
+
+def test_unequal_sizes_are_named(stills, others, draw_picture):
+    write_png(others / "03.png", draw_picture(3, 16, 24))
+    with pytest.raises(UsageError, match=r"03\.png is 1 frames of 16x16 and .*03\.png 1 frames of 16x24"):
+        recon(stills, reconstructions=str(others))
+
+
+def test_pairs_of_unequal_sizes_may_be_brought_to_one(stills, others, draw_picture):
+    write_png(others / "03.png", draw_picture(3, 32, 32))
+    assert recon(stills, reconstructions=str(others), size="16").samples == 13
+
+
+def test_a_corrupt_reconstruction_is_named_and_its_pair_left_out(stills, others):
+    (others / "03.png").write_bytes(b"bad")
+    said = []
+    assert recon(stills, reconstructions=str(others), said=said).samples == 12
+    assert [Path(text.partition(":")[0]).name for text in said] == ["03.png"]
+
+
+def test_a_corrupt_reconstruction_is_counted(stills, others):
+    (others / "03.png").write_bytes(b"bad")
+    assert recon(stills, reconstructions=str(others)).failed == 1
+
+
+# What is wrong with media
+
+
+@pytest.fixture
+def spoilt(stills, tmp_path):
+    folder = shutil.copytree(stills, tmp_path / "spoilt")
+    (folder / "04.png").write_bytes(b"bad")
+    return folder
+
+
+def test_a_corrupt_picture_is_named_left_out_and_counted(spoilt, stills, run_dir, colours):
+    said = []
+    found = of_run(spoilt, run_dir, said=said, features=colours)
+    assert (found.samples, found.failed, found.networks["rfd"]["vectors"]) == (12, 1, 12)
+    assert [(Path(text.partition(":")[0]).name, text.endswith("; left out")) for text in said] == [("04.png", True)]
+
+
+def test_strict_ends_with_the_corrupt_picture(grn_inside, spoilt, run_dir, tmp_path):
+    page = tmp_path / "r.html"
+    options = ("--workers", 0, "--cache", tmp_path, "--html", page)
+    done = grn_inside("eval", "recon", spoilt, "--tokenizer", run_dir, *options, "--strict")
+    assert "04.png" in one_sentence(done, 1)
+    assert not page.exists()
+
+
+def test_nothing_readable_is_an_error(run_dir, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"bad")
+    with pytest.raises(MediaError, match="none of its 1 samples could be compared"):
+        of_run(tmp_path, run_dir)
+
+
+def test_pictures_are_cut_to_whole_tokens_as_grn_tokenize_cuts_them_and_the_report_says_so(
+    run_dir, draw_picture, tmp_path
+):
+    write_png(tmp_path / "a.png", draw_picture(0, 18, 16))
+    expected = round_statistics(str(tmp_path), run_dir, RoundsSettings(workers=0)).rows[3].metrics["psnr"]
+    found = of_run(tmp_path, run_dir)
+    assert found.rows[0].spreads["psnr"].mean == pytest.approx(expected)
+    assert found.about["cut to tokens of"] == "2x4x4"
+
+
+def test_a_size_that_is_no_multiple_of_the_token_is_refused(run_dir, draw_picture, tmp_path):
+    write_png(tmp_path / "a.png", draw_picture(0, 18, 16))
+    with pytest.raises(UsageError, match="18 is no multiple of the tokenizer's stride 4"):
+        of_run(tmp_path, run_dir, size="18")
+
+
+def test_clips_have_as_many_frames_as_grn_tokenize_takes_of_them(run_dir, draw_picture, tmp_path):
+    write_mp4(tmp_path / "a.mp4", np.stack([draw_picture(0)] * 12), 8)
+    expected = round_statistics(str(tmp_path), run_dir, RoundsSettings(workers=0)).rows[3].metrics["psnr"]
+    assert of_run(tmp_path, run_dir).rows[0].spreads["psnr"].mean == pytest.approx(expected)
+
+
+def test_mixed_sizes_are_fine_where_pairs_alone_are_measured(media_dir, run_dir):
+    assert of_run(media_dir, run_dir).samples == 16
+
+
+def test_mixed_sizes_are_refused_of_a_feature_network(media_dir, run_dir, colours):
+    with pytest.raises(UsageError, match=r"16x16 pixels and .*16x24; expected one size, give --size"):
+        of_run(media_dir, run_dir, features=colours)
+
+
+@pytest.mark.parametrize("size", ["16", "native"])
+def test_mixed_sizes_are_taken_with_a_size(media_dir, run_dir, colours, size):
+    assert of_run(media_dir, run_dir, features=colours, size=size).samples == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "give either --tokenizer RUN, or --reconstructions SRC2"),
+        ({"tokenizer": "{run}", "reconstructions": "{stills}"}, "give either --tokenizer RUN, or --reconstructions"),
+        ({"tokenizer": "{run}", "compare": "{stills}"}, "--compare goes with a bit store"),
+        ({"reconstructions": "{stills}", "rounds": (4,)}, "--rounds goes with --tokenizer"),
+        (
+            {"tokenizer": "{run}", "metrics": ("psrn",)},
+            "--metrics psrn: there is no such metric, expected some of psnr",
+        ),
+        ({"tokenizer": "{run}", "metrics": ("rfd",)}, "--metrics rfd needs --features"),
+        ({"tokenizer": "{run}", "metrics": ("rfid",), "features": "{net}"}, "expected rfd with it"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(stills, run_dir, colours, options, words):
+    places = {"run": run_dir, "stills": stills, "net": colours}
+    options = {name: v.format(**places) if isinstance(v, str) else v for name, v in options.items()}
+    with pytest.raises(UsageError, match=words):
+        recon(stills, **options)
+
+
+# Weights
+
+
+def test_lpips_is_silently_left_out_where_there_are_no_weights(stills, run_dir):
+    said = []
+    found = of_run(stills, run_dir, limit=1, said=said)
+    assert list(found.rows[0].spreads) == ["psnr", "ssim", "ms-ssim"]
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "folder", "file"), [("lpips", "lpips", "alexnet-owt"), ("rfid", "features", "weights-inception")]
+)
+def test_weights_that_are_asked_for_and_missing_are_told_in_full(stills, run_dir, metric, folder, file):
+    with pytest.raises(CheckpointError) as told:
+        of_run(stills, run_dir, metrics=(metric,))
+    sentence = str(told.value)
+    assert sentence.startswith(f"no/cache/{folder}: lacks {file}")
+    assert all(word in sentence for word in ("https://", "sha256", "add --download"))
+
+
+# Stopping
+
+
+class Soon(Stop):
+    """A request to stop from the third question on."""
+
+    asked = 0
+
+    @property
+    def reason(self):
+        self.asked += 1
+        return "SIGTERM" if self.asked > 2 else None
+
+
+def test_stopping_keeps_nothing(stills, run_dir):
+    with pytest.raises(Unfinished, match="SIGTERM: stopped after"):
+        of_run(stills, run_dir, batch=1, stop=Soon())
+
+
+def test_stopped_command_writes_no_files(grn_inside, stills, run_dir, tmp_path):
+    outputs = ("--sheet", tmp_path / "s.png", "--html", tmp_path / "r.html", "--cache", tmp_path)
+    done = grn_inside("eval", "recon", stills, "--tokenizer", run_dir, *outputs, "--max-time", "0.0001s")
+    assert "Nothing of it is kept" in one_sentence(done, 75)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Outputs
+
+
+@pytest.fixture(scope="module")
+def reported(grn_inside, stills, run_dir, colours, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    outputs = ("--sheet", folder / "s.png", "--html", folder / "r.html", "--json", "--cache", folder)
+    options = ("--tokenizer", run_dir, "--rounds", "2:3,continuous", "--features", colours, "--workers", 0)
+    done = grn_inside("eval", "recon", stills, *options, *outputs)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_json_has_null_for_what_is_not_defined(reported):
+    """Pictures of 16 pixels have no multi-scale SSIM."""
+    rows = document(reported[1])["rows"]
+    assert [row["rounds"] for row in rows] == [2, 3, None]
+    assert all(row["metrics"]["ms-ssim"]["mean"] is None for row in rows)
+
+
+def test_json_is_what_python_finds(reported, stills, run_dir, colours):
+    found = of_run(stills, run_dir, rounds=(2, 3, None), features=colours)
+    assert [row["distances"] for row in document(reported[1])["rows"]] == [row.distances for row in found.rows]
+
+
+def test_the_sheet_is_a_png_with_a_column_for_each_number_of_rounds(reported):
+    sheet = Image.open(reported[0] / "s.png")
+    assert (sheet.format, sheet.width) == ("PNG", 12 + 4 * (128 + 12))
+
+
+def test_the_page_holds_all_of_it_and_fetches_nothing(reported):
+    page = (reported[0] / "r.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_table_has_a_line_for_each_row_and_tells_the_protocol(grn_inside, stills, run_dir, colours, tmp_path):
+    options = ("--tokenizer", run_dir, "--rounds", "1:2", "--features", colours, "--workers", 0, "--cache", tmp_path)
+    done = grn_inside("eval", "recon", stills, *options)
+    assert done.returncode == 0, done.stderr
+    for words in ("1 round", "2 rounds", "PSNR (dB)", "13 samples", "pixels rounded to 8 bits", "13 features of each"):
+        assert words in done.stdout

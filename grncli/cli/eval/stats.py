@@ -1,11 +1,12 @@
 """``grn eval stats``: statistics of a reference, to be used again."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import guarded, print_json, say
+from grncli.cli.console import Progress, guarded, make_stop, print_json, say
 from grncli.cli.eval import options
 from grncli.errors import UsageError
 
@@ -19,6 +20,10 @@ def stats(
     features: options.Features = None,
     keep_features: Annotated[
         bool, Option("--keep-features", help="Keep each feature vector too, for KID, precision and recall.")
+    ] = False,
+    pictures: Annotated[
+        bool,
+        Option("--pictures", help="Write the pictures themselves (arr_0), which guided-diffusion's evaluator reads."),
     ] = False,
     tokenizer: options.Tokenizer = None,
     size: options.Size = None,
@@ -38,6 +43,11 @@ def stats(
     """Mean and covariance of features, as guided-diffusion, JiT, pytorch-fid and torch-fidelity read them."""
     values = locals()
     check_out(out, overwrite=overwrite)
+    if pictures:
+        if features is not None or keep_features:
+            raise UsageError("--pictures needs no features; leave --features and --keep-features out")
+        _write_pictures(src, out, values)
+        return
     with options.session("stats", "pictures", device, max_time) as session:
         from grncli.evaluation.pictures import open_pictures
         from grncli.evaluation.statistics import collect, write_statistics
@@ -67,6 +77,19 @@ def stats(
     if json:
         print_json(found.about)
     say(f"{out}: statistics of {found.count} features of {len(found.mean)} dimensions by {network.name}")
+
+
+def _write_pictures(src: str, out: Path, values: Mapping[str, Any]) -> None:
+    with make_stop(values["max_time"]).listening() as stop, Progress("eval stats", "pictures") as progress:
+        from grncli.devices import pick_device
+        from grncli.evaluation.arrays import write_pictures
+        from grncli.evaluation.pictures import open_pictures
+
+        how = options.reading(values, str(pick_device(values["device"])))
+        shape = write_pictures(out, open_pictures(src, how), stop=stop, report=progress, warn=progress.say)
+    if values["json"]:
+        print_json({"src": src, "arr_0": list(shape)})
+    say(f"{out}: {shape[0]} pictures of {shape[1]}x{shape[2]} pixels")
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:

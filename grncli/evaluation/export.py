@@ -28,7 +28,7 @@ Layout = Literal["geneval", "vbench"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Benchmark:
     """What a benchmark expects: pictures or clips, so many of each prompt, and so many prompts (None for any)."""
 
     name: str
@@ -37,9 +37,9 @@ class Protocol:
     prompts: int | None
 
 
-PROTOCOLS: dict[Layout, Protocol] = {
-    "geneval": Protocol("GenEval", clips=False, per_prompt=4, prompts=553),
-    "vbench": Protocol("VBench", clips=True, per_prompt=5, prompts=None),
+BENCHMARKS: dict[Layout, Benchmark] = {
+    "geneval": Benchmark("GenEval", clips=False, per_prompt=4, prompts=553),
+    "vbench": Benchmark("VBench", clips=True, per_prompt=5, prompts=None),
 }
 
 
@@ -104,7 +104,7 @@ def export(
         _write_metadata(folder, entries, listed)
     files = _write_samples(folder, entries, write, stop or Stop(), report)
     counts = Counter(entry.prompt for entry in entries)
-    return Summary(len(counts), files, len(entries) - files, _warnings(PROTOCOLS[layout], counts))
+    return Summary(len(counts), files, len(entries) - files, _warnings(BENCHMARKS[layout], counts))
 
 
 def manifest_path(folder: Path, layout: Layout) -> Path:
@@ -138,7 +138,7 @@ def _entries(store: BitStore, layout: Layout) -> list[Entry]:
             )
     if not len(store):
         raise UsageError(f"{store.path} has no samples, expected those of grn sample --prompts")
-    _check_kind(store, PROTOCOLS[layout])
+    _check_kind(store, BENCHMARKS[layout])
     entries = []
     within: Counter[int | str] = Counter()
     for index, record, _ in samples_of(store):
@@ -151,11 +151,11 @@ def _entries(store: BitStore, layout: Layout) -> list[Entry]:
     return entries
 
 
-def _check_kind(store: BitStore, protocol: Protocol) -> None:
+def _check_kind(store: BitStore, benchmark: Benchmark) -> None:
     kinds = ("single pictures", "clips")
-    if any((grid[0] > 1) != protocol.clips for grid in store.grids):
-        found, wanted = kinds[not protocol.clips], kinds[protocol.clips]
-        raise UsageError(f"{store.path} has {found}, and {protocol.name} is for {wanted}; give samples of those")
+    if any((grid[0] > 1) != benchmark.clips for grid in store.grids):
+        found, wanted = kinds[not benchmark.clips], kinds[benchmark.clips]
+        raise UsageError(f"{store.path} has {found}, and {benchmark.name} is for {wanted}; give samples of those")
 
 
 def _geneval_file(prompt: int, within: int) -> PurePosixPath:
@@ -287,13 +287,13 @@ def _write_samples(
     return written
 
 
-def _warnings(protocol: Protocol, counts: Counter[int]) -> tuple[str, ...]:
+def _warnings(benchmark: Benchmark, counts: Counter[int]) -> tuple[str, ...]:
     """Where the numbers of samples and prompts are not the benchmark's."""
     few, most = min(counts.values()), max(counts.values())
     warnings = []
-    if (few, most) != (protocol.per_prompt, protocol.per_prompt):
+    if (few, most) != (benchmark.per_prompt, benchmark.per_prompt):
         found = f"{few}" if few == most else f"{few} to {most}"
-        warnings.append(f"{protocol.per_prompt} samples a prompt expected by {protocol.name}, found {found}")
-    if protocol.prompts not in (None, len(counts)):
-        warnings.append(f"{protocol.prompts} prompts expected by {protocol.name}, found {len(counts)}")
+        warnings.append(f"{benchmark.per_prompt} samples a prompt expected by {benchmark.name}, found {found}")
+    if benchmark.prompts not in (None, len(counts)):
+        warnings.append(f"{benchmark.prompts} prompts expected by {benchmark.name}, found {len(counts)}")
     return tuple(warnings)

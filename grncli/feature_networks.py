@@ -86,6 +86,8 @@ class FeatureNetwork(ABC):
     """To what size it brings its input, and how."""
     classifies: bool
     """Whether it has class probabilities as well."""
+    classes: Sequence[str] = ()
+    """Names of the classes, where the file tells them (``classes``, a list of strings, in TorchScript)."""
 
     def __init__(self, identity: Identity, device: torch.device) -> None:
         self.name = identity.name
@@ -189,6 +191,7 @@ class ScriptedFeatures(FeatureNetwork):
         clips = "rescale" in self.options
         self.takes = "clips" if clips else "images"
         self.classifies = not clips and {"return_features", "no_output_bias"} <= arguments.keys()
+        self.classes = tuple(map(str, getattr(module, "classes", ())))
         pictures_size = INCEPTION_SIZE if self.known else UNKNOWN_SIZE
         self.size_note = I3D_SIZE if clips else pictures_size
 

@@ -20,7 +20,7 @@ from grncli.models.lpips import LEAST, Network
 SSIM_WINDOW = 11  # pixels
 MS_SSIM_LEAST = 176  # the last of five scales, a sixteenth, must hold that window
 EQUAL_PSNR = 100.0  # dB, of pictures without any difference
-PIXELS_AT_ONCE = 2**20  # that SSIM filters: its sums are float32 maps of them
+PIXELS_AT_ONCE = 2**20  # that SSIM or LPIPS take: their maps are many times as large
 
 # What is measured of (decoded, original), both uint8 [N, H, W, 3]: a float tensor [N].
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -28,8 +28,9 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 
 def psnr(frames: Tensor, originals: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each of uint8 ``[N, H, W, 3]``; 100 where there is no difference."""
-    difference = frames.flatten(1).float() - originals.flatten(1).float()
-    error = difference.square().mean(dim=1, dtype=torch.float64)
+    difference = frames.flatten(1).int() - originals.flatten(1).int()
+    # Whole numbers: exact, and not every device has float64.
+    error = difference.square().sum(dim=1).cpu().double() / difference.shape[1]
     return torch.where(error > 0, 10 * torch.log10(255**2 / error), EQUAL_PSNR)
 
 
@@ -67,12 +68,12 @@ def _by_torchmetrics(
 
     n, height, width, _ = frames.shape
     if min(height, width) < least:
-        return torch.full((n,), math.nan, dtype=torch.float64, device=frames.device)
+        return torch.full((n,), math.nan, dtype=torch.float64)
     at_once = max(1, PIXELS_AT_ONCE // (height * width))
     values = []
     for ours, theirs in zip(_cut(frames, at_once), _cut(originals, at_once), strict=True):
         pair = (rearrange(part, "n h w c -> n c h w").float() for part in (ours, theirs))
-        values.append(each(getattr(image, name)(*pair, data_range=255.0, reduction="none", **options)).double())
+        values.append(each(getattr(image, name)(*pair, data_range=255.0, reduction="none", **options)).cpu().double())
     return torch.cat(values)
 
 
@@ -102,9 +103,13 @@ def lpips_metric(
         """NaN for pictures too small to leave the network anything."""
         if min(frames.shape[1:3]) < LEAST[network]:
             return torch.full((len(frames),), math.nan, dtype=torch.float64)
-        pair = (rearrange(part, "n h w c -> n c h w").to(device).float() / 127.5 - 1 for part in (frames, originals))
+        at_once = max(1, PIXELS_AT_ONCE // frames[0, :, :, 0].numel())
         with torch.inference_mode():
-            return module(*pair).double().cpu()
+            pairs = zip(_cut(frames, at_once), _cut(originals, at_once), strict=True)
+            return torch.cat([module(_signed(ours), _signed(theirs)).cpu().double() for ours, theirs in pairs])
+
+    def _signed(part: Tensor) -> Tensor:
+        return rearrange(part, "n h w c -> n c h w").to(device).float() / 127.5 - 1
 
     return lpips
 

@@ -21,15 +21,18 @@ from grncli.media.sources import class_names, list_sources
 class Classifier(nn.Module):
     """Four convolutions and a hidden layer."""
 
-    def __init__(self, classes: int) -> None:
+    classes: list[str]
+
+    def __init__(self, classes: list[str]) -> None:
         super().__init__()
+        self.classes = classes  # saved with the network: class agreement goes by name
         widths, layers = (3, 32, 64, 128, 128), []
         for stage, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
             layers += [nn.MaxPool2d(2)] if stage < 3 else []
         self.body = nn.Sequential(*layers)
         self.hidden = nn.Sequential(nn.Linear(128, 64), nn.ReLU())
-        self.output = nn.Linear(64, classes)
+        self.output = nn.Linear(64, len(classes))
 
     def forward(self, pictures: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
         """Features [B, 64], or probabilities [B, classes], for the Inception Score those of the weights alone."""
@@ -41,14 +44,15 @@ class Classifier(nn.Module):
         return features if return_features else logits.softmax(dim=1)
 
 
-def read(src: str, size: str) -> tuple[Tensor, Tensor]:
-    """All pictures uint8 [N, 3, H, W] and their classes [N]."""
+def read(src: str, size: str) -> tuple[Tensor, Tensor, list[str]]:
+    """All pictures uint8 [N, 3, H, W], their classes [N], and the names of these."""
     sources = list_sources(src).sources
-    numbers = {name: number for number, name in enumerate(class_names(sources))}
+    names = class_names(sources)
+    numbers = {name: number for number, name in enumerate(names)}
     settings = ReadSettings(parse_size(size), (1, 1, 1))
     pixels = [next(read_pieces(source, settings)).pixels[0] for source in sources]
     labels = [numbers[source.label or ""] for source in sources]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels), names
 
 
 def accuracy(network: nn.Module, pictures: Tensor, labels: Tensor) -> float:
@@ -70,8 +74,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    pictures, labels = read(options.train, options.size)
-    network = Classifier(int(labels.max()) + 1)
+    pictures, labels, names = read(options.train, options.size)
+    network = Classifier(names)
     steps = options.epochs * -(-len(labels) // 128)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -85,7 +89,7 @@ def main() -> None:
             schedule.step()
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
     if options.test:
-        print(f"right on {accuracy(network, *read(options.test, options.size)):.1%} of {options.test}")
+        print(f"right on {accuracy(network, *read(options.test, options.size)[:2]):.1%} of {options.test}")
     torch.jit.script(network.eval()).save(options.out)
 
 

@@ -1,5 +1,6 @@
 """Reports: tables and sentences on standard output, the same as one HTML page, plots and sheets beside it."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,14 +43,15 @@ def print_report(report: Report) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     for table in report.tables:
-        drawn = Drawn(box=box.SIMPLE_HEAD, title=table.title, title_justify="left")
+        headed = any(table.header)
+        drawn = Drawn(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", show_header=headed)
         for name in table.header:
             drawn.add_column(name, justify="right", no_wrap=True)
         for row in table.rows:
             drawn.add_row(*row)
         console.print(drawn)
     for note in report.notes:
-        console.print(note)
+        console.print(note, soft_wrap=not sys.stdout.isatty())  # whole lines for pipes
 
 
 def write_page(
@@ -90,6 +92,7 @@ def check_outputs(
             raise UsageError(f"{path}: there is no such folder, expected one that exists")
         if path.is_dir():
             raise UsageError(f"{path}: is a folder, expected the name of a file")
+        check_writable(path)
     given = [path.absolute() for path, _ in kinds if path is not None]
     if len(set(given)) < len(given):
         raise UsageError(f"{given[0]}: is named for two outputs, expected one file for each")
@@ -97,6 +100,12 @@ def check_outputs(
         from grncli.evaluation.plots import new_figure
 
         new_figure(1, 1)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError where the folder of a file takes no new files."""
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path}: its folder cannot be written to, expected another place")
 
 
 def _versions() -> dict[str, str]:

@@ -95,3 +95,15 @@ def frechet_distance(mean1: Array, covariance1: Array, mean2: Array, covariance2
     apart = np.square(mean1 - mean2).sum()
     squared = apart + np.trace(covariance1) + np.trace(covariance2) - 2 * shared
     return max(0.0, float(squared))  # rounding may end below zero for equal sets
+
+
+def few_samples(name: str, count: int | None, dimensions: int, distance: str) -> list[str]:
+    """A sentence where pictures are too few for their covariance."""
+    if count is None or count > dimensions:
+        return []
+    usual = LITERATURE_SAMPLES.get(distance)
+    advice = f"; the literature uses {usual:,}" if usual else ""
+    return [
+        f"{name} has {count} feature vectors of {dimensions} dimensions: the covariance is singular and the distance "
+        f"biased upwards{advice}"
+    ]

@@ -8,7 +8,8 @@ from typing import Any
 
 from grncli.errors import UsageError
 from grncli.evaluation.distributions import NEIGHBOURS, kernel_distance, share_within
-from grncli.evaluation.frechet import LITERATURE_SAMPLES, frechet_distance
+from grncli.evaluation.feature_files import FeatureFile
+from grncli.evaluation.frechet import few_samples, frechet_distance
 from grncli.evaluation.pictures import ArrayPictures, Reading, open_pictures
 from grncli.evaluation.statistics import (
     Distribution,
@@ -40,6 +41,7 @@ LABELS = {
     "recall": "recall",
     "agreement": "class agreement",
 }
+OTHERWISE = {"is": "class score", "kid": "kernel distance"}  # what these are called without Inception
 DISTANCES = ("fid", "fvd", "fd")
 FROM_FEATURES = frozenset({"kid", "precision", "recall"})
 FROM_CLASSES = frozenset({"is", "agreement"})
@@ -62,14 +64,11 @@ class Figure:
     """One number, and how it was made."""
 
     metric: str
+    label: str
+    """The metric's name; those that are defined by Inception are called otherwise in the features of others."""
     value: float
     deviation: float | None = None
     detail: str = ""
-
-    @property
-    def label(self) -> str:
-        """The metric's name."""
-        return LABELS[self.metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +146,7 @@ def generation(
     """
     given = [path for path in (samples, reference) if not holds_statistics(Path(path))]
     check_metrics(settings.metrics)
+    check_options(samples, reference, given, settings)
     if network is None and given:
         network = load_feature_network(
             settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
@@ -168,6 +168,7 @@ def generation(
     doubts = check_together(ours, theirs, settings.reading.size)
     metrics = settings.metrics or _possible(ours, theirs, wanted)
     name = distance_name(ours, theirs)
+    few = [text for found in (ours, theirs) for text in few_samples(found.name, found.count, len(found.mean), name)]
     device = settings.reading.device
     figures = [
         measure(metric, ours, theirs, distance=name, seed=settings.seed, device=device)
@@ -177,8 +178,8 @@ def generation(
         samples=ours.about,
         reference=theirs.about,
         figures=figures,
-        cost=cost_of(Path(samples)),
-        warnings=[*doubts, *(w for f in (ours, theirs) for w in few_samples(f.name, f.count, len(f.mean), name))],
+        cost=cost_of(Path(samples), settings.reading.limit),
+        warnings=list(dict.fromkeys([*doubts, *few])),
     )
 
 
@@ -187,6 +188,17 @@ def check_metrics(metrics: Sequence[str] | None) -> None:
     for name in metrics or ():
         if name not in LABELS:
             raise UsageError(f"--metrics {name}: there is no such metric, expected some of {', '.join(LABELS)}")
+
+
+def check_options(samples: str, reference: str, given: Sequence[str], settings: GenSettings) -> None:
+    """Refuse options that have no part in a comparison."""
+    if samples == reference == "-":
+        raise UsageError("SAMPLES and --reference are both standard input; expected paths on it for one of them")
+    reading = settings.reading
+    told = {"--features": settings.features, "--size": reading.size, "--frames": reading.frames, "--fps": reading.fps}
+    for name, value in {**told, "--limit": reading.limit}.items():
+        if value is not None and not given:
+            raise UsageError(f"{name} {value}: is for pictures, and both sides are statistics; leave the option out")
 
 
 def load_distribution(
@@ -236,18 +248,24 @@ def check_together(ours: Distribution, theirs: Distribution, size: str | None) -
     """Doubts about a comparison, in sentences; UsageError where it makes no sense."""
     same_network(ours, theirs)
     left, right = (found.about.get("picture") for found in (ours, theirs))
-    if size is None and left and right and left != right:
+    if size != "native" and left and right and left != right:
+        advice = f"give --size {show_size(right)} to bring them to it" if size is None else "make both with one --size"
         raise UsageError(
-            f"{ours.name} has pictures of {show_size(left)} pixels and {theirs.name} of {show_size(right)}; "
-            "expected one size, give --size 256 (or HxW) to bring both to it, or --size native to take them so"
+            f"{ours.name} has pictures of {show_size(left)} pixels and {theirs.name} of {show_size(right)}; expected "
+            f"one size, {advice}, or give --size native to take them so"
         )
-    return [*unsaid(ours), *unsaid(theirs)]
+    differ = [
+        f"{ours.name} was read with {name} {a} and {theirs.name} with {b}"
+        for name in ("filter", "frames", "fps")
+        if (a := ours.about.get(name)) and (b := theirs.about.get(name)) and a != b
+    ]
+    return [*unsaid(ours), *unsaid(theirs), *differ]
 
 
 def unsaid(found: Distribution) -> list[str]:
     """Doubts about statistics that do not say how they were made, in sentences."""
     wanted = (("network", "which network made it"), ("picture", "the size of its pictures"))
-    return [f"{found.name} does not say {what}" for name, what in wanted if not found.about.get(name)]
+    return [f"{found.name} does not say {what}" for name, what in wanted if name not in found.about]
 
 
 def distance_name(ours: Distribution, theirs: Distribution) -> str:
@@ -273,51 +291,50 @@ def measure(
 ) -> Figure:
     """One figure; UsageError where the inputs do not hold what it needs."""
     if metric in DISTANCES:
-        if metric not in ("fd", distance):
-            raise UsageError(
-                f"--metrics {metric}: the features are of another network than {metric} is defined by; "
-                "expected fd, or --features with the right one"
-            )
-        return Figure(metric=metric, value=frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance))
+        return _distance(metric, ours, theirs, distance)
+    label = OTHERWISE.get(metric, LABELS[metric]) if distance == "fd" else LABELS[metric]
     if metric == "is":
         if ours.scores is None:
             raise UsageError(f"--metrics is: {ours.name} holds no class probabilities, give the pictures themselves")
         mean, deviation, splits = ours.scores.score()
-        return Figure(metric=metric, value=mean, deviation=deviation, detail=f"{splits} splits")
+        return Figure(metric=metric, label=label, value=mean, deviation=deviation, detail=f"{splits} splits")
     if metric == "agreement":
         if ours.agreement is None:
-            raise UsageError(f"--metrics agreement: {ours.name} names no classes, expected one folder for each")
-        return Figure(metric=metric, value=ours.agreement, detail="of the classifier with the classes asked for")
-    for found in (ours, theirs):
-        if found.features is None:
             raise UsageError(
-                f"--metrics {metric}: {found.name} holds no single features; make it with grn eval stats "
-                "--keep-features, or give the pictures themselves"
+                f"--metrics agreement: {ours.name} and the network share no names of classes; expected folders named "
+                "as the classes that the network's file lists"
             )
-    assert ours.features is not None
-    assert theirs.features is not None
+        return Figure(metric=metric, label=label, value=ours.agreement, detail="of the classifier with the names")
+    points, manifold = (ours, theirs) if metric != "recall" else (theirs, ours)
+    inner, outer = _features(metric, points), _features(metric, manifold)
     if metric == "kid":
-        mean, deviation, size = kernel_distance(ours.features, theirs.features, seed=seed)
-        return Figure(metric=metric, value=mean, deviation=deviation, detail=f"100 subsets of {size}")
-    points, manifold = (ours.features, theirs.features) if metric == "precision" else (theirs.features, ours.features)
-    told = f"{NEIGHBOURS} neighbours, {len(ours.features)} and {len(theirs.features)} pictures"
-    return Figure(metric=metric, value=share_within(points, manifold, device=device), detail=told)
+        mean, deviation, size = kernel_distance(inner, outer, seed=seed)
+        return Figure(metric=metric, label=label, value=mean, deviation=deviation, detail=f"100 subsets of {size}")
+    told = f"{NEIGHBOURS} neighbours, {len(inner)} features within {len(outer)}"
+    return Figure(metric=metric, label=label, value=share_within(inner, outer, device=device), detail=told)
 
 
-def few_samples(name: str, count: int | None, dimensions: int, distance: str) -> list[str]:
-    """A sentence where pictures are too few for their covariance."""
-    if count is None or count > dimensions:
-        return []
-    usual = LITERATURE_SAMPLES.get(distance)
-    advice = f"; the literature uses {usual:,}" if usual else ""
-    return [
-        f"{name} has {count} feature vectors of {dimensions} dimensions: the covariance is singular and the distance "
-        f"biased upwards{advice}"
-    ]
+def _distance(metric: str, ours: Distribution, theirs: Distribution, distance: str) -> Figure:
+    if metric not in ("fd", distance):
+        raise UsageError(
+            f"--metrics {metric}: the features are of another network than {metric} is defined by; "
+            "expected fd, or --features with the right one"
+        )
+    value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
+    return Figure(metric=metric, label=LABELS[metric], value=value)
 
 
-def cost_of(samples: Path) -> Cost | None:
-    """Steps, evaluations and seconds of samples that ``grn sample`` made; None for others."""
+def _features(metric: str, found: Distribution) -> FeatureFile:
+    if found.features is None:
+        raise UsageError(
+            f"--metrics {metric}: {found.name} holds no single features; make it with grn eval stats "
+            "--keep-features, or give the pictures themselves"
+        )
+    return found.features
+
+
+def cost_of(samples: Path, limit: int | None = None) -> Cost | None:
+    """Steps, evaluations and seconds of the (first) samples that ``grn sample`` made; None for others."""
     path = samples / BITS if (samples / BITS).is_dir() else samples
     if not (path / METADATA).is_file():
         return None
@@ -325,17 +342,18 @@ def cost_of(samples: Path) -> Cost | None:
     if set(store.columns) != {name for name, _ in COLUMNS} or not len(store):
         return None
     steps: Counter[int] = Counter()
-    evaluations = 0
+    evaluations, count = 0, min(len(store), limit or len(store))
     for grid in store.grids:
         view = store.grid(grid)
-        steps.update(view.column("steps").tolist())
-        evaluations += int(view.column("evaluations").sum())
+        wanted = view.indices < count
+        steps.update(view.column("steps")[wanted].tolist())
+        evaluations += int(view.column("evaluations")[wanted].sum())
     timing = read_timing(path)
     return Cost(
-        samples=len(store),
+        samples=count,
         steps=dict(sorted(steps.items())),
-        mean_steps=sum(count * samples for count, samples in steps.items()) / len(store),
-        evaluations=evaluations / len(store),
+        mean_steps=sum(number * samples for number, samples in steps.items()) / count,
+        evaluations=evaluations / count,
         seconds=None if timing is None else timing.seconds_per_sample,
         settings=dict(store.fingerprint.preprocessing),
     )

@@ -57,7 +57,8 @@ def picture(pixels: NDArray[np.uint8]) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """All that the page was made from, as JSON."""
-    return f"<h2>Settings</h2><pre>{escape(json.dumps(values, indent=1, ensure_ascii=False))}</pre>"
+    text = escape(json.dumps(values, indent=1, ensure_ascii=False))
+    return f"<details><summary>Settings and all figures</summary><pre>{text}</pre></details>"
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

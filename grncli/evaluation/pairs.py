@@ -140,8 +140,9 @@ class Foreign(Pairs):
 
     def __init__(self, pictures: MediaPictures, reconstructions: str, reading: Reading) -> None:
         self.pictures = pictures
-        self._others = MediaPictures(reconstructions, reading)
-        pairs = match(pictures.sources, self._others.sources, pictures.src, reconstructions)
+        self._others = MediaPictures(reconstructions, replace(reading, limit=None))
+        partly = reading.limit is not None
+        pairs = match(pictures.sources, self._others.sources, pictures.src, reconstructions, partly=partly)
         self._others.sources = [theirs for _, theirs in pairs]
         self.rows = [(None, PurePosixPath(reconstructions).name)]
 
@@ -239,8 +240,12 @@ def parse_rounds(text: str) -> tuple[Rounds, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def match(ours: Sequence[Source], theirs: Sequence[Source], src: str, others: str) -> list[tuple[Source, Source]]:
+def match(
+    ours: Sequence[Source], theirs: Sequence[Source], src: str, others: str, *, partly: bool = False
+) -> list[tuple[Source, Source]]:
     """Pairs of one name, for each of ours; a suffix may differ or, as ``grn decode`` does it, be added.
+
+    ``partly``: ours are the first of more, so that theirs may be more.
 
     Raises
     ------
@@ -262,7 +267,7 @@ def match(ours: Sequence[Source], theirs: Sequence[Source], src: str, others: st
                 f"{len(ours)} in {src} (there are {len(theirs)})"
             )
         pairs.append((source, partner))
-    if len(theirs) != len(ours):
+    if len(theirs) != len(ours) and not partly:
         raise UsageError(f"{src} has {len(ours)} pictures and {others} {len(theirs)}; expected one for each")
     taken: dict[int, Source] = {}
     for source, partner in pairs:

@@ -21,7 +21,7 @@ from grncli.errors import MediaError, UsageError
 from grncli.gathering import Clip, Gatherer, Read, Work
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.reading import ReadSettings
-from grncli.media.sources import Source, class_names, list_sources
+from grncli.media.sources import Source, list_sources
 from grncli.overlap import Prefetch
 from grncli.stopping import Stop
 from grncli.store import open_store
@@ -32,7 +32,6 @@ from grncli.tokenizing import TokenizeSettings, read_settings
 ARRAY = "arr_0"  # uint8 [N, H, W, 3], as guided-diffusion and its successors save samples
 ARRAY_BATCH = 64
 MAX_ARRAY_SIDE = 16384
-# As ADM prepared ImageNet, and as grn tokenize does.
 # As ADM prepared ImageNet, and as grn tokenize does it.
 FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, centre crop"}
 
@@ -67,7 +66,7 @@ class Measured(Generic[R]):
     name: str
     shape: tuple[int, ...]  # frames, height, width
     result: R
-    label: int = -1  # class, by number; -1 for none
+    label: str | None = None  # name of its class
 
 
 class Pictures(ABC):
@@ -133,7 +132,6 @@ class MediaPictures(Pictures):
         self._settings = read_settings(
             TokenizeSettings(size=reading.size or "native", frames=reading.frames, fps=reading.fps), reading.stride
         )
-        self._labels = {name: number for number, name in enumerate(class_names(self.sources))}
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -162,8 +160,7 @@ class MediaPictures(Pictures):
                     self._miss(read, warn)
                 for clip, (shape, result) in results:
                     name = read.source.name + (f"#{clip.number}" if clip.number is not None else "")
-                    label = self._labels.get(read.source.label or "", -1)
-                    yield Measured(read.position * count + rank, name, shape, result, label)
+                    yield Measured(read.position * count + rank, name, shape, result, read.source.label)
                 if stop.reason:
                     return
 
@@ -177,6 +174,7 @@ class MediaPictures(Pictures):
             "cut to tokens of": None if reading.stride == (1, 1, 1) else "x".join(map(str, reading.stride)),
             "frames": reading.frames,
             "fps": reading.fps,
+            "the first": reading.limit,
         }
         return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
 
@@ -224,7 +222,8 @@ class StorePictures(Pictures):
         for indices, bits in self.decoder.batches(range(rank, self._count, count)):
             frames = torch.from_numpy(self.decoder.decode(bits))
             for index, result in zip(indices, compute(frames), strict=True):
-                name, label = f"{self.src}: {self.store.record(index)['key']}", self.store[index].label
+                name, number = f"{self.src}: {self.store.record(index)['key']}", self.store[index].label
+                label = self.store.labels[number] if number >= 0 else None
                 yield Measured(index, name, tuple(frames.shape[1:4]), result, label)
             if stop is not None and stop.reason:
                 return
@@ -232,9 +231,15 @@ class StorePictures(Pictures):
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
         identity = self.store.fingerprint.tokenizer
-        told = {"rounds": self.rounds, "tokenizer": f"{identity.get('name')} ({str(identity.get('sha256'))[:12]})"}
+        made = self.store.fingerprint.preprocessing
+        how = {name: made[name] for name in ("size", "frames", "fps") if made.get(name) is not None}
+        told = {
+            **how,
+            "rounds": self.rounds,
+            "tokenizer": f"{identity.get('name')} ({str(identity.get('sha256'))[:12]})",
+        }
         unfinished = {} if self.store.complete else {"store": "not complete"}
-        return {**super().about(), "size": "native", **told, **unfinished}
+        return {**super().about(), **told, **unfinished}
 
 
 class ArrayPictures(Pictures):
@@ -272,9 +277,7 @@ class ArrayPictures(Pictures):
         with _open_array(self._path) as (_, stream):
             for number, start in enumerate(range(0, self._count, self._batch)):
                 rows = min(self._batch, self._count - start)
-                data = stream.read(rows * size)
-                if len(data) < rows * size:
-                    raise MediaError(f"{self._path}: {ARRAY} ends after {start} of {self._shape[0]} pictures")
+                data = _read_exactly(stream, rows * size, f"{self._path}: {ARRAY} ends or is damaged after {start}")
                 if number % count != rank:
                     continue
                 frames = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(rows, 1, height, width, colours)
@@ -286,6 +289,16 @@ class ArrayPictures(Pictures):
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
         return {**super().about(), "size": "native"}
+
+
+def _read_exactly(stream: Any, size: int, problem: str) -> bytes:
+    try:
+        data: bytes = stream.read(size)
+    except Exception as error:  # see `_open_array`
+        raise MediaError(f"{problem} pictures ({' '.join(str(error).split())[:120]}); get the file again") from None
+    if len(data) < size:
+        raise MediaError(f"{problem} pictures; get the file again")
+    return data
 
 
 def _refuse_windows(path: Path, reading: Reading) -> None:
@@ -308,9 +321,12 @@ class _open_array:  # noqa: N801  # a context manager
             version = np.lib.format.read_magic(self._stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(self._stream)
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise MediaError(f"{self._path}: cannot be read ({error}); {wanted}") from None
-        if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or max(shape[1:3]) > MAX_ARRAY_SIDE:
+        except Exception as error:  # zipfile, zlib and numpy each have their own for a damaged file
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise MediaError(f"{self._path}: cannot be read ({reason}); {wanted}") from None
+        sound = not fortran and dtype == np.uint8 and len(shape) == 4 and shape[3] == 3
+        if not sound or min(shape) < 1 or max(shape[1:3]) > MAX_ARRAY_SIDE:
+            self.__exit__()
             raise MediaError(f"{self._path}: {ARRAY} is {dtype} {list(shape)}; {wanted}")
         return shape, self._stream
 

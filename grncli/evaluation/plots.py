@@ -110,5 +110,6 @@ def _plot_map(found: "Search", down: str, across: str) -> Any:
     axes.set(xlabel=across, ylabel=down, xticks=range(len(columns)), yticks=range(len(rows)))
     axes.set_xticklabels([str(value) for value in columns])
     axes.set_yticklabels([str(value) for value in rows])
-    figure.colorbar(image, ax=axes, label=f"{found.distance.upper()}, pruned points of fewer samples")
+    pruned = ", pruned points of fewer samples" if len({trial.samples for trial in found.trials}) > 1 else ""
+    figure.colorbar(image, ax=axes, label=f"{found.distance.upper()}{pruned}")
     return figure

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.errors import CheckpointError, MediaError, UsageError
-from grncli.evaluation.frechet import frechet_distance
-from grncli.evaluation.generation import few_samples
+from grncli.evaluation.frechet import few_samples, frechet_distance
 from grncli.evaluation.pairs import Rounds, open_pairs
 from grncli.evaluation.pairwise import Spread, Tally
 from grncli.evaluation.pictures import Measured, Reading
@@ -241,6 +240,10 @@ def choose_metrics(settings: ReconSettings, say: Say) -> tuple[dict[str, Metric]
     for name in wanted or ():
         if name not in known:
             raise UsageError(f"--metrics {name}: there is no such metric, expected some of {', '.join(known)}")
+    if wanted and settings.features is not None and not set(wanted) & set(FRECHET):
+        raise UsageError(f"--features {settings.features}: --metrics has no Fréchet distance, expected rfd among them")
+    if wanted and settings.lpips is not None and not set(wanted) & LPIPS_NETWORKS.keys():
+        raise UsageError(f"--lpips {settings.lpips}: --metrics has no LPIPS, expected lpips or lpips-vgg among them")
     metrics: dict[str, Metric] = {name: metric for name, metric in METRICS.items() if not wanted or name in wanted}
     device, download = settings.reading.device, settings.download
     for name, network in LPIPS_NETWORKS.items():
@@ -283,32 +286,34 @@ def _choose_networks(settings: ReconSettings, wanted: tuple[str, ...] | None, sa
 
 
 class _Gallery:
-    """Pictures for a sheet: some, evenly spread, and those furthest from their originals."""
+    """Pictures for a sheet: some, evenly spread, then those furthest from their originals; of this process."""
 
     def __init__(self, samples: int, metric: str | None) -> None:
         spread = np.linspace(0, max(0, samples - 1), SHEET_SPREAD).round().astype(int)
         self._shown = set(spread.tolist())
         self._metric = metric
         self._spread: dict[int, list[Frames]] = {}
-        self._worst: list[tuple[float, int, list[Frames]]] = []
+        self._worst: list[tuple[float, int, int, list[Frames]]] = []
+        self._seen = 0
 
     def add(self, measured: Measured[Compared]) -> None:
         compared = measured.result
+        self._seen += 1
         if measured.place in self._shown:
             self._spread.setdefault(measured.place, compared.pictures)
         values = compared.metrics[-1].get(self._metric or "", [])
         mean = sum(values) / len(values) if values else math.nan
         if mean == mean:
             signed = mean if self._metric in LARGER_IS_BETTER else -mean
-            self._worst = sorted([*self._worst, (signed, measured.place, compared.pictures)], key=lambda e: e[:2])
+            entry = (signed, measured.place, self._seen, compared.pictures)
+            self._worst = sorted([*self._worst, entry], key=lambda each: each[:3])
             del self._worst[SHEET_WORST:]
 
     def picture(self, labels: Sequence[str]) -> Frames:
         """uint8 ``[H, W, 3]``: a row for each sample, the original first."""
         rows = [pictures for _, pictures in sorted(self._spread.items())]
         captions = ["source", *labels] * len(rows)
-        for value, place, pictures in self._worst:
-            if place not in self._spread:
-                rows.append(pictures)
-                captions += ["among the worst", *[""] * (len(labels) - 1), f"{self._metric} {abs(value):.4g}"]
+        for value, _, _, pictures in self._worst:
+            rows.append(pictures)
+            captions += ["among the worst", *[""] * (len(labels) - 1), f"{self._metric} {abs(value):.4g}"]
         return contact_sheet(rows, captions, cell=128)

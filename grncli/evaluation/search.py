@@ -16,21 +16,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from grncli.errors import UsageError
-from grncli.evaluation.frechet import frechet_distance
+from grncli.evaluation.frechet import few_samples, frechet_distance
 from grncli.evaluation.generation import (
     check_together,
     cost_of,
-    few_samples,
     load_distribution,
     unsaid,
 )
 from grncli.evaluation.pictures import Reading
-from grncli.evaluation.statistics import Report, Say
+from grncli.evaluation.statistics import Distribution, Report, Say
 from grncli.feature_networks import FeatureNetwork, load_feature_network
 from grncli.generators import read_generator
 from grncli.media.writing import whole_file
-from grncli.sampling.settings import SampleSettings, parse_classes
+from grncli.models.transformer import Grid
+from grncli.sampling.settings import SampleSettings, choose_grid, parse_classes
 from grncli.sampling.stage import sample
 from grncli.stopping import Stop, Stopped, Unfinished
 from grncli.tokenizers import tokenizer_identity
@@ -187,7 +189,16 @@ class Judge:
         self.distance = network.frechet
         self.doubts = unsaid(self._reference)
         self._classes = max(1, len(parse_classes(settings.sampling.classes, bits.labels)))
-        self._results = _claim(out, self.about, overwrite=settings.overwrite)
+        self._check_reference(choose_grid(settings.sampling.grid, bits.grids), bits.stride)
+        asked = {**self.about, "reference": _recognized(self._reference)}
+        self._results = _claim(out, asked, overwrite=settings.overwrite)
+
+    def _check_reference(self, grid: Grid, stride: Sequence[int]) -> None:
+        """Refuse a reference of another network or size, before anything is sampled or written."""
+        theirs, (_, h, w) = self._reference, grid
+        told = {"src": "what is sampled", "picture": [h * stride[1], w * stride[2]], "network": self.about["network"]}
+        ours = Distribution(mean=theirs.mean, covariance=theirs.covariance, count=None, about=told)
+        check_together(ours, theirs, self._settings.reading.size)
 
     def few(self, samples: int) -> list[str]:
         """A sentence where so many samples are too few."""
@@ -212,8 +223,8 @@ class Judge:
             ours = load_distribution(str(store), self._network, reading, frozenset(), stop=self._stop)
         except Unfinished as stopped:
             raise Stopped(str(stopped)) from None
-        theirs, cost = self._reference, cost_of(store)
-        check_together(ours, theirs, None)
+        theirs, cost = self._reference, cost_of(store, reading.limit)
+        check_together(ours, theirs, self._settings.reading.size)
         return Trial(
             point=dict(point),
             per_class=per_class,
@@ -260,7 +271,7 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
         except ValueError:
             found = []
         if not found:
-            raise UsageError(f"--grid {text}: expected values such as 1.0,1.2 or, for numbers, FROM:TO:STEP")
+            raise UsageError(f"--grid {text}: expected {_expected(kinds[name])}")
         grid[name] = list(dict.fromkeys(found))
     if not grid:
         raise UsageError("give a grid to search, such as --grid temperature=1.0,1.2 guidance=1.5:3:0.5")
@@ -291,6 +302,16 @@ def _reader(kind: Any) -> Callable[[str], Value]:
     return lambda text: text if choices is None or text in choices else _refuse(text)
 
 
+def _expected(kind: Any) -> str:
+    """What values a setting takes, for a message."""
+    options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
+    if bool in options:
+        return "true, false or both"
+    if float in options or int in options:
+        return f"{'' if float in options else 'whole '}numbers such as 1,2 or, from, to and step, 1:3:1"
+    return f"some of {', '.join(options)}" if isinstance(options[0], str) else "LOW:HIGH, such as 0.2:1"
+
+
 def _read_finite(text: str) -> float:
     return value if math.isfinite(value := float(text)) else _refuse(text)
 
@@ -304,7 +325,7 @@ def _refuse(text: str) -> typing.NoReturn:
 
 
 def name_of(point: Point) -> str:
-    """``temperature=1.2,guidance=2``; names the store of a point, too."""
+    """``guidance=2.0,temperature=1.2``; names the store of a point, too."""
     return ",".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()
     )
@@ -329,6 +350,8 @@ def _claim(out: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[tupl
         raise UsageError(f"{out} holds files that grn eval search did not write; choose another --out")
     held = _read_manifest(manifest)
     asked = json.loads(json.dumps(about))
+    if held is not None and np.allclose(held.get("reference", math.nan), asked["reference"], rtol=1e-5):
+        held["reference"] = asked["reference"]
     if held is not None and held != asked:
         if not overwrite:
             raise UsageError(
@@ -342,6 +365,11 @@ def _claim(out: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[tupl
         with whole_file(manifest) as temporary:
             temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
     return _read_results(out / RESULTS)
+
+
+def _recognized(found: Distribution) -> list[float]:
+    """Numbers that tell a reference from another, wherever it lies; equal up to rounding if it is read again."""
+    return [float(np.square(found.mean).sum()), float(np.trace(found.covariance)), float(found.covariance.sum())]
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
@@ -360,6 +388,8 @@ def _difference(held: Mapping[str, Any], asked: Mapping[str, Any], prefix: str =
         left, right = held.get(name), asked.get(name)
         if left != right and isinstance(left, Mapping) and isinstance(right, Mapping):
             return _difference(left, right, f"{prefix}{name}.")
+        if left != right and name == "reference":
+            return "reference: other statistics than now"
         if left != right:
             return f"{prefix}{name}: {left} there, {right} now"
     return "the same"
@@ -368,7 +398,7 @@ def _difference(held: Mapping[str, Any], asked: Mapping[str, Any], prefix: str =
 def _read_results(path: Path) -> dict[tuple[str, int], Trial]:
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
     if len(whole) < len(lines):  # half a line, of a killed run
         with whole_file(path) as temporary:

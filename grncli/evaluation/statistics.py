@@ -87,8 +87,8 @@ class Collector:
         rows = [slice(i * each, (i + 1) * each) for i in range(len(frames))]
         return [Features(values[row], None if odds is None else odds[row]) for row in rows]
 
-    def add(self, place: int, features: Features, label: int = -1) -> None:
-        """Count one sample; ``label`` is its class, -1 for none."""
+    def add(self, place: int, features: Features, label: str | None = None) -> None:
+        """Count one sample; ``label`` names its class."""
         values = features.values.numpy()
         if self._moments is None:
             self._moments = Moments(values.shape[1])
@@ -103,8 +103,8 @@ class Collector:
                 odds = features.probabilities[row].numpy()
                 self._scores = self._scores or ClassScores(len(odds))
                 self._scores.add(place * len(values) + row, odds)
-                if label >= 0:
-                    self._agreed += (int(odds.argmax()) == label, 1)
+                if label in self.network.classes:
+                    self._agreed += (self.network.classes[int(odds.argmax())] == label, 1)
 
     def distribution(self, about: dict[str, Any], processes: Processes = ALONE) -> Distribution:
         """Everything that all processes have counted; GrnError where that is nothing."""
@@ -177,6 +177,7 @@ class OneSize:
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
+        self.several = False
         self.first: tuple[tuple[int, ...], str] | None = None
 
     def check(self, measured: Measured[Any]) -> None:
@@ -184,7 +185,9 @@ class OneSize:
         size = measured.shape[1:]
         if self.first is None:
             self.first = (size, measured.name)
-        elif self._wanted and size != self.first[0]:
+        elif size != self.first[0] and not self._wanted:
+            self.several = True
+        elif size != self.first[0]:
             raise UsageError(
                 f"{self.first[1]} is {show_size(self.first[0])} pixels and {measured.name} {show_size(size)}; "
                 "expected one size, give --size 256 (or HxW) to bring them to it, or --size native to take them so"
@@ -199,8 +202,8 @@ class OneSize:
 
     @property
     def size(self) -> list[int] | None:
-        """Height and width of the first picture."""
-        return None if self.first is None else list(self.first[0])
+        """Height and width of the pictures; None for several sizes."""
+        return None if self.first is None or self.several else list(self.first[0])
 
 
 def show_size(size: Sequence[int]) -> str:
@@ -244,7 +247,8 @@ def collect(
         raise Unfinished(f"{stop.reason or 'another process'}: stopped after {done} of {len(pictures)} pictures")
     sizes.meet(processes)
     failed = int(processes.total(torch.tensor(float(pictures.failed))))
-    about = {**pictures.about(), "picture": sizes.size, "failed": failed}
+    samples = int(processes.total(torch.tensor(float(done))))
+    about = {**pictures.about(), "samples": samples, "picture": sizes.size, "failed": failed}
     return collector.distribution(about, processes)
 
 
@@ -286,7 +290,7 @@ def read_statistics(path: Path) -> Distribution:
             mean, covariance = (_real(file[name]) for name in ("mu", "sigma"))
             count = int(file["count"]) if "count" in file else None
             about = json.loads(str(file["grn"])) if "grn" in file else {}
-            rows = _real(file["features"]).astype(np.float32) if "features" in file else None
+            rows = _real(file["features"], np.float32) if "features" in file else None
     except Exception as error:  # numpy, zipfile, zlib and json each have their own for a damaged file
         reason = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
         raise MediaError(f"{path}: cannot be read as statistics ({reason}); make it again, or get it anew") from None
@@ -298,15 +302,20 @@ def read_statistics(path: Path) -> Distribution:
         features = FeatureFile(len(mean))
         for place, vector in enumerate(rows):
             features.put(place, vector)
-    told = {**about, "src": str(path), **({"made_of": about["src"]} if "src" in about else {})}
+    counted = {} if count is None else {"count": count}
+    told = {**about, **counted, "src": str(path), **({"made_of": about["src"]} if "src" in about else {})}
     return Distribution(mean=mean, covariance=covariance, count=count, features=features, about=told)
 
 
-def _real(array: NDArray[Any]) -> Array:
-    """As float64; TypeError for what is no number, or complex."""
+def _is_size(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value))
+
+
+def _real(array: NDArray[Any], dtype: type[np.floating] = np.float64) -> NDArray[Any]:
+    """As floating numbers; TypeError for what is none, or complex."""
     if array.dtype.kind not in "fiu":
         raise TypeError(f"found {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
+    return array.astype(dtype, copy=False)
 
 
 def _check(path: Path, mean: Array, covariance: Array, count: int | None, about: Any) -> None:
@@ -321,9 +330,12 @@ def _check(path: Path, mean: Array, covariance: Array, count: int | None, about:
         raise MediaError(f"{path}: holds {found}, expected [D] and [D, D]; make it again, or get it anew")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise MediaError(f"{path}: holds numbers that are not finite; make it again, or get it anew")
-    if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * max(1.0, float(np.abs(covariance).max()))):
+    scale = max(1.0, float(np.abs(covariance).max()))
+    if np.diag(covariance).min() < -1e-6 * scale:
+        raise MediaError(f"{path}: sigma has negative variances, so it is no covariance; make it again, or get it anew")
+    if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * scale):
         raise MediaError(f"{path}: sigma is not symmetric, so it is no covariance; make it again, or get it anew")
-    told = isinstance(about, dict) and isinstance(about.get("network", {}), dict)
+    told = isinstance(about, dict) and isinstance(about.get("network", {}), dict) and _is_size(about.get("picture"))
     if not told or (count is not None and count < 1):
         raise MediaError(f"{path}: what it says of itself (grn, count) is damaged; make it again, or get it anew")
 

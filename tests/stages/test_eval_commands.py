@@ -18,6 +18,12 @@ from grncli.media.writing import write_png
 class Colours(nn.Module):
     """Mean of each colour, called as StyleGAN's Inception is; the classifier says which colour there is most of."""
 
+    classes: list[str]
+
+    def __init__(self):
+        super().__init__()
+        self.classes = ["a", "b", "c"]
+
     def forward(self, x: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
         means = x.float().flatten(2).mean(2) / 255
         return means if return_features else (20 * means).softmax(1)

@@ -31,9 +31,17 @@ from grncli.training.processes import Processes
 READING = {field.name for field in fields(Reading)}
 KINDS = ("folder", "zip", "store", "array", "statistics")
 
+NAMES = ("ant", "bee", "cat")
+
 
 class Colours(nn.Module):
     """Mean of each colour, called as StyleGAN's Inception is; the classifier says which colour there is most of."""
+
+    classes: list[str]
+
+    def __init__(self):
+        super().__init__()
+        self.classes = ["ant", "bee", "cat"]
 
     def forward(self, x: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
         means = x.float().flatten(2).mean(2) / 255
@@ -89,8 +97,8 @@ def forms(networks, tokenizer, make_generator_run, tmp_path_factory):
     np.savez(folder / "array.npz", arr_0=np.stack([np.asarray(Image.open(file)) for file in files]))
     save_statistics(folder / "folder", folder / "statistics.npz", networks / "colours.pt")
     for i in range(15):
-        (folder / "real" / "abc"[i % 3]).mkdir(parents=True, exist_ok=True)
-        write_png(folder / "real" / "abc"[i % 3] / f"{i:02d}.png", noise(i, i % 3))
+        (folder / "real" / NAMES[i % 3]).mkdir(parents=True, exist_ok=True)
+        write_png(folder / "real" / NAMES[i % 3] / f"{i:02d}.png", noise(i, i % 3))
     return folder
 
 
@@ -210,7 +218,10 @@ def test_statistics_of_others_get_a_doubt(gen, forms, real, tmp_path):
 def test_sizes_that_differ_between_the_two_are_named(gen, forms, tmp_path):
     for i in range(3):
         write_png(tmp_path / f"{i}.png", noise(i, 0, 16, 24))
-    with pytest.raises(UsageError, match=r"folder has pictures of 16x16 pixels and .* of 16x24; .* give --size 256"):
+    with pytest.raises(
+        UsageError,
+        match=r"folder has pictures of 16x16 pixels and .* of 16x24; .* give --size 16x24 to bring them to it",
+    ):
         gen(forms / "folder", tmp_path)
 
 
@@ -323,7 +334,7 @@ def test_an_empty_folder_is_wrong_usage(grn_inside, real, networks, tmp_path):
 @pytest.fixture
 def spoilt(real, tmp_path):
     folder = shutil.copytree(real, tmp_path / "spoilt")
-    (folder / "a" / "03.png").write_bytes(b"bad")
+    (folder / "ant" / "03.png").write_bytes(b"bad")
     return folder
 
 
@@ -349,8 +360,20 @@ def test_stopping_is_heeded(gen, forms, real):
 
 def test_class_agreement_is_the_share_of_pictures_in_the_folder_of_their_colour(gen, forms, real, tmp_path):
     samples = shutil.copytree(real, tmp_path / "samples")
-    (samples / "a" / "00.png").rename(samples / "c" / "00.png")  # red among the blue
+    (samples / "ant" / "00.png").rename(samples / "cat" / "00.png")  # red among the blue
     assert gen(samples, forms / "folder").value("agreement") == pytest.approx(14 / 15)
+
+
+def test_some_of_the_classes_are_compared_by_name(gen, forms, real, tmp_path):
+    samples = shutil.copytree(real, tmp_path / "samples")
+    shutil.rmtree(samples / "ant")
+    assert gen(samples, forms / "folder").value("agreement") == 1
+
+
+def test_pictures_in_folders_of_other_names_have_no_agreement(gen, forms, real, tmp_path):
+    shutil.copytree(real / "ant", tmp_path / "samples" / "00000")
+    found = gen(tmp_path / "samples", forms / "folder")
+    assert "agreement" not in [figure.metric for figure in found.figures]
 
 
 def test_a_store_knows_the_classes_that_its_pictures_stand_in(gen, forms, real):
@@ -410,7 +433,13 @@ def test_json_has_null_for_what_is_not_defined(grn_inside, forms, real, options)
 def test_the_table_shows_figures_costs_and_the_protocol(grn_inside, forms, real, options):
     done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *options)
     assert done.returncode == 0, done.stderr
-    for words in ("Fréchet distance", "KID", "steps a sample", "18 pictures of 16x16 pixels", "colours.pt (sha256"):
+    for words in (
+        "Fréchet distance",
+        "kernel distance",
+        "steps a sample",
+        "18 samples of 16x16 pixels",
+        "colours.pt (sha256",
+    ):
         assert words in done.stdout
 
 

@@ -317,6 +317,12 @@ def test_stopped_while_measuring_it_does_not_say_that_nothing_is_kept(stopped):
 # What does not belong together
 
 
+def test_a_reference_may_lie_elsewhere(find, copied, real, tmp_path):
+    before = results(copied)
+    find(copied, GRID, reference=shutil.copytree(real, tmp_path / "moved"))
+    assert results(copied) == before
+
+
 @pytest.mark.parametrize("other", ["generator", "reference", "sampling"])
 def test_another_search_in_the_folder_is_refused_and_named(
     find, copied, make_generator_run, tokenizer, real, tmp_path, other
@@ -327,8 +333,11 @@ def test_another_search_in_the_folder_is_refused_and_named(
         options["run"] = make_generator_run(tmp_path / "gen", tokenizer, seed=3)
     if other == "reference":
         options["reference"] = shutil.copytree(real, tmp_path / "others")
+        next(options["reference"].rglob("*.png")).unlink()
     grid = ["temperature=0.5,1.0"] if other == "sampling" else GRID
-    with pytest.raises(UsageError, match=rf"holds another search \({other}\..*; choose another --out, or --overwrite"):
+    with pytest.raises(
+        UsageError, match=rf"holds another search \({other}[.:].*; choose another --out, or --overwrite"
+    ):
         find(copied, grid, **options)
     assert changes(copied) == before
 
@@ -370,7 +379,7 @@ def options(generator, tokenizer, real, tmp_path_factory):
     )
 
 
-def test_the_command_shows_a_table_a_plot_and_the_best(grn_inside, options, generator, tmp_path):
+def test_the_command_shows_a_table_a_plot_and_the_best(grn_inside, options, generator, tokenizer, tmp_path):
     outputs = ("--out", tmp_path / "out", "--plot", tmp_path / "p.png", "--html", tmp_path / "r.html")
     grid = ("--grid", "temperature=0.5,1.0", "guidance=1,3")
     done = grn_inside(*options, *outputs, "--steps", 2, "--per-class", 2, "--halvings", 0, *grid)
@@ -379,7 +388,7 @@ def test_the_command_shows_a_table_a_plot_and_the_best(grn_inside, options, gene
     assert Image.open(tmp_path / "p.png").format == "PNG"
     assert "data:image/png" in (tmp_path / "r.html").read_text()
     best = min(results(tmp_path / "out"), key=lambda t: t["distance"])["point"]
-    told = f"--temperature {best['temperature']} --guidance {best['guidance']}"
+    told = f"--tokenizer {tokenizer} --steps 2 --temperature {best['temperature']} --guidance {best['guidance']}"
     assert done.stderr.splitlines()[-1] == f"best of 4: grn sample {generator} OUT {told}"
 
 

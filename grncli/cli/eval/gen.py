@@ -69,8 +69,8 @@ def gen(
     report = tabulate(found)
     if html is not None:
         write_page(html, report, found.to_json(), figures=_figures(found))
-    options.warn(found.warnings)
     if json:
+        options.warn(found.warnings)
         print_json(found.to_json())
         return
     print_report(report)
@@ -123,18 +123,22 @@ def _costs(cost: "Cost") -> Table:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
+        kind = f"{value['kind']}: " if "kind" in value else ""
+        return kind + ", ".join(f"{name} {_plain(each)}" for name, each in value.items() if name != "kind")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _describe(about: dict[str, Any]) -> str:
     """Where pictures are from, in a sentence."""
     size = about.get("picture")
+    count, samples = about.get("count"), about.get("samples")
+    known = "unknown" if "picture" not in about else "several"
     parts = [
-        f"{about['count']} pictures" if about.get("count") is not None else "an unknown number of pictures",
-        f"of {'x'.join(map(str, size))} pixels" if size else "of unknown size",
+        f"{samples or count} samples" if samples or count else "an unknown number of samples",
+        f"({count} feature vectors)" if samples and samples != count else "",
+        f"of {'x'.join(map(str, size))} pixels" if size else f"of {known} sizes",
     ]
-    told = ("size", "filter", "frames", "fps", "rounds", "made_of")
+    told = ("size", "filter", "frames", "fps", "the first", "rounds", "store", "made_of")
     extra = ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in told if about.get(name))
     failed = f", {about['failed']} could not be read" if about.get("failed") else ""
-    return f"{about['src']}: {' '.join(parts)}{f' ({extra})' if extra else ''}{failed}"
+    return f"{about['src']}: {' '.join(filter(None, parts))}{f' ({extra})' if extra else ''}{failed}"

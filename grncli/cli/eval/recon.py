@@ -84,8 +84,8 @@ def recon(
         write_png(sheet, found.sheet)
     if html is not None:
         write_page(html, report, found.to_json(), sheets=[found.sheet])
-    options.warn(found.warnings)
     if json:
+        options.warn(found.warnings)
         print_json(found.to_json())
     else:
         print_report(Report(report.tables[:2], report.notes))
@@ -120,7 +120,8 @@ def tabulate(found: "Reconstruction") -> Report:
 
 def _notes(found: "Reconstruction") -> list[str]:
     failed = f", and {found.failed} could not be read" if found.failed else ""
-    settings = ", ".join(f"{name} {value}" for name, value in found.about.items() if name != "src")
+    skipped = ("src", "rounds", "tokenizer")  # told elsewhere
+    settings = ", ".join(f"{name} {value}" for name, value in found.about.items() if name not in skipped)
     notes = [
         f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
         "the mean over its frames."
@@ -132,7 +133,7 @@ def _notes(found: "Reconstruction") -> list[str]:
             f"{_distance(name)}: {network['vectors']} features of each side by {network['name']} (sha256 "
             f"{network['sha256'][:12]}), {network['input']}; float64, biased upwards by small counts."
         )
-    return notes
+    return [*notes, *(f"Note: {warning}." for warning in found.warnings)]
 
 
 def _distance(name: str) -> str:

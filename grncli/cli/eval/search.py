@@ -1,7 +1,8 @@
 """``grn eval search``: which decoding settings give the best samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -103,13 +104,22 @@ def search(
             write_plot(plot, lambda: plot_search(found))
         if html is not None:
             write_page(html, tabulate(found), found.to_json(), figures=[plot_search(found)])
-    options.warn(found.warnings)
     if json:
+        options.warn(found.warnings)
         print_json(found.to_json())
     else:
         print_report(tabulate(found))
-    best = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.best.point.items())
-    say(f"best of {len(found.trials)}: grn sample {run} OUT {best}")
+    shared = {"classes": classes, "steps": steps, "weights": weights, "seed": seed, "dtype": dtype}
+    say(f"best of {len(found.trials)}: {best_command(run, tokenizer, shared, found.best.point)}")
+
+
+def best_command(run: Path, tokenizer: str, shared: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    """The ``grn sample`` that repeats a point of the grid."""
+    usual = {"classes": "all", "steps": 50, "weights": "ema", "seed": 0, "dtype": "auto"}
+    told = {name: value for name, value in shared.items() if value != usual[name]} | dict(point)
+    flags = [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True]
+    values = [f"--{n.replace('_', '-')} {value}" for n, value in told.items() if not isinstance(value, bool)]
+    return " ".join([f"grn sample {run} OUT --tokenizer {tokenizer}", *values, *flags])
 
 
 def tabulate(found: "Search") -> Report:
@@ -132,5 +142,6 @@ def tabulate(found: "Search") -> Report:
         f"Against {reference['src']} ({reference.get('count')} pictures); features of {network['name']} "
         f"({network['sha256'][:12]}).",
         "Distances of different counts do not compare: the fewer samples, the larger they are.",
+        *(f"Note: {warning}." for warning in found.warnings),
     ]
     return Report([Table("Decoding settings, best first", header, rows)], notes)

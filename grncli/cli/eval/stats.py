@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say
 from grncli.cli.eval import options
+from grncli.cli.reports import check_writable
 from grncli.errors import UsageError
 
 
@@ -75,7 +76,7 @@ def stats(
             return
         write_statistics(out, found, features=keep_features)
     if json:
-        print_json(found.about)
+        print_json({"kind": "stats", "out": str(out), "dimensions": len(found.mean), **found.about})
     say(f"{out}: statistics of {found.count} features of {len(found.mean)} dimensions by {network.name}")
 
 
@@ -88,7 +89,7 @@ def _write_pictures(src: str, out: Path, values: Mapping[str, Any]) -> None:
         how = options.reading(values, str(pick_device(values["device"])))
         shape = write_pictures(out, open_pictures(src, how), stop=stop, report=progress, warn=progress.say)
     if values["json"]:
-        print_json({"src": src, "arr_0": list(shape)})
+        print_json({"kind": "pictures", "out": str(out), "src": src, "arr_0": list(shape)})
     say(f"{out}: {shape[0]} pictures of {shape[1]}x{shape[2]} pixels")
 
 
@@ -100,5 +101,6 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{out}: there is no such folder, expected one that exists")
     if out.is_dir():
         raise UsageError(f"{out}: is a folder, expected the name of a file")
+    check_writable(out)
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: exists; choose another name, or add --overwrite")

@@ -161,9 +161,14 @@ def generation(
             name = min(wanted & FROM_CLASSES)
             raise UsageError(f"--metrics {name} needs class probabilities, and {network.name} gives none")
         wanted -= FROM_CLASSES
+    for metric in settings.metrics or ():
+        if network is not None and metric in DISTANCES:
+            _check_distance(metric, network.frechet)
     shared: dict[str, Any] = {"processes": processes, "stop": stop, "report": report, "say": say}
     # The reference first: it is what a mistake is most often in, and often a file that is read at once.
     theirs = load_distribution(reference, network, settings.reading, wanted - FROM_CLASSES, **shared)
+    if settings.metrics and wanted & FROM_FEATURES:
+        _features(min(wanted & FROM_FEATURES), theirs)  # missed before a pass over the samples
     ours = load_distribution(samples, network, settings.reading, wanted, **shared)
     doubts = check_together(ours, theirs, settings.reading.size)
     metrics = settings.metrics or _possible(ours, theirs, wanted)
@@ -315,13 +320,17 @@ def measure(
 
 
 def _distance(metric: str, ours: Distribution, theirs: Distribution, distance: str) -> Figure:
+    _check_distance(metric, distance)
+    value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
+    return Figure(metric=metric, label=LABELS[metric], value=value)
+
+
+def _check_distance(metric: str, distance: str) -> None:
     if metric not in ("fd", distance):
         raise UsageError(
             f"--metrics {metric}: the features are of another network than {metric} is defined by; "
             "expected fd, or --features with the right one"
         )
-    value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
-    return Figure(metric=metric, label=LABELS[metric], value=value)
 
 
 def _features(metric: str, found: Distribution) -> FeatureFile:

@@ -309,7 +309,7 @@ def measure(
                 f"--metrics agreement: {ours.name} and the network share no names of classes; expected folders named "
                 "as the classes that the network's file lists"
             )
-        return Figure(metric=metric, label=label, value=ours.agreement, detail="by the names in the file of the network")
+        return Figure(metric=metric, label=label, value=ours.agreement, detail="by the names in the network's file")
     points, manifold = (ours, theirs) if metric != "recall" else (theirs, ours)
     inner, outer = _features(metric, points), _features(metric, manifold)
     if metric == "kid":

@@ -195,6 +195,7 @@ def test_features_out_of_range_are_noticed(media_dir, run_dir, monkeypatch):
 
 
 def test_lpips_is_measured_where_there_are_weights(run_dir, tmp_path):
+    torch.manual_seed(0)
     network = LPIPS("alex")
     save_file(network.state_dict(), tmp_path / "lpips.safetensors")
     generator = np.random.default_rng(0)
@@ -205,7 +206,7 @@ def test_lpips_is_measured_where_there_are_weights(run_dir, tmp_path):
     tokenizer, piece = load_tokenizer(run_dir), next(by_pieces(tmp_path / "in"))
     x = to_input(torch.from_numpy(piece.pixels)[None])
     expected = network(to_input(to_frames(tokenizer.decode(tokenizer.encode(x)))), x).item()
-    assert continuous.metrics["lpips"] == pytest.approx(expected)
+    assert continuous.metrics["lpips"] == pytest.approx(expected, rel=1e-3)  # a difference of sums of float32
 
 
 def by_pieces(folder):

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     NOISE = 3  # the random token map
     PREDICTION = 4  # categories out of the predicted distribution
     LABEL_DROP = 5
+    SPLIT = 6  # of pictures, for the Inception Score
 
 
 def uniform(seed: int, sample: Tensor, step: Tensor | int, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:

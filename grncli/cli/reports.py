@@ -84,15 +84,8 @@ def check_outputs(
     """Raise UsageError for a file that could not be written, before any work; ``drawn``: the page has a plot in it."""
     kinds = ((plot, PLOT_SUFFIXES), (sheet, SHEET_SUFFIXES), (html, PAGE_SUFFIXES))
     for path, suffixes in kinds:
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: there is no such folder, expected one that exists")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder, expected the name of a file")
-        check_writable(path)
+        if path is not None:
+            check_file(path, suffixes)
     given = [path.absolute() for path, _ in kinds if path is not None]
     if len(set(given)) < len(given):
         raise UsageError(f"{given[0]}: is named for two outputs, expected one file for each")
@@ -102,8 +95,14 @@ def check_outputs(
         new_figure(1, 1)
 
 
-def check_writable(path: Path) -> None:
-    """Raise UsageError where the folder of a file takes no new files."""
+def check_file(path: Path, suffixes: Sequence[str]) -> None:
+    """Raise UsageError for the name of an output that could not be written."""
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no such folder, expected one that exists")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, expected the name of a file")
     if not os.access(path.absolute().parent, os.W_OK):
         raise UsageError(f"{path}: its folder cannot be written to, expected another place")
 

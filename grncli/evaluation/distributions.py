@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
+from grncli.draws import Purpose, uniform
 from grncli.evaluation.feature_files import FeatureFile
 
 KID_SUBSETS, KID_SUBSET = 100, 1000
@@ -75,18 +76,10 @@ def _nearest(others: Iterable[Tensor], block: Tensor, count: int) -> Tensor:
     return best
 
 
-def hashed(place: int) -> int:
-    """SplitMix64 of a number: where a picture goes must not depend on what its neighbours are."""
-    z = (place + 1) * 0x9E3779B97F4A7C15 % 2**64
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
-    return z ^ z >> 31
-
-
 class ClassScores:
     """Inception Score in one pass: exp of the mean Kullback-Leibler divergence of p(class | picture) from p(class).
 
-    Salimans et al. 2016, "Improved Techniques for Training GANs". A picture's split is a hash of its place: as good as
+    Salimans et al. 2016, "Improved Techniques for Training GANs". A picture's split is drawn from its place: as good as
     a shuffle, however the classes alternate, and the same in whatever order or process pictures are counted.
     """
 
@@ -100,13 +93,14 @@ class ClassScores:
         """Number of classes K."""
         return self._sums.shape[1]
 
-    def add(self, place: int, probabilities: NDArray[np.floating]) -> None:
-        """Count one picture's probabilities ``[K]``."""
+    def add(self, places: NDArray[np.int64], probabilities: NDArray[np.floating]) -> None:
+        """Count pictures at places ``[n]`` by their probabilities ``[n, K]``."""
         p = probabilities.astype(np.float64)
-        split = hashed(place) % len(self._counts)
-        self._counts[split] += 1
-        self._sums[split] += p
-        self._negentropies[split] += (p * np.log(p.clip(min=1e-300))).sum()
+        drawn = uniform(0, torch.from_numpy(places), 0, Purpose.SPLIT, ())
+        splits = (drawn.numpy() * len(self._counts)).astype(np.int64)
+        np.add.at(self._counts, splits, 1)
+        np.add.at(self._sums, splits, p)
+        np.add.at(self._negentropies, splits, (p * np.log(p.clip(min=1e-300))).sum(axis=1))
 
     def state(self) -> NDArray[np.float64]:
         """Everything, as one vector that may be added to that of another process."""

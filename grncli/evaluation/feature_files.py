@@ -20,17 +20,17 @@ class FeatureFile:
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this object
-        self._filled: list[int] = []
+        self._filled: list[int] = []  # places, in the order of the vectors in the file
         self._order: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self._filled)
 
-    def put(self, place: int, vector: Features) -> None:
-        """Keep the vector of one picture."""
+    def put(self, places: NDArray[np.int64], vectors: Features) -> None:
+        """Keep vectors ``[n, D]`` of pictures at places ``[n]``."""
         self._file.seek(len(self._filled) * self._bytes)
-        self._file.write(np.ascontiguousarray(vector, np.float32).tobytes())
-        self._filled.append(place)
+        self._file.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+        self._filled.extend(places.tolist())
         self._order = None
 
     def read(self, rows: ArrayLike) -> Features:

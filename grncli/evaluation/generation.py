@@ -1,20 +1,19 @@
 """``grn eval gen``: how samples compare with real pictures, and what they cost (paper section 4.2, Table 3)."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from grncli.errors import UsageError
+from grncli.evaluation.costs import Cost, cost_of
 from grncli.evaluation.distributions import NEIGHBOURS, kernel_distance, share_within
 from grncli.evaluation.feature_files import FeatureFile
 from grncli.evaluation.frechet import few_samples, frechet_distance
-from grncli.evaluation.pictures import ArrayPictures, Reading, open_pictures
+from grncli.evaluation.pictures import ArrayPictures, Reading, Say, open_pictures
 from grncli.evaluation.statistics import (
     Distribution,
     Report,
-    Say,
     collect,
     holds_pictures,
     holds_statistics,
@@ -23,11 +22,7 @@ from grncli.evaluation.statistics import (
     show_size,
 )
 from grncli.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
-from grncli.sampling.pictures import BITS, COLUMNS
-from grncli.sampling.timing import read_timing
 from grncli.stopping import Stop
-from grncli.store import open_store
-from grncli.store.layout import METADATA
 from grncli.training.processes import ALONE, Processes
 from grncli.weight_files import default_cache
 
@@ -69,18 +64,6 @@ class Figure:
     value: float
     deviation: float | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What samples took to make."""
-
-    samples: int
-    steps: dict[int, int]  # steps: samples that took them
-    mean_steps: float
-    evaluations: float  # of the network, per sample
-    seconds: float | None  # per sample, where a log of it was kept
-    settings: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +110,12 @@ def generation(
     reference: str,
     settings: GenSettings,
     *,
-    network: FeatureNetwork | None = None,
     processes: Processes = ALONE,
     stop: Stop | None = None,
     report: Report = lambda done, total, note: None,
     say: Say = lambda text: None,
 ) -> Generation:
     """Compare samples with a reference: media, bit stores, arrays of pictures or statistics files, each of the two.
-
-    ``network`` is the feature network where it is loaded already.
 
     Raises
     ------
@@ -147,7 +127,8 @@ def generation(
     given = [path for path in (samples, reference) if not holds_statistics(Path(path))]
     check_metrics(settings.metrics)
     check_options(samples, reference, given, settings)
-    if network is None and given:
+    network = None
+    if given:
         network = load_feature_network(
             settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
             cache=settings.cache / "features",
@@ -340,29 +321,3 @@ def _features(metric: str, found: Distribution) -> FeatureFile:
             "--keep-features, or give the pictures themselves"
         )
     return found.features
-
-
-def cost_of(samples: Path, limit: int | None = None) -> Cost | None:
-    """Steps, evaluations and seconds of the (first) samples that ``grn sample`` made; None for others."""
-    path = samples / BITS if (samples / BITS).is_dir() else samples
-    if not (path / METADATA).is_file():
-        return None
-    store = open_store(path)
-    if set(store.columns) != {name for name, _ in COLUMNS} or not len(store):
-        return None
-    steps: Counter[int] = Counter()
-    evaluations, count = 0, min(len(store), limit or len(store))
-    for grid in store.grids:
-        view = store.grid(grid)
-        wanted = view.indices < count
-        steps.update(view.column("steps")[wanted].tolist())
-        evaluations += int(view.column("evaluations")[wanted].sum())
-    timing = read_timing(path)
-    return Cost(
-        samples=count,
-        steps=dict(sorted(steps.items())),
-        mean_steps=sum(number * samples for number, samples in steps.items()) / count,
-        evaluations=evaluations / count,
-        seconds=None if timing is None else timing.seconds_per_sample,
-        settings=dict(store.fingerprint.preprocessing),
-    )

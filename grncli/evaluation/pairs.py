@@ -1,5 +1,6 @@
 """Originals and reconstructions side by side: media through a tokenizer, a store and its sources, two folders."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,11 +19,12 @@ from grncli.evaluation.pictures import (
     MediaPictures,
     Pictures,
     Reading,
+    Say,
     StorePictures,
     is_store,
     open_pictures,
 )
-from grncli.evaluation.statistics import Say, show_size
+from grncli.evaluation.statistics import show_size
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.media.sources import Source
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
@@ -129,7 +131,7 @@ class Stored(Pairs):
             if self._strict:
                 raise MediaError(text)
             self.pictures.failed += 1
-            warn(f"{text}; left out")
+            warn(f"{text}; skipped")
         elif frames.shape[:3] != shape:
             raise UsageError(_unequal(f"the source of {name}", frames.shape, "its decoding", shape))
         return frames
@@ -206,13 +208,28 @@ def open_pairs(
 
 def reconstruct(tokenizer: Tokenizer, frames: Tensor, rounds: Sequence[Rounds]) -> list[Tensor]:
     """uint8 ``[B, T, H, W, 3]`` through a tokenizer and back, from each number of rounds; None is continuous."""
+    return [decoded for _, decoded in decodings(tokenizer, encode(tokenizer, frames), rounds)]
+
+
+def encode(tokenizer: Tokenizer, frames: Tensor) -> Tensor:
+    """The continuous feature ``[B, C, t, h, w]`` of uint8 ``[B, T, H, W, 3]``, before it is quantized."""
     with torch.inference_mode():
-        feature = tokenizer.encode(to_input(frames))
+        return tokenizer.encode(to_input(frames))
+
+
+def decodings(tokenizer: Tokenizer, feature: Tensor, rounds: Sequence[Rounds]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The feature as each number of rounds has it, and uint8 ``[B, T, H, W, 3]`` decoded from that.
+
+    The first m rounds of a finer quantization are the m-round quantization, so the feature is quantized once; GrnError
+    where it has a NaN.
+    """
     try:
         index = quantize(feature, MAX_ROUNDS)
-    except ValueError as fault:  # a NaN
+    except ValueError as fault:
         raise GrnError(str(fault)) from None
-    return [_decode(tokenizer, feature if m is None else dequantize(prefix(index, MAX_ROUNDS, m), m)) for m in rounds]
+    for m in rounds:
+        chosen = feature if m is None else dequantize(prefix(index, MAX_ROUNDS, m), m)
+        yield chosen, _decode(tokenizer, chosen)
 
 
 def _decode(tokenizer: Tokenizer, feature: Tensor) -> Tensor:
@@ -224,19 +241,15 @@ def parse_rounds(text: str) -> tuple[Rounds, ...]:
     """``4``, ``1:8``, ``1:4,8,continuous``; UsageError for anything else."""
     found: list[Rounds] = []
     for part in text.split(","):
-        first, colon, last = part.partition(":")
         if part == "continuous":
             found.append(None)
-        elif (
-            first.isdecimal()
-            and (last.isdecimal() or not colon)
-            and 1 <= int(first) <= int(last or first) <= MAX_ROUNDS
-        ):
-            found.extend(range(int(first), int(last or first) + 1))
-        else:
+            continue
+        span = re.fullmatch(rf"([1-{MAX_ROUNDS}])(?::([1-{MAX_ROUNDS}]))?", part)
+        if span is None or int(span[2] or span[1]) < int(span[1]):
             raise UsageError(
                 f"--rounds {text}: expected numbers from 1 to {MAX_ROUNDS}, such as 4, 1:8 or 1:4,continuous"
             )
+        found.extend(range(int(span[1]), int(span[2] or span[1]) + 1))
     return tuple(dict.fromkeys(found))
 
 

@@ -6,10 +6,11 @@ What is measured of a batch counts once its sources are known to be sound: a cli
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, ce
 
 R = TypeVar("R")
 Frames = NDArray[np.uint8]
+Say = Callable[[str], None]
 # Uint8 [B, T, H, W, 3] to what is measured of each.
 Compute = Callable[[Tensor], Sequence[R]]
 
@@ -52,7 +54,6 @@ class Reading:
     batch: int | None = None
     workers: int = 1
     tokenizer: str | None = None  # run that decodes stores
-    rounds: int | None = None  # of a store to decode; None takes all
     device: str = "cpu"
     strict: bool = False
     stride: tuple[int, int, int] = (1, 1, 1)  # of the tokenizer that media are to go through: cut to whole tokens
@@ -79,14 +80,13 @@ class Pictures(ABC):
     def __len__(self) -> int:
         """How many sources there are."""
 
-    @abstractmethod
     def measure(
         self,
         compute: Compute[R],
         *,
         share: tuple[int, int] = (0, 1),
         stop: Stop | None = None,
-        warn: Callable[[str], None] = lambda text: None,
+        warn: Say = lambda text: None,
     ) -> Iterator[Measured[R]]:
         """What ``compute`` finds for each picture; ends early if ``stop`` says so.
 
@@ -101,6 +101,11 @@ class Pictures(ABC):
         MediaError
             For such a source, if reading is strict.
         """
+        return self._measure(compute, share, stop or Stop(), warn)
+
+    @abstractmethod
+    def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
+        """What `measure` promises."""
 
     def about(self) -> dict[str, Any]:
         """Where the pictures are from and how they are read, for the protocol beside a figure."""
@@ -136,26 +141,17 @@ class MediaPictures(Pictures):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def measure(
-        self,
-        compute: Compute[R],
-        *,
-        share: tuple[int, int] = (0, 1),
-        stop: Stop | None = None,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> Iterator[Measured[R]]:
-        """See `Pictures.measure`."""
+    def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
         rank, count = share
-        stop = stop or Stop()
         with (
             DecoderPool(self._reading.workers) as pool,
             Prefetch(
-                read_works(pool, self.sources[rank::count], self._settings, self._reading.batch),
+                _read_works(pool, self.sources[rank::count], self._settings, self._reading.batch),
                 stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
                 abandon=pool.abandon,
             ) as works,
         ):
-            for read, results in settled(works, compute):
+            for read, results in _settled(works, compute):
                 if read.error is not None:
                     self._miss(read, warn)
                 for clip, (shape, result) in results:
@@ -171,19 +167,19 @@ class MediaPictures(Pictures):
         told = {
             "size": str(framing),
             "filter": FILTERS.get(framing.mode),
-            "cut to tokens of": None if reading.stride == (1, 1, 1) else "x".join(map(str, reading.stride)),
+            "cut_to_tokens_of": None if reading.stride == (1, 1, 1) else "x".join(map(str, reading.stride)),
             "frames": reading.frames,
             "fps": reading.fps,
-            "the first": reading.limit,
+            "only_the_first": reading.limit,
         }
         return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
 
-    def _miss(self, read: Read, warn: Callable[[str], None]) -> None:
+    def _miss(self, read: Read, warn: Say) -> None:
         text = f"{read.source.name}: {read.error}"
         if self._reading.strict:
             raise MediaError(text)
         self.failed += 1
-        warn(f"{text}; left out")
+        warn(f"{text}; skipped")
 
 
 class StorePictures(Pictures):
@@ -198,7 +194,7 @@ class StorePictures(Pictures):
         _refuse_windows(path, reading)
         self.store = open_store(path)
         tokenizer = load_tokenizer(reading.tokenizer, reading.device)
-        self.rounds = check_fit(self.store, path, tokenizer, reading.tokenizer, reading.rounds)
+        self.rounds = check_fit(self.store, path, tokenizer, reading.tokenizer, None)
         self.decoder = Decoder(
             self.store, tokenizer, self.rounds, DecodeSettings(batch=reading.batch, device=reading.device)
         )
@@ -209,15 +205,7 @@ class StorePictures(Pictures):
     def __len__(self) -> int:
         return self._count
 
-    def measure(
-        self,
-        compute: Compute[R],
-        *,
-        share: tuple[int, int] = (0, 1),
-        stop: Stop | None = None,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> Iterator[Measured[R]]:
-        """See `Pictures.measure`."""
+    def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
         rank, count = share
         for indices, bits in self.decoder.batches(range(rank, self._count, count)):
             frames = torch.from_numpy(self.decoder.decode(bits))
@@ -225,7 +213,7 @@ class StorePictures(Pictures):
                 name, number = f"{self.src}: {self.store.record(index)['key']}", self.store[index].label
                 label = self.store.labels[number] if number >= 0 else None
                 yield Measured(index, name, tuple(frames.shape[1:4]), result, label)
-            if stop is not None and stop.reason:
+            if stop.reason:
                 return
 
     def about(self) -> dict[str, Any]:
@@ -251,6 +239,12 @@ class ArrayPictures(Pictures):
         if reading.size not in (None, "native"):
             raise UsageError(f"--size {reading.size}: pictures of an .npz file are taken as they are")
         _refuse_windows(path, reading)
+        _, rows, columns = reading.stride
+        if self._shape[1] % rows or self._shape[2] % columns:
+            raise UsageError(
+                f"{path} has pictures of {self._shape[1]}x{self._shape[2]} pixels, expected multiples of the "
+                f"tokenizer's {rows}x{columns}; give files, which are cut, or another tokenizer"
+            )
         self._batch = reading.batch or ARRAY_BATCH
         self._count = min(self._shape[0], reading.limit or self._shape[0])
 
@@ -262,15 +256,7 @@ class ArrayPictures(Pictures):
     def __len__(self) -> int:
         return self._count
 
-    def measure(
-        self,
-        compute: Compute[R],
-        *,
-        share: tuple[int, int] = (0, 1),
-        stop: Stop | None = None,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> Iterator[Measured[R]]:
-        """See `Pictures.measure`."""
+    def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
         rank, count = share
         _, height, width, colours = self._shape
         size = height * width * colours
@@ -283,7 +269,7 @@ class ArrayPictures(Pictures):
                 frames = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(rows, 1, height, width, colours)
                 for row, result in enumerate(compute(frames)):
                     yield Measured(start + row, f"{self.src}[{start + row}]", (1, height, width), result)
-                if stop is not None and stop.reason:
+                if stop.reason:
                     return
 
     def about(self) -> dict[str, Any]:
@@ -291,9 +277,9 @@ class ArrayPictures(Pictures):
         return {**super().about(), "size": "native"}
 
 
-def _read_exactly(stream: Any, size: int, problem: str) -> bytes:
+def _read_exactly(stream: IO[bytes], size: int, problem: str) -> bytes:
     try:
-        data: bytes = stream.read(size)
+        data = stream.read(size)
     except Exception as error:  # see `_open_array`
         raise MediaError(f"{problem} pictures ({' '.join(str(error).split())[:120]}); get the file again") from None
     if len(data) < size:
@@ -307,35 +293,27 @@ def _refuse_windows(path: Path, reading: Reading) -> None:
             raise UsageError(f"{name} {value}: is for clips in files, and {path} holds samples; leave the option out")
 
 
-class _open_array:  # noqa: N801  # a context manager
+@contextmanager
+def _open_array(path: Path) -> Iterator[tuple[tuple[int, ...], IO[bytes]]]:
     """Shape and byte stream of ``arr_0``; the array itself may be larger than memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> tuple[tuple[int, ...], Any]:
-        wanted = f"expected uint8 pictures [N, H, W, 3] as {ARRAY}"
+    wanted = f"expected uint8 pictures [N, H, W, 3] as {ARRAY}"
+    with ExitStack() as stack:
         try:
-            self._zip = zipfile.ZipFile(self._path)
-            self._stream = self._zip.open(f"{ARRAY}.npy")
-            version = np.lib.format.read_magic(self._stream)
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            stream = stack.enter_context(archive.open(f"{ARRAY}.npy"))
+            version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(self._stream)
+            shape, fortran, dtype = read(stream)
         except Exception as error:  # zipfile, zlib and numpy each have their own for a damaged file
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise MediaError(f"{self._path}: cannot be read ({reason}); {wanted}") from None
+            raise MediaError(f"{path}: cannot be read ({reason}); {wanted}") from None
         sound = not fortran and dtype == np.uint8 and len(shape) == 4 and shape[3] == 3
         if not sound or min(shape) < 1 or max(shape[1:3]) > MAX_ARRAY_SIDE:
-            self.__exit__()
-            raise MediaError(f"{self._path}: {ARRAY} is {dtype} {list(shape)}; {wanted}")
-        return shape, self._stream
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-        self._zip.close()
+            raise MediaError(f"{path}: {ARRAY} is {dtype} {list(shape)}; {wanted}")
+        yield shape, stream
 
 
-def read_works(
+def _read_works(
     pool: DecoderPool, sources: Sequence[Source], reading: ReadSettings, batch: int | None
 ) -> Iterator[Work]:
     """Sources as batches of one shape, group by group."""
@@ -349,7 +327,7 @@ def read_works(
             yield from gatherer.add(event)
 
 
-def settled(
+def _settled(
     works: Iterator[Work], compute: Compute[R]
 ) -> Iterator[tuple[Read, list[tuple[Clip, tuple[tuple[int, ...], R]]]]]:
     """Each source once it is known to be sound or not, with the shape and result of each of its pieces."""

@@ -10,7 +10,7 @@ from grncli.media.writing import whole_file
 
 if TYPE_CHECKING:
     from grncli.evaluation.bits import BitStatistics
-    from grncli.evaluation.generation import Cost
+    from grncli.evaluation.costs import Cost
     from grncli.evaluation.rounds import RoundStatistics
     from grncli.evaluation.search import Search, Trial
 

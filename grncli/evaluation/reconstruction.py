@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,12 +18,12 @@ from grncli.errors import CheckpointError, MediaError, UsageError
 from grncli.evaluation.frechet import few_samples, frechet_distance
 from grncli.evaluation.pairs import Rounds, open_pairs
 from grncli.evaluation.pairwise import Spread, Tally
-from grncli.evaluation.pictures import Measured, Reading
-from grncli.evaluation.statistics import Collector, OneSize, Report, Say
+from grncli.evaluation.pictures import Measured, Reading, Say
+from grncli.evaluation.statistics import Collector, OneSize, Report, counted
 from grncli.feature_networks import FeatureNetwork, Features, load_feature_network
 from grncli.media.writing import contact_sheet
 from grncli.quality import LARGER_IS_BETTER, LPIPS_NETWORKS, METRICS, Metric, lpips_metric, measure_frames
-from grncli.stopping import Stop, Unfinished
+from grncli.stopping import Stop
 from grncli.training.processes import ALONE, Processes
 from grncli.weight_files import default_cache
 
@@ -109,7 +108,6 @@ class Meter:
 
     def __init__(self, rows: int, metrics: Mapping[str, Metric], networks: Mapping[str, FeatureNetwork]) -> None:
         self.metrics = metrics
-        self.networks = networks
         self.tallies = [
             {name: Tally(larger_is_better=name in LARGER_IS_BETTER) for name in metrics} for _ in range(rows)
         ]
@@ -154,7 +152,7 @@ class Meter:
                 for tallies, rows in zip(self.tallies, others, strict=True):
                     for name, tally in tallies.items():
                         tally.merge([(row[0], row[1], row[2], row[3]) for row in rows[name]])
-        self.samples = int(processes.total(torch.tensor(float(self.samples))))
+        self.samples = processes.count_all(self.samples)
 
     def distances(self, processes: Processes) -> tuple[list[dict[str, float]], dict[str, int]]:
         """Fréchet distances of each row, and how many vectors each network gave."""
@@ -192,14 +190,10 @@ def reconstruction(
     meter = Meter(len(pairs.rows), metrics, networks)
     gallery = _Gallery(len(pairs.pictures), next(iter(metrics), None))
     sizes = OneSize(wanted=settings.reading.size is None and bool(networks))
-    for measured in pairs.compare(meter.measure, (processes.rank, processes.count), stop, say):
-        sizes.check(measured)
+    found = pairs.compare(meter.measure, (processes.rank, processes.count), stop, say)
+    for measured in counted(found, len(pairs.pictures), sizes, processes, stop, report):
         meter.add(measured.place, measured.name, measured.result)
         gallery.add(measured)
-        report(meter.samples * processes.count, len(pairs.pictures), "")
-    if processes.total(torch.tensor(float(stop.reason is not None))):
-        raise Unfinished(f"{stop.reason or 'another process'}: stopped after {meter.samples} samples")
-    sizes.meet(processes)
     meter.meet(processes)
     if not meter.samples:
         raise MediaError(f"{src}: none of its {len(pairs.pictures)} samples could be compared")
@@ -209,16 +203,16 @@ def reconstruction(
             rounds=m,
             label=label,
             spreads={name: tally.spread() for name, tally in tallies.items()},
-            distances=found,
+            distances=apart,
         )
-        for (m, label), tallies, found in zip(pairs.rows, meter.tallies, distances, strict=True)
+        for (m, label), tallies, apart in zip(pairs.rows, meter.tallies, distances, strict=True)
     ]
     return Reconstruction(
         src=src,
         about=pairs.pictures.about(),
         tokenizer=pairs.tokenizer,
         samples=meter.samples,
-        failed=int(processes.total(torch.tensor(float(pairs.failed)))),
+        failed=processes.count_all(pairs.failed),
         rows=rows,
         networks={
             name: {"name": n.name, "sha256": n.sha256, "input": n.size_note, "vectors": counts[name]}

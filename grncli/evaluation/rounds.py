@@ -15,20 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.errors import CheckpointError, GrnError, MediaError, UsageError
-from grncli.evaluation.pictures import read_works, settled
-from grncli.gathering import Clip, Read
-from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize
+from grncli.errors import CheckpointError, MediaError, UsageError
+from grncli.evaluation.pairs import decodings, encode
+from grncli.evaluation.pictures import Measured, MediaPictures, Reading
+from grncli.hbq import MAX_ROUNDS
 from grncli.lpips_weights import default_cache
-from grncli.media.decoder import DecoderPool
-from grncli.media.sources import list_sources
 from grncli.media.writing import contact_sheet
-from grncli.models.tokenizer import Tokenizer, to_frames, to_input
-from grncli.overlap import Prefetch
+from grncli.models.tokenizer import Tokenizer
 from grncli.quality import Metric, lpips_metric, measure_frames, psnr, ssim
 from grncli.stopping import Stop, Unfinished
 from grncli.tokenizers import load_tokenizer, tokenizer_identity
-from grncli.tokenizing import TokenizeSettings, read_settings
 
 CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
 PIXEL_BITS = 24
@@ -123,32 +119,28 @@ def round_statistics(
     if not 1 <= first <= last <= MAX_ROUNDS:
         raise UsageError(f"--rounds {first}:{last}: expected A:B with 1 <= A <= B <= {MAX_ROUNDS}")
     tokenizer = load_tokenizer(run, settings.device)
-    reading = read_settings(
-        TokenizeSettings(size=settings.size, frames=settings.frames, fps=settings.fps), tokenizer.stride
+    reading = Reading(
+        size=settings.size,
+        frames=settings.frames,
+        fps=settings.fps,
+        limit=settings.limit,
+        batch=settings.batch,
+        workers=settings.workers,
+        stride=tokenizer.stride,
     )
-    sources = list_sources(src).sources[: settings.limit]
-    shown = np.linspace(0, len(sources) - 1, min(SHEET_SAMPLES, len(sources))).round().astype(int).tolist()
+    pictures = MediaPictures(src, reading)
+    total = len(pictures)
+    shown = np.linspace(0, total - 1, min(SHEET_SAMPLES, total)).round().astype(int).tolist()
     metrics = METRICS | find_lpips(settings.lpips, cache or default_cache(), settings.device)
     tally = Tally(tokenizer, range(first, last + 1), torch.device(settings.device), set(shown), metrics)
-    done, stop = 0, stop or Stop()
-    with (
-        DecoderPool(settings.workers) as pool,
-        Prefetch(
-            read_works(pool, sources, reading, settings.batch),
-            stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
-            abandon=pool.abandon,
-        ) as works,
-    ):
-        for read, results in settled(works, tally.measure):
-            tally.count(read, [(clip, measured) for clip, (_, measured) in results], warn)
-            done += 1
-            report(done, len(sources), "")
-            if stop.reason:
-                break
-    if done < len(sources):
-        raise Unfinished(f"{stop.reason}: stopped after {done} of {len(sources)} sources")
+    stop = stop or Stop()
+    for sample in pictures.measure(tally.measure, stop=stop, warn=warn):
+        tally.count(sample)
+        report(sample.place + 1, total, "")
+    if stop.reason:
+        raise Unfinished(f"{stop.reason}: stopped after {tally.samples} samples of {total} sources")
     if not tally.samples:
-        raise MediaError(f"{src}: none of {len(sources)} sources could be read")
+        raise MediaError(f"{src}: none of {total} sources could be read")
     return RoundStatistics(
         src=src,
         tokenizer=tokenizer_identity(run),
@@ -157,7 +149,7 @@ def round_statistics(
         stride=tokenizer.stride,
         images=tally.images,
         clips=tally.samples - tally.images,
-        failed=tally.failed,
+        failed=pictures.failed,
         rows=tally.rows(),
         sheet=tally.sheet(),
     )
@@ -179,7 +171,7 @@ def compression_ratio(stride: tuple[int, int, int], channels: int, bits: int) ->
 
 
 @dataclass
-class Measured:
+class Errors:
     """One sample: errors and metrics for each number of rounds, the continuous feature last."""
 
     largest: list[float]
@@ -211,21 +203,26 @@ class Tally:
         self.tokenizer = tokenizer
         self.rounds = list(rounds)
         self.device = device
-        self.samples = self.images = self.failed = self.features = 0
+        self.samples = self.images = self.features = 0
         self._largest = np.zeros(len(self.rounds))
         self._error_sums = np.zeros(len(self.rounds))
         self._metrics: list[dict[str, list[float]]] = [{name: [] for name in metrics} for _ in [*self.rounds, None]]
         self._pictures: list[list[Frames]] = []
 
-    def count(self, read: Read, results: Sequence[tuple[Clip, Measured]], warn: Callable[[str], None]) -> None:
-        """Count the samples of a source, or that it could not be read."""
-        if read.error is not None:
-            self.failed += 1
-            warn(f"{read.source.name}: {read.error}; skipped")
-        for clip, measured in results:
-            self._count(clip, measured)
-        if results and (read.position in self.shown or not self._pictures):
-            self._pictures.append(results[0][1].pictures)
+    def count(self, sample: Measured[Errors]) -> None:
+        """Count one sample."""
+        errors = sample.result
+        self.samples += 1
+        self.images += sample.shape[0] == 1
+        self.features += errors.features
+        self._largest = np.maximum(self._largest, errors.largest)
+        self._error_sums += np.array(errors.mean) * errors.features
+        for sums, metrics in zip(self._metrics, errors.metrics, strict=True):
+            for name, value in metrics.items():
+                sums[name].append(value)
+        if sample.place in self.shown or not self._pictures:
+            self.shown.discard(sample.place)  # the first window of a clip only
+            self._pictures.append(errors.pictures)
 
     def rows(self) -> list[RoundQuality]:
         """One row for each number of rounds, and one for the continuous feature."""
@@ -251,32 +248,15 @@ class Tally:
         columns = ["source", *(f"{m} rounds" if m > 1 else "1 round" for m in self.rounds), "continuous"]
         return contact_sheet(self._pictures, columns * len(self._pictures), cell=128)
 
-    def _count(self, clip: Clip, measured: Measured) -> None:
-        self.samples += 1
-        self.images += clip.frames == 1
-        self.features += measured.features
-        self._largest = np.maximum(self._largest, measured.largest)
-        self._error_sums += np.array(measured.mean) * measured.features
-        for sums, metrics in zip(self._metrics, measured.metrics, strict=True):
-            for name, value in metrics.items():
-                sums[name].append(value)
-
-    def measure(self, frames: Tensor) -> list[Measured]:
+    def measure(self, frames: Tensor) -> list[Errors]:
         """Errors and metrics of each sample of a batch, uint8 ``[B, T, H, W, 3]``."""
-        with torch.inference_mode():
-            feature = self.tokenizer.encode(to_input(frames.to(self.device)))
-        try:
-            index = quantize(feature, MAX_ROUNDS)
-        except ValueError as fault:  # a NaN
-            raise GrnError(str(fault)) from None
-        samples = [Measured([], [], feature[0].numel(), [], [_middle(original)]) for original in frames.numpy()]
-        for m in [*self.rounds, None]:
-            chosen = feature if m is None else dequantize(prefix(index, MAX_ROUNDS, m), m)
-            with torch.inference_mode():
-                decoded = to_frames(self.tokenizer.decode(chosen)).cpu()
+        feature = encode(self.tokenizer, frames.to(self.device))
+        samples = [Errors([], [], feature[0].numel(), [], [_middle(original)]) for original in frames.numpy()]
+        levels = [*self.rounds, None]
+        for m, (chosen, decoded) in zip(levels, decodings(self.tokenizer, feature, levels), strict=True):
             errors = (chosen - feature).abs().flatten(1)
-            metrics = measure_frames(self.metrics, decoded, frames)
-            for sample, error, ours, values in zip(samples, errors, decoded.numpy(), metrics, strict=True):
+            metrics = measure_frames(self.metrics, decoded.cpu(), frames)
+            for sample, error, ours, values in zip(samples, errors, decoded.cpu().numpy(), metrics, strict=True):
                 if m is not None:
                     sample.largest.append(error.max().item())
                     sample.mean.append(error.mean().item())

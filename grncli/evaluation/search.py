@@ -9,9 +9,7 @@ import itertools
 import json
 import math
 import shutil
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,12 @@ from typing import Any
 import numpy as np
 
 from grncli.errors import UsageError
+from grncli.evaluation.costs import cost_of
 from grncli.evaluation.frechet import few_samples, frechet_distance
-from grncli.evaluation.generation import (
-    check_together,
-    cost_of,
-    load_distribution,
-    unsaid,
-)
-from grncli.evaluation.pictures import Reading
-from grncli.evaluation.statistics import Distribution, Report, Say
+from grncli.evaluation.generation import check_together, load_distribution, unsaid
+from grncli.evaluation.grids import SEARCHED, Point, Value, name_of
+from grncli.evaluation.pictures import Reading, Say
+from grncli.evaluation.statistics import Distribution, Report
 from grncli.feature_networks import FeatureNetwork, load_feature_network
 from grncli.generators import read_generator
 from grncli.media.writing import whole_file
@@ -39,23 +34,6 @@ from grncli.tokenizers import tokenizer_identity
 
 MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
 LEAST_PER_CLASS = 2
-SEARCHED = (  # settings that decode the same generator in another way
-    "temperature",
-    "guidance",
-    "guidance_interval",
-    "steps",
-    "schedule",
-    "k",
-    "b",
-    "min_steps",
-    "max_steps",
-    "warmup_steps",
-    "adapt_temperature",
-    "select",
-)
-
-Value = float | int | str | bool
-Point = Mapping[str, Value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,86 +227,6 @@ def trials_in(points: int, rounds: int) -> int:
         total += points
         points = math.ceil(points / 2)
     return total
-
-
-def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
-    """``temperature=1.0,1.2``, ``guidance=1.5:3:0.5`` (from, to, step) and so on, as values of each setting.
-
-    Raises
-    ------
-    UsageError
-        For a setting that cannot be searched, or values it cannot take.
-    """
-    kinds = typing.get_type_hints(SampleSettings)
-    grid: dict[str, list[Value]] = {}
-    for text in settings:
-        name, equals, values = text.partition("=")
-        if not equals or name not in SEARCHED or name in grid:
-            raise UsageError(f"--grid {text}: expected NAME=VALUES once for each of {', '.join(SEARCHED)}")
-        read = _reader(kinds[name])
-        try:
-            found = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
-        except ValueError:
-            found = []
-        if not found:
-            raise UsageError(f"--grid {text}: expected {_expected(kinds[name])}")
-        grid[name] = list(dict.fromkeys(found))
-    if not grid:
-        raise UsageError("give a grid to search, such as --grid temperature=1.0,1.2 guidance=1.5:3:0.5")
-    return grid
-
-
-def _expand(text: str, read: Callable[[str], Value], name: str) -> list[Value]:
-    parts = text.split(":")
-    if len(parts) != 3 or name == "guidance_interval":
-        return [read(text)]
-    first, last, step = map(float, parts)
-    if not (step > 0 and last >= first and (last - first) / step < 1000):
-        raise ValueError(text)
-    # Decimal steps as they are written: 1.1 rather than 1.1000000000000001.
-    return [read(f"{first + i * step:.10g}") for i in range(math.floor((last - first) / step + 1e-9) + 1)]
-
-
-def _reader(kind: Any) -> Callable[[str], Value]:
-    """How a setting of some type is read."""
-    options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
-    if bool in options:
-        return _read_flag
-    if float in options:
-        return _read_finite
-    if int in options:
-        return int
-    choices = options if all(isinstance(each, str) for each in options) else None
-    return lambda text: text if choices is None or text in choices else _refuse(text)
-
-
-def _expected(kind: Any) -> str:
-    """What values a setting takes, for a message."""
-    options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
-    if bool in options:
-        return "true, false or both"
-    if float in options or int in options:
-        return f"{'' if float in options else 'whole '}numbers such as 1,2 or, from, to and step, 1:3:1"
-    return f"some of {', '.join(options)}" if isinstance(options[0], str) else "LOW:HIGH, such as 0.2:1"
-
-
-def _read_finite(text: str) -> float:
-    return value if math.isfinite(value := float(text)) else _refuse(text)
-
-
-def _read_flag(text: str) -> bool:
-    return text == "true" if text in ("true", "false") else _refuse(text)
-
-
-def _refuse(text: str) -> typing.NoReturn:
-    raise ValueError(text)
-
-
-def name_of(point: Point) -> str:
-    """``guidance=2.0,temperature=1.2``; names the store of a point, too."""
-    return ",".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()
-    )
 
 
 def _at(settings: SampleSettings, point: Point) -> SampleSettings:

@@ -6,13 +6,12 @@ torch-fidelity share), and ours says in ``grn`` how it came about.
 
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from grncli.errors import MediaError, UsageError
 from grncli.evaluation.distributions import ClassScores
 from grncli.evaluation.feature_files import FeatureFile
 from grncli.evaluation.frechet import Array, Moments
-from grncli.evaluation.pictures import ARRAY, Measured, Pictures
+from grncli.evaluation.pictures import ARRAY, Measured, Pictures, Say
 from grncli.feature_networks import FeatureNetwork, Features
 from grncli.media.writing import whole_file
 from grncli.stopping import Stop, Unfinished
@@ -30,7 +29,8 @@ ADDED_AT_ONCE = 256  # vectors: each addition to a covariance reads and writes a
 MAX_DIMENSIONS = 16384
 
 Report = Callable[[int, int, str], None]
-Say = Callable[[str], None]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ class Collector:
         self._moments: Moments | None = None
         self._features: FeatureFile | None = None
         self._scores: ClassScores | None = None
-        self._waiting: list[NDArray[np.float32]] = []
+        self._waiting: list[tuple[int, Features, str | None]] = []
+        self._rows = 0  # feature vectors that wait
         self._agreed = np.zeros(2)  # pictures assigned to their class, and pictures that have one
 
     @property
@@ -89,22 +90,10 @@ class Collector:
 
     def add(self, place: int, features: Features, label: str | None = None) -> None:
         """Count one sample; ``label`` names its class."""
-        values = features.values.numpy()
-        if self._moments is None:
-            self._moments = Moments(values.shape[1])
-            self._features = FeatureFile(values.shape[1]) if self._keep else None
-        self._waiting.append(values)
-        if sum(map(len, self._waiting)) >= ADDED_AT_ONCE:
+        self._waiting.append((place, features, label))
+        self._rows += len(features.values)
+        if self._rows >= ADDED_AT_ONCE:
             self._flush()
-        for row, vector in enumerate(values):
-            if self._features is not None:
-                self._features.put(place, vector)
-            if features.probabilities is not None:
-                odds = features.probabilities[row].numpy()
-                self._scores = self._scores or ClassScores(len(odds))
-                self._scores.add(place * len(values) + row, odds)
-                if label in self.network.classes:
-                    self._agreed += (self.network.classes[int(odds.argmax())] == label, 1)
 
     def distribution(self, about: dict[str, Any], processes: Processes = ALONE) -> Distribution:
         """Everything that all processes have counted; GrnError where that is nothing."""
@@ -124,9 +113,30 @@ class Collector:
         )
 
     def _flush(self) -> None:
-        if self._moments is not None and self._waiting:
-            self._moments.add(np.concatenate(self._waiting))
-        self._waiting = []
+        if not self._waiting:
+            return
+        values = np.concatenate([features.values.numpy() for _, features, _ in self._waiting])
+        places = np.concatenate([np.full(len(features.values), place) for place, features, _ in self._waiting])
+        if self._moments is None:
+            self._moments = Moments(values.shape[1])
+            self._features = FeatureFile(values.shape[1]) if self._keep else None
+        self._moments.add(values)
+        if self._features is not None:
+            self._features.put(places, values)
+        self._classify()
+        self._waiting, self._rows = [], 0
+
+    def _classify(self) -> None:
+        """Count the class probabilities of what waits, of each frame by itself."""
+        known = self.network.classes
+        for place, features, label in self._waiting:
+            if features.probabilities is None:
+                continue
+            odds = features.probabilities.numpy()
+            self._scores = self._scores or ClassScores(odds.shape[1])
+            self._scores.add(np.arange(place * len(odds), (place + 1) * len(odds)), odds)
+            if label in known:
+                self._agreed += (sum(known[best] == label for best in odds.argmax(axis=1)), len(odds))
 
     def _meet(self, processes: Processes) -> None:
         """Put together what the processes have counted, each of its own pictures."""
@@ -168,8 +178,8 @@ def _gathered(own: FeatureFile, processes: Processes) -> FeatureFile:
         if not any(len(part) for part in found):
             return together
         for part in found:
-            for row in part.reshape(-1, own.dimensions + 1):
-                together.put(int(row[0]), row[1:].astype(np.float32))
+            rows = part.reshape(-1, own.dimensions + 1)
+            together.put(rows[:, 0].astype(np.int64), rows[:, 1:].astype(np.float32))
 
 
 class OneSize:
@@ -236,20 +246,41 @@ def collect(
     """
     stop = stop or Stop()
     collector, sizes = Collector(network, keep=keep, probabilities=probabilities), OneSize(wanted=one_size)
+    found = pictures.measure(collector.compute, share=(processes.rank, processes.count), stop=stop, warn=warn)
     done = 0
-    share = (processes.rank, processes.count)
-    for measured in pictures.measure(collector.compute, share=share, stop=stop, warn=warn):
-        sizes.check(measured)
+    for measured in counted(found, len(pictures), sizes, processes, stop, report):
         collector.add(measured.place, measured.result, measured.label)
         done += 1
-        report(done * processes.count, len(pictures), "")
-    if processes.total(torch.tensor(float(stop.reason is not None))):
-        raise Unfinished(f"{stop.reason or 'another process'}: stopped after {done} of {len(pictures)} pictures")
-    sizes.meet(processes)
-    failed = int(processes.total(torch.tensor(float(pictures.failed))))
-    samples = int(processes.total(torch.tensor(float(done))))
-    about = {**pictures.about(), "samples": samples, "picture": sizes.size, "failed": failed}
+    about = {
+        **pictures.about(),
+        "samples": processes.count_all(done),
+        "picture": sizes.size,
+        "failed": processes.count_all(pictures.failed),
+    }
     return collector.distribution(about, processes)
+
+
+def counted(
+    found: Iterator[Measured[R]], total: int, sizes: OneSize, processes: Processes, stop: Stop, report: Report
+) -> Iterator[Measured[R]]:
+    """Pass on what was measured of one size, by all processes to the end.
+
+    Raises
+    ------
+    UsageError
+        If sizes differ that are wanted alike, here or between processes.
+    Unfinished
+        If ``stop`` asked for it, in any process.
+    """
+    done = 0
+    for measured in found:
+        sizes.check(measured)
+        yield measured
+        done += 1
+        report(done * processes.count, total, "")
+    if processes.count_all(stop.reason is not None):
+        raise Unfinished(f"{stop.reason or 'another process'}: stopped after {done} of {total} pictures")
+    sizes.meet(processes)
 
 
 def write_statistics(path: Path, found: Distribution, *, features: bool = False) -> None:
@@ -300,8 +331,7 @@ def read_statistics(path: Path) -> Distribution:
         if rows.ndim != 2 or rows.shape[1] != len(mean) or not np.isfinite(rows).all():
             raise MediaError(f"{path}: its features are not finite numbers [n, {len(mean)}]; make it again")
         features = FeatureFile(len(mean))
-        for place, vector in enumerate(rows):
-            features.put(place, vector)
+        features.put(np.arange(len(rows)), rows)
     counted = {} if count is None else {"count": count}
     told = {**about, **counted, "src": str(path), **({"made_of": about["src"]} if "src" in about else {})}
     return Distribution(mean=mean, covariance=covariance, count=count, features=features, about=told)
@@ -319,13 +349,8 @@ def _real(array: NDArray[Any], dtype: type[np.floating] = np.float64) -> NDArray
 
 
 def _check(path: Path, mean: Array, covariance: Array, count: int | None, about: Any) -> None:
-    size = mean.size
-    if (
-        mean.ndim != 1
-        or covariance.shape != (size, size)
-        or not 0 < size <= MAX_DIMENSIONS
-        or not isinstance(about, dict)
-    ):
+    shaped = mean.ndim == 1 and covariance.shape == (mean.size, mean.size)
+    if not shaped or not 0 < mean.size <= MAX_DIMENSIONS:
         found = f"mu {list(mean.shape)} and sigma {list(covariance.shape)}"
         raise MediaError(f"{path}: holds {found}, expected [D] and [D, D]; make it again, or get it anew")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

@@ -38,6 +38,10 @@ class Processes:
             dist.all_reduce(numbers)
         return numbers
 
+    def count_all(self, number: int) -> int:
+        """Sum of a whole number over all processes."""
+        return int(self.total(torch.tensor(number, dtype=torch.int64)))
+
     def mean(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         """Mean of each named number over all processes, all of which have the same names.
 

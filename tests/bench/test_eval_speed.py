@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import torch
 from grncli.evaluation.statistics import Collector
 from grncli.feature_networks import Identity, InceptionFeatures
 from grncli.models.inception import InceptionV3
-from grncli.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_input
+from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.quality import METRICS, measure_frames
+from grncli.recipe import read_recipe
+from grncli.training.recipes import TokenizerRecipe
 
 pytestmark = pytest.mark.bench
 
@@ -24,7 +27,7 @@ from grncli.evaluation.statistics import Collector
 from grncli.feature_networks import Features
 
 class Network:
-    name, sha256, size_note = "drawn", "0", ""
+    name, sha256, size_note, classes = "drawn", "0", "", ()
 
 def peak():  # of this process alone; getrusage starts from the parent's
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -72,9 +75,11 @@ def test_sums_over_features_cost_little_beside_inception(capsys):
         print(f"\n16 pictures through Inception {passed:.2f} s, their sums {added / passed:.2%} of it")
 
 
-def test_pairwise_metrics_cost_little_beside_a_released_tokenizer(capsys):
-    tokenizer = Tokenizer(TokenizerConfig(), rounds=4).eval()
-    frames = torch.randint(0, 256, (1, 1, 256, 256, 3), dtype=torch.uint8)
+@pytest.mark.parametrize(("recipe", "count", "side"), [("image", 1, 256), ("small", 64, 32)])
+def test_pairwise_metrics_cost_little_beside_a_tokenizer(capsys, recipe, count, side):
+    config = read_recipe(Path(__file__).parents[2] / f"recipes/tokenizer-{recipe}.yaml", TokenizerRecipe).network
+    tokenizer = Tokenizer(config, rounds=4).eval()
+    frames = torch.randint(0, 256, (count, 1, side, side, 3), dtype=torch.uint8)
 
     def through():
         with torch.inference_mode():
@@ -83,7 +88,8 @@ def test_pairwise_metrics_cost_little_beside_a_released_tokenizer(capsys):
     decoded = through()
     passed, measured = seconds(through), seconds(lambda: measure_frames(METRICS, decoded, frames))
     with capsys.disabled():
-        print(f"\n256x256 through the tokenizer {passed:.2f} s, PSNR, SSIM and MS-SSIM {measured / passed:.2%} of it")
+        told = f"{count} of {side}x{side} through tokenizer-{recipe} {passed:.2f} s"
+        print(f"\n{told}, PSNR, SSIM and (from 176 pixels) MS-SSIM {measured / passed:.2%} of it")
 
 
 def test_fifty_thousand_features_in_little_memory(capsys):

@@ -22,7 +22,7 @@ quiet = pytest.mark.filterwarnings("ignore:Metric `.*` will save all:UserWarning
 def kept(features):
     file = FeatureFile(features.shape[1])
     for place, vector in enumerate(features.astype(np.float32)):
-        file.put(place, vector)
+        file.put(np.array([place]), vector[None])
     return file
 
 
@@ -82,7 +82,7 @@ def test_the_order_in_which_pictures_came_does_not_change_kid(small_subsets):
     features, theirs = normal(50, 4), kept(normal(60, 4, seed=1))
     shuffled = FeatureFile(4)
     for place in np.random.default_rng(0).permutation(50).tolist():
-        shuffled.put(place, features[place])
+        shuffled.put(np.array([place]), features[place][None])
     assert kernel_distance(shuffled, theirs) == kernel_distance(kept(features), theirs)
 
 
@@ -176,14 +176,14 @@ def odds_of(n, classes, *, seed=0):
 def scores_of(odds, splits=10):
     scores = ClassScores(odds.shape[1], splits)
     for place, row in enumerate(odds):
-        scores.add(place, row)
+        scores.add(np.array([place]), row[None])
     return scores
 
 
 def split_of(place):
     """Where a lone picture went."""
     alone = ClassScores(2)
-    alone.add(place, np.array([0.5, 0.5]))
+    alone.add(np.array([place]), np.array([0.5, 0.5])[None])
     return int(alone.state()[:10].argmax())
 
 
@@ -268,7 +268,7 @@ def test_alternating_classes_score_no_less_than_shuffled_ones(classes, each):
     labels = np.tile(np.arange(classes), each)
     scores, sure = ClassScores(classes), np.eye(classes)
     for place, label in enumerate(labels.tolist()):
-        scores.add(place, sure[label])
+        scores.add(np.array([place]), sure[label][None])
     assert scores.score()[0] > 0.97 * shuffled_score(labels, classes)
 
 
@@ -277,7 +277,7 @@ def test_scores_go_on_from_their_state():
     half, taken = scores_of(odds[:30]), ClassScores(5)
     taken.restore(half.state())
     for place in range(30, 60):
-        taken.add(place, odds[place])
+        taken.add(np.array([place]), odds[place][None])
     assert taken.score() == scores_of(odds).score()
     assert np.array_equal(half.state(), scores_of(odds[:30]).state())
 
@@ -286,7 +286,7 @@ def test_states_of_processes_add_up():
     _, odds = odds_of(60, 5)
     parts = [ClassScores(5) for _ in range(3)]
     for place, row in enumerate(odds):
-        parts[place % 3].add(place, row)
+        parts[place % 3].add(np.array([place]), row[None])
     together = ClassScores(5)
     together.restore(np.sum([part.state() for part in parts], axis=0))
     assert together.score() == pytest.approx(scores_of(odds).score(), rel=1e-12)
@@ -300,7 +300,7 @@ def test_states_of_processes_add_up():
 def test_features_come_in_the_order_of_places_and_those_of_one_place_as_they_came(places, size):
     file = FeatureFile(2)
     for number, place in enumerate(places):
-        file.put(place, np.array([place, number], np.float32))
+        file.put(np.array([place]), np.array([place, number], np.float32)[None])
     expected = sorted([place, number] for number, place in enumerate(places))
     blocks = list(file.blocks(size))
     assert [row for block in blocks for row in block.tolist()] == expected
@@ -311,9 +311,9 @@ def test_features_come_in_the_order_of_places_and_those_of_one_place_as_they_cam
 def test_features_may_be_put_after_some_were_read():
     file = FeatureFile(1)
     for place in (4, 2):
-        file.put(place, np.array([place], np.float32))
+        file.put(np.array([place]), np.array([place], np.float32)[None])
     assert file.read([0, 1]).tolist() == [[2], [4]]
-    file.put(3, np.array([3], np.float32))
+    file.put(np.array([3]), np.array([3], np.float32)[None])
     assert file.read(np.arange(3)).tolist() == [[2], [3], [4]]
 
 
@@ -340,7 +340,7 @@ def test_many_features_do_not_fill_the_memory(order):
     try:
         file = FeatureFile(dimensions)
         for place in places:
-            file.put(place, vector)
+            file.put(np.array([place]), vector[None])
         rows = sum(len(block) for block in file.blocks())
         _, peak = tracemalloc.get_traced_memory()
     finally:

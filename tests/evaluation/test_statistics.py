@@ -89,7 +89,7 @@ def drawn(dimensions=4, count=9, *, src="photos", network=NETWORK, features=True
     rows = np.random.default_rng(0).normal(size=(count, dimensions)).astype(np.float32)
     file = FeatureFile(dimensions)
     for place, vector in enumerate(rows):
-        file.put(place, vector)
+        file.put(np.array([place]), vector[None])
     about = {"src": src, "size": "native", **({"network": network} if network else {})}
     return Distribution(
         mean=rows.mean(axis=0, dtype=np.float64),
@@ -143,7 +143,7 @@ def test_class_scores_are_those_of_the_probabilities_of_every_frame(colours, fra
     odds = torch.from_numpy(by_hand(pictures)[:, :3] / 10).softmax(dim=1).numpy()
     expected = module.ClassScores(3)
     for place, row in enumerate(odds):
-        expected.add(place, row)
+        expected.add(np.array([place]), row[None])
     found = collected(colours, pictures, probabilities=True).scores
     assert found.score() == pytest.approx(expected.score(), rel=1e-5)
 

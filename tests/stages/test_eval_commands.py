@@ -138,7 +138,7 @@ def test_interrupted_statistics_leave_no_file(start_grn, samples, networks, tmp_
         (pictures / f"{i:02d}.png").symlink_to(samples / "fake" / "a" / "00.png")
     options = ("--features", networks / "slow.pt", "--workers", 0, "--batch", 1)
     process = start_grn("eval", "stats", pictures, out, *options)
-    assert "left out" in process.stderr.readline()
+    assert "; skipped" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said

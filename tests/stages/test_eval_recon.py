@@ -344,7 +344,7 @@ def test_a_corrupt_picture_is_named_left_out_and_counted(spoilt, stills, run_dir
     said = []
     found = of_run(spoilt, run_dir, said=said, features=colours)
     assert (found.samples, found.failed, found.networks["rfd"]["vectors"]) == (12, 1, 12)
-    assert [(Path(text.partition(":")[0]).name, text.endswith("; left out")) for text in said] == [("04.png", True)]
+    assert [(Path(text.partition(":")[0]).name, text.endswith("; skipped")) for text in said] == [("04.png", True)]
 
 
 def test_strict_ends_with_the_corrupt_picture(grn_inside, spoilt, run_dir, tmp_path):
@@ -368,7 +368,7 @@ def test_pictures_are_cut_to_whole_tokens_as_grn_tokenize_cuts_them_and_the_repo
     expected = round_statistics(str(tmp_path), run_dir, RoundsSettings(workers=0)).rows[3].metrics["psnr"]
     found = of_run(tmp_path, run_dir)
     assert found.rows[0].spreads["psnr"].mean == pytest.approx(expected)
-    assert found.about["cut to tokens of"] == "2x4x4"
+    assert found.about["cut_to_tokens_of"] == "2x4x4"
 
 
 def test_a_size_that_is_no_multiple_of_the_token_is_refused(run_dir, draw_picture, tmp_path):

@@ -13,13 +13,12 @@ from PIL import Image
 from grncli.errors import UsageError
 from grncli.evaluation import search as search_module
 from grncli.evaluation.generation import GenSettings, generation
+from grncli.evaluation.grids import name_of, parse_grid
 from grncli.evaluation.pictures import Reading
 from grncli.evaluation.search import (
     POINTS,
     RESULTS,
     SearchSettings,
-    name_of,
-    parse_grid,
     rounds_of,
     search,
     trials_in,

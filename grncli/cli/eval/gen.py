@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import guarded, print_json
+from grncli.cli.console import default_workers, guarded, print_json
 from grncli.cli.eval import options
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
 from grncli.cli.sample import histogram
 
 if TYPE_CHECKING:
-    from grncli.evaluation.generation import Cost, Figure, Generation
+    from grncli.evaluation.costs import Cost
+    from grncli.evaluation.generation import Figure, Generation
 
 SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report tells
 
@@ -50,13 +51,23 @@ def gen(
     Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), is, kid, precision, recall, and
     agreement, the share of samples that a classifier assigns to their own class.
     """
-    values = locals()
     check_outputs(html=html)
     with options.session("gen", "pictures", device, max_time) as session:
         from grncli.evaluation.generation import GenSettings, generation
+        from grncli.evaluation.pictures import Reading
 
         settings = GenSettings(
-            reading=options.reading(values, session.device),
+            reading=Reading(
+                size=size,
+                frames=frames,
+                fps=fps,
+                limit=limit,
+                batch=batch,
+                workers=default_workers() if workers is None else workers,
+                tokenizer=tokenizer,
+                device=session.device,
+                strict=strict,
+            ),
             metrics=options.parse_metrics(metrics),
             features=features,
             cache=options.cache_folder(cache),
@@ -138,7 +149,7 @@ def _describe(about: dict[str, Any]) -> str:
         f"({count} feature vectors)" if samples and samples != count else "",
         f"of {'x'.join(map(str, size))} pixels" if size else f"of {known} sizes",
     ]
-    told = ("size", "filter", "frames", "fps", "the first", "rounds", "store", "made_of")
+    told = ("size", "filter", "frames", "fps", "only_the_first", "rounds", "store", "made_of")
     extra = ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in told if about.get(name))
     failed = f", {about['failed']} could not be read" if about.get("failed") else ""
     return f"{about['src']}: {' '.join(filter(None, parts))}{f' ({extra})' if extra else ''}{failed}"

@@ -1,7 +1,7 @@
 """Options that the commands of ``grn eval`` share, and the session they run in."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from grncli.cli.console import Progress, default_workers, make_stop, process_ranks, say
+from grncli.cli.console import Progress, make_stop, process_ranks, say
 from grncli.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.evaluation.pictures import Reading
     from grncli.stopping import Stop
     from grncli.training.processes import Processes
 
@@ -80,19 +79,6 @@ def session(name: str, unit: str, device: str, max_time: str | None) -> Iterator
         # Sums meet on the CPU, where they are float64, wherever the networks run.
         with joined(rank, count, torch.device("cpu")) as processes:
             yield Session(str(pick_device(device, local)), processes, stop, progress)
-
-
-def reading(values: Mapping[str, Any], device: str) -> "Reading":
-    """How pictures are read, from the options of a command (its ``locals()``)."""
-    from grncli.evaluation.pictures import Reading
-
-    names = ("size", "frames", "fps", "limit", "batch", "tokenizer", "strict")
-    workers = values.get("workers")
-    return Reading(
-        **{name: values[name] for name in names if name in values},
-        workers=default_workers() if workers is None else workers,
-        device=device,
-    )
 
 
 def cache_folder(given: Path | None) -> Path:

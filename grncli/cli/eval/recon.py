@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from grncli.cli.console import guarded, print_json
+from grncli.cli.console import default_workers, guarded, print_json
 from grncli.cli.eval import options
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
 
@@ -57,14 +57,24 @@ def recon(
     Metrics: psnr, ssim, ms-ssim, lpips (AlexNet), lpips-vgg, rfid (Inception), rfvd (I3D), and rfd, the Fréchet
     distance in the features of any other network (--features).
     """
-    values = locals()
     check_outputs(sheet=sheet, html=html, drawn=False)
     with options.session("recon", "pictures", device, max_time) as session:
         from grncli.evaluation.pairs import parse_rounds
+        from grncli.evaluation.pictures import Reading
         from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 
         settings = ReconSettings(
-            reading=options.reading(values, session.device),
+            reading=Reading(
+                size=size,
+                frames=frames,
+                fps=fps,
+                limit=limit,
+                batch=batch,
+                workers=default_workers() if workers is None else workers,
+                tokenizer=tokenizer,
+                device=session.device,
+                strict=strict,
+            ),
             rounds=None if rounds is None else parse_rounds(rounds),
             metrics=options.parse_metrics(metrics),
             features=features,
@@ -121,7 +131,8 @@ def tabulate(found: "Reconstruction") -> Report:
 def _notes(found: "Reconstruction") -> list[str]:
     failed = f", and {found.failed} could not be read" if found.failed else ""
     skipped = ("src", "rounds", "tokenizer")  # told elsewhere
-    settings = ", ".join(f"{name} {value}" for name, value in found.about.items() if name not in skipped)
+    told = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
+    settings = ", ".join(f"{name} {value}" for name, value in told.items())
     notes = [
         f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
         "the mean over its frames."

@@ -65,8 +65,9 @@ def search(
     check_outputs(plot, html=html)
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
         from grncli.devices import pick_device, pick_dtype
+        from grncli.evaluation.grids import parse_grid
         from grncli.evaluation.pictures import Reading
-        from grncli.evaluation.search import SearchSettings, parse_grid
+        from grncli.evaluation.search import SearchSettings
         from grncli.evaluation.search import search as find
         from grncli.sampling.settings import SampleSettings
 

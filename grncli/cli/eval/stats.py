@@ -1,15 +1,18 @@
 """``grn eval stats``: statistics of a reference, to be used again."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, guarded, make_stop, print_json, say
+from grncli.cli.console import default_workers, guarded, print_json, say
 from grncli.cli.eval import options
-from grncli.cli.reports import check_writable
+from grncli.cli.reports import check_file
 from grncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from grncli.evaluation.pictures import Pictures
+    from grncli.feature_networks import FeatureNetwork
 
 
 @guarded
@@ -42,65 +45,67 @@ def stats(
     json: options.Json = False,
 ) -> None:
     """Mean and covariance of features, as guided-diffusion, JiT, pytorch-fid and torch-fidelity read them."""
-    values = locals()
-    check_out(out, overwrite=overwrite)
-    if pictures:
-        if features is not None or keep_features:
-            raise UsageError("--pictures needs no features; leave --features and --keep-features out")
-        _write_pictures(src, out, values)
-        return
-    with options.session("stats", "pictures", device, max_time) as session:
-        from grncli.evaluation.pictures import open_pictures
-        from grncli.evaluation.statistics import collect, write_statistics
-        from grncli.feature_networks import load_feature_network
-
-        how = options.reading(values, session.device)
-        network = load_feature_network(
-            features or "inception",
-            cache=options.cache_folder(cache) / "features",
-            download=download,
-            device=session.device,
-            say=session.talk,
-        )
-        found = collect(
-            open_pictures(src, how),
-            network,
-            keep=keep_features,
-            one_size=size is None,
-            processes=session.processes,
-            stop=session.stop,
-            report=session.report,
-            warn=session.talk,
-        )
-        if not session.processes.leads:
-            return
-        write_statistics(out, found, features=keep_features)
-    if json:
-        print_json({"kind": "stats", "out": str(out), "dimensions": len(found.mean), **found.about})
-    say(f"{out}: statistics of {found.count} features of {len(found.mean)} dimensions by {network.name}")
-
-
-def _write_pictures(src: str, out: Path, values: Mapping[str, Any]) -> None:
-    with make_stop(values["max_time"]).listening() as stop, Progress("eval stats", "pictures") as progress:
-        from grncli.devices import pick_device
-        from grncli.evaluation.arrays import write_pictures
-        from grncli.evaluation.pictures import open_pictures
-
-        how = options.reading(values, str(pick_device(values["device"])))
-        shape = write_pictures(out, open_pictures(src, how), stop=stop, report=progress, warn=progress.say)
-    if values["json"]:
-        print_json({"kind": "pictures", "out": str(out), "src": src, "arr_0": list(shape)})
-    say(f"{out}: {shape[0]} pictures of {shape[1]}x{shape[2]} pixels")
-
-
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Raise UsageError for a file that could not or should not be written."""
-    if out.suffix != ".npz":
-        raise UsageError(f"{out}: expected a name that ends in .npz")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"{out}: there is no such folder, expected one that exists")
-    if out.is_dir():
-        raise UsageError(f"{out}: is a folder, expected the name of a file")
-    check_writable(out)
+    check_file(out, (".npz",))
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: exists; choose another name, or add --overwrite")
+    if pictures and (features is not None or keep_features):
+        raise UsageError("--pictures needs no features; leave --features and --keep-features out")
+    with options.session("stats", "pictures", device, max_time) as session:
+        from grncli.evaluation.pictures import Reading, open_pictures
+        from grncli.feature_networks import load_feature_network
+
+        how = Reading(
+            size=size,
+            frames=frames,
+            fps=fps,
+            limit=limit,
+            batch=batch,
+            workers=default_workers() if workers is None else workers,
+            tokenizer=tokenizer,
+            device=session.device,
+            strict=strict,
+        )
+        found = open_pictures(src, how)
+        if pictures:
+            document, text = _write_pictures(found, out, session)
+        else:
+            weights = options.cache_folder(cache) / "features"
+            network = load_feature_network(
+                features or "inception", cache=weights, download=download, device=session.device, say=session.talk
+            )
+            document, text = _write_statistics(found, out, network, session, one_size=size is None, keep=keep_features)
+    if session.processes.leads:
+        if json:
+            print_json({**document, "out": str(out)})
+        say(f"{out}: {text}")
+
+
+def _write_pictures(pictures: "Pictures", out: Path, session: options.Session) -> tuple[dict[str, Any], str]:
+    from grncli.evaluation.arrays import write_pictures
+
+    if session.processes.count > 1:
+        raise UsageError("--pictures is written by one process, expected it without torchrun")
+    shape = write_pictures(out, pictures, stop=session.stop, report=session.report, warn=session.talk)
+    told = {"kind": "pictures", "src": pictures.src, "arr_0": list(shape)}
+    return told, f"{shape[0]} pictures of {shape[1]}x{shape[2]} pixels"
+
+
+def _write_statistics(
+    pictures: "Pictures", out: Path, network: "FeatureNetwork", session: options.Session, *, one_size: bool, keep: bool
+) -> tuple[dict[str, Any], str]:
+    from grncli.evaluation.statistics import collect, write_statistics
+
+    found = collect(
+        pictures,
+        network,
+        keep=keep,
+        one_size=one_size,
+        processes=session.processes,
+        stop=session.stop,
+        report=session.report,
+        warn=session.talk,
+    )
+    if session.processes.leads:
+        write_statistics(out, found, features=keep)
+    told = {"kind": "stats", "dimensions": len(found.mean), **found.about}
+    return told, f"statistics of {found.count} features of {len(found.mean)} dimensions by {network.name}"

@@ -21,6 +21,10 @@ class StoreMismatch(StoreError):
     """A bit store whose fingerprint differs from what was asked for."""
 
 
+class LockError(GrnError):
+    """A store or run that another process is writing, or a file system that cannot keep two writers apart."""
+
+
 class CheckpointError(GrnError):
     """A checkpoint or run directory that is damaged, hostile or of another kind."""
 

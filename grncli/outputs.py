@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.errors import UsageError
-from grncli.media.writing import whole_file, write_mp4, write_png
+from grncli.media.writing import write_mp4, write_png
+from grncli.runtime.files import whole_file
 from grncli.store import BitStore
 
 MANIFEST = "decode.json"

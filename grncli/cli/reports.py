@@ -59,7 +59,7 @@ def write_page(
 ) -> None:
     """One self-contained HTML page: the report, matplotlib figures, pictures uint8 [H, W, 3], and all settings."""
     from grncli.evaluation import html
-    from grncli.media.writing import whole_file
+    from grncli.runtime.files import whole_file
 
     first, *others = report.tables
     sections = [*map(html.paragraph, report.notes), html.table(first.header, first.rows)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from grncli.errors import MediaError, UsageError
 from grncli.evaluation.pictures import ARRAY, Pictures
 from grncli.evaluation.statistics import OneSize
-from grncli.media.writing import whole_file
+from grncli.runtime.files import whole_file
 from grncli.stopping import Stop, Unfinished
 
 

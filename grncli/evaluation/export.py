@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from grncli.decoding import check_fit
 from grncli.errors import StoreError, UsageError
-from grncli.media.writing import MAX_NAME, whole_file, write_mp4, write_png
+from grncli.media.writing import write_mp4, write_png
 from grncli.outputs import DEFAULT_FPS, file_name
+from grncli.runtime.files import MAX_NAME, whole_file
 from grncli.sampling.pictures import BITS, decode_packed, samples_of
 from grncli.sampling.prompts import Prompt, read_prompts, shortened
 from grncli.stopping import Stop, Stopped

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grncli.errors import UsageError
-from grncli.media.writing import whole_file
+from grncli.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from grncli.evaluation.bits import BitStatistics

@@ -25,8 +25,8 @@ from grncli.evaluation.pictures import Reading, Say
 from grncli.evaluation.statistics import Distribution, Report
 from grncli.feature_networks import FeatureNetwork, load_feature_network
 from grncli.generators import read_generator
-from grncli.media.writing import whole_file
 from grncli.models.transformer import Grid
+from grncli.runtime.files import whole_file
 from grncli.sampling.settings import SampleSettings, choose_grid, parse_classes
 from grncli.sampling.stage import sample
 from grncli.stopping import Stop, Stopped, Unfinished

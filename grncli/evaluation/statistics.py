@@ -21,7 +21,7 @@ from grncli.evaluation.feature_files import FeatureFile
 from grncli.evaluation.frechet import Array, Moments
 from grncli.evaluation.pictures import ARRAY, Measured, Pictures, Say
 from grncli.feature_networks import FeatureNetwork, Features
-from grncli.media.writing import whole_file
+from grncli.runtime.files import whole_file
 from grncli.stopping import Stop, Unfinished
 from grncli.training.processes import ALONE, Processes
 

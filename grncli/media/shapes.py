@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from grncli.errors import UsageError
-from grncli.media.writing import whole_file, write_mp4, write_png
+from grncli.media.writing import write_mp4, write_png
+from grncli.runtime.files import whole_file
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": (222, 52, 52), "green": (46, 170, 80), "blue": (52, 104, 226), "yellow": (246, 204, 48)}

@@ -1,13 +1,10 @@
 """Pixels to files: PNG pictures, MP4 clips and contact sheets; each file appears whole or not at all."""
 
-import hashlib
-import os
 import re
 import subprocess
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -20,11 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from grncli.errors import MediaError
 from grncli.media.sources import printable
+from grncli.runtime.files import whole_file
 
 WHITE = (255, 255, 255)
 HAIRLINE = (222, 222, 222)
 INK = (70, 70, 70)
-MAX_NAME = 255  # bytes in a file's name, on nearly every file system
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 FONT_EXTRAS = "\N{DEGREE SIGN}\N{PLUS-MINUS SIGN}\N{MIDDLE DOT}"  # Beyond ASCII, all a caption may want.
 
@@ -34,30 +31,6 @@ SMALL_FRAME = 256 * 256
 THREADS_FOR_LARGE_FRAMES = 4
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; it becomes ``path`` if the block ends well, else it is removed.
-
-    Guards against an error, an interrupt or a killed process; there is no fsync, so a power cut may still
-    cost the last files.
-    """
-    temporary = path.with_name(_temporary_name(path.name))
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _temporary_name(name: str) -> str:
-    temporary = f".{name}.tmp"
-    if len(os.fsencode(temporary)) <= MAX_NAME:
-        return temporary
-    # Of the same length for every long name, and still another one for each.
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.tmp"
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], comment: str | None = None) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from grncli.checkpoint import SCHEDULE, run_of
-from grncli.media.writing import whole_file
 from grncli.refinement import Complexity, fit
+from grncli.runtime.files import whole_file
 from grncli.sampling.plan import Plan, Say
 from grncli.sampling.refiner import measure_entropies
 from grncli.stopping import Stop, Unfinished

@@ -14,10 +14,11 @@ from torch import Tensor
 from grncli.decoding import decode_index
 from grncli.errors import StoreMismatch, UsageError
 from grncli.hbq import bits_to_index, unpack
-from grncli.media.writing import whole_file, write_mp4, write_png
+from grncli.media.writing import write_mp4, write_png
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.outputs import DEFAULT_FPS, file_name
+from grncli.runtime.files import whole_file
 from grncli.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
 from grncli.store.claiming import store_lock

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 from grncli.errors import StoreError
+from grncli.runtime.lock import PathLock
 from grncli.store.durable import replace_file, sync_directory, temporary_path
 from grncli.store.fingerprint import ATTRIBUTE, Fingerprint, read_fingerprint, root_attributes
 from grncli.store.layout import COMMIT, COMPLETE, LOCK, METADATA, parse_part, part_name
-from grncli.store.lock import PathLock
 
 _UNFINISHED = {LOCK, temporary_path(Path(METADATA)).name}
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from grncli.errors import StoreError, StoreMismatch
+from grncli.runtime.lock import PathLock
 from grncli.store.claiming import claim_part, store_lock
 from grncli.store.durable import replace_file, sync_directory
 from grncli.store.fingerprint import Fingerprint
@@ -32,7 +33,6 @@ from grncli.store.layout import (
     grid_name,
     part_name,
 )
-from grncli.store.lock import PathLock
 from grncli.store.record import PartRecord, read_record
 from grncli.store.textlog import LineLog, encode_line, encode_lines, note_failure, read_lines, unresolved
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints, recipe_kind
 from grncli.errors import CheckpointError, RecipeError
-from grncli.media.writing import whole_file
 from grncli.recipe import dump_recipe, read_recipe
+from grncli.runtime.files import whole_file
 from grncli.training.processes import Processes
 from grncli.training.recipes import Optimization, Training
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from grncli.errors import MediaError
 from grncli.media import writing
-from grncli.media.writing import contact_sheet, whole_file, write_mp4, write_png
+from grncli.media.writing import contact_sheet, write_mp4, write_png
+from grncli.runtime.files import whole_file
 
 FLAT_COLOURS = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#000000", "#ffffff", "#8040c8", "#145a82"]
 

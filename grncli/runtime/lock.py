@@ -1,19 +1,21 @@
-"""One writer per part: a lock that ends with the process holding it.
+"""One writer of a part or a run: a lock that ends with the process holding it.
 
 POSIX record locks rather than ``flock``: a worker process forked by the writer inherits a ``flock`` and would keep
-the part locked after ``kill -9`` of the writer. They do not exclude two writers in one process, and closing any
+what it locks after ``kill -9`` of the writer. They do not exclude two writers in one process, and closing any
 descriptor of the file drops them; hence the table of locks this process holds, asked before opening.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
+import socket
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
-from grncli.errors import StoreError
+from grncli.errors import LockError
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _held: set[tuple[int, int]] = set()
@@ -21,31 +23,39 @@ _held_guard = threading.Lock()
 
 
 class PathLock:
-    """An exclusive lock on a file that exists only to be locked. It stays in place when released."""
+    """An exclusive lock on a file that exists only to be locked. It stays in place, empty, when released.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    signed : write who holds it into the file; without it the file is never touched again once it is there
+    """
+
+    def __init__(self, path: Path, *, signed: bool = False) -> None:
         self.path = path
+        self.signed = signed
         self._fd: int | None = None
         self._identity = (0, 0)
+        self._pid = 0
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free; False when another writer holds it."""
         with _held_guard:
             if self.path.exists() and _identity(os.stat(self.path)) in _held:
                 return False
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(fd)
                 if error.errno in _BUSY:
                     return False
-                raise StoreError(
+                raise LockError(
                     f"{self.path}: the file system cannot lock files ({error.strerror}), so two writers "
-                    "could not be kept apart; write the store to another file system."
+                    "could not be kept apart; write to another file system."
                 ) from error
-            self._fd, self._identity = fd, _identity(os.fstat(fd))
+            self._fd, self._identity, self._pid = fd, _identity(os.fstat(fd)), os.getpid()
             _held.add(self._identity)
+            self._sign(f"{socket.gethostname()} {self._pid}\n")
             return True
 
     def acquire(self, timeout: float = 120.0) -> None:
@@ -53,11 +63,22 @@ class PathLock:
         deadline = time.monotonic() + timeout
         while not self.try_acquire():
             if time.monotonic() > deadline:
-                raise StoreError(
-                    f"{self.path} stayed locked by another process for {timeout:.0f} s; "
+                raise LockError(
+                    f"{self.path} stayed locked by {self.holder()} for {timeout:.0f} s; "
                     "stop that process, or wait for it, and run the same command again."
                 )
             time.sleep(0.01)
+
+    def holder(self) -> str:
+        """Who holds the lock, for a sentence: ``process 4711 on node3``, or ``another process`` if unknown."""
+        with _held_guard:
+            if self.path.exists() and _identity(os.stat(self.path)) in _held:
+                return "this process"  # which would drop its lock by closing the file again
+            try:
+                host, pid = self.path.read_text(encoding="utf-8").split()
+            except (OSError, ValueError):
+                return "another process"
+        return f"process {int(pid)} on {host[:64]}" if pid.isdecimal() and host.isprintable() else "another process"
 
     def release(self) -> None:
         """Let go; harmless when not held."""
@@ -65,8 +86,19 @@ class PathLock:
             if self._fd is not None:
                 # A forked child holds neither the lock nor a right to the table entry.
                 _held.discard(self._identity)
+                if self._pid == os.getpid():
+                    self._sign("")
                 os.close(self._fd)
                 self._fd = None
+
+    def _sign(self, text: str) -> None:
+        """Say who holds the lock; on a full disk it goes unsaid."""
+        assert self._fd is not None
+        if not self.signed:
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text.encode(), 0)
 
     def __enter__(self) -> "PathLock":
         self.acquire()

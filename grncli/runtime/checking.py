@@ -1,0 +1,46 @@
+"""Documents of ours checked against declared types before anything is made of them: nothing is converted in silence."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, Strict, TypeAdapter, ValidationError
+
+from grncli.errors import GrnError
+from grncli.runtime.jsonfiles import brief, read_json
+
+Schema = TypeVar("Schema")
+
+Count = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
+"""A whole number from 0, written as one: neither ``"4"`` nor ``4.0`` nor ``true``."""
+Text = Annotated[str, Strict()]
+
+
+def read_json_as(path: Path, schema: type[Schema], *, error: type[GrnError], remedy: str) -> Schema:
+    """The document in a file as an instance of the dataclass ``schema``; further fields of the file do not count.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    error
+        In one sentence that names file and field, what was found and expected, and ends with ``remedy``.
+    """
+    return check(read_json(path, error=error, remedy=remedy), schema, str(path), error=error, remedy=remedy)
+
+
+def check(value: Any, schema: type[Schema], name: str, *, error: type[GrnError], remedy: str) -> Schema:
+    """Plain data as an instance of ``schema``; ``name`` is what the error calls it."""
+    try:
+        return TypeAdapter(schema).validate_python(value)
+    except ValidationError as problem:
+        raise error(f"{name}: {explain(problem)}; {remedy}") from None
+
+
+def explain(problem: ValidationError) -> str:
+    """The first fault of a document: its field, what was found and what was expected, in a line."""
+    first = problem.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])[:100]
+    if first["type"] == "missing":
+        return f"has no field {field}"
+    expected = first["msg"].removeprefix("Value error, ")[:200]
+    return f"{f'field {field} ' if field else ''}is {brief(first['input'])}: {expected}"

@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all, and errors of the operating system that name the file."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MAX_NAME = 255  # bytes in a file's name, on nearly every file system
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; it becomes ``path`` if the block ends well, else it is removed.
+
+    Guards against an error, an interrupt or a killed process; there is no fsync, so a power cut may still
+    cost the last files. An OSError of the block names ``path``.
+    """
+    temporary = path.with_name(_temporary_name(path.name))
+    try:
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of the block name ``path``: that of a write to an open file names no file at all."""
+    try:
+        yield
+    except OSError as error:
+        # A broken pipe is that of another program, and has handlers of its own.
+        if error.errno is not None and not isinstance(error, BrokenPipeError):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
+
+
+def _temporary_name(name: str) -> str:
+    temporary = f".{name}.tmp"
+    if len(os.fsencode(temporary)) <= MAX_NAME:
+        return temporary
+    # Of the same length for every long name, and still another one for each.
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.tmp"

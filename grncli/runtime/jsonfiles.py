@@ -1,0 +1,116 @@
+"""JSON on disk: read with bounds, written so that any file name survives.
+
+Names of files are any bytes, which Python holds as text with surrogates; in JSON these stand as ``\\udcff`` escapes,
+which every parser reads and ``os.fsencode`` turns back into the bytes.
+"""
+
+import json
+import os
+import reprlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from grncli.errors import GrnError
+
+MAX_BYTES = 64 << 20
+"""Largest JSON document that is read whole."""
+SHOWN = 120  # characters of a value in a message
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 60
+_brief.maxdict = _brief.maxlist = _brief.maxtuple = 4
+_brief.maxlevel = 2
+
+
+def brief(value: Any) -> str:
+    """``repr`` of a value from a file, on one line and short whatever the value is."""
+    text = _brief.repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def to_json(document: Any, *, indent: int | None = None) -> str:
+    """JSON text that UTF-8 can encode, whatever bytes the names in it have."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def read_json(path: Path, *, error: type[GrnError], remedy: str, most: int = MAX_BYTES) -> Any:
+    """The document in a file.
+
+    Parameters
+    ----------
+    error : raised for anything that is no readable JSON document of at most ``most`` bytes, as one sentence that ends
+        with ``remedy``
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    return parse_json(_read(path, error, remedy, most), path, error=error, remedy=remedy)
+
+
+def parse_json(data: bytes, path: Path | str, *, error: type[GrnError], remedy: str) -> Any:
+    """``data`` as JSON; ``path`` is what the error names."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as problem:  # also UnicodeDecodeError, and a number of thousands of digits
+        reason = " ".join(str(problem).split())[:120]
+    raise error(f"{path}: cannot be read as JSON ({reason}); {remedy}") from None
+
+
+def json_lines(path: Path, *, error: type[GrnError], remedy: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file in order; a last line without its end, which a killed process left, is none.
+
+    Lines end at a line feed only: names may hold what else Unicode takes for the end of a line. Raises as `read_json`,
+    naming the number of the line, also for a line that is no object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            place = f"{path}:{number}"
+            value = parse_json(line, place, error=error, remedy=remedy)
+            if not isinstance(value, dict):
+                raise error(f"{place}: holds {brief(value)}, expected a JSON object; {remedy}")
+            yield value
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take away a last line without its end, so that lines can be appended; harmless where there is no such file."""
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        return
+    with file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - (1 << 16))
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+
+
+def _read(path: Path, error: type[GrnError], remedy: str, most: int) -> bytes:
+    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise error(f"{path}: is no plain file, expected a JSON document; {remedy}")
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror}); {remedy}") from None
+    if len(data) > most:
+        raise error(f"{path}: is larger than {most >> 10} KiB, expected a small JSON document; {remedy}")
+    return data

@@ -167,7 +167,8 @@ def parse_duration(text: str) -> float:
         seconds = _unit_seconds(asked)
     if seconds <= 0:
         raise UsageError(
-            f"{text!r} is no duration, expected something like 3h50m, 90s or 1d2h, or 3:50:00 or 1-02:00:00 as for Slurm"
+            f"{text!r} is no duration, expected something like 3h50m, 90s or 1d2h, "
+            "or 3:50:00 or 1-02:00:00 as for Slurm"
         )
     return seconds
 

@@ -77,9 +77,8 @@ def _explain(error: BaseException) -> int:
         say(f"grn: {speaker}{name}{error.strerror or error}")
         return FAILED
     if not isinstance(error, GrnError):
-        say(
-            f"grn: {speaker}a fault of grn itself, {type(error).__name__}: {error}; run again with --debug and report it"
-        )
+        what = f"a fault of grn itself, {type(error).__name__}: {error}"
+        say(f"grn: {speaker}{what}; run again with --debug and report it")
         return FAILED
     say(f"grn: {speaker}{error}")
     return USAGE if isinstance(error, UsageError) else FAILED

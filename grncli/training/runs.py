@@ -76,7 +76,7 @@ def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
 
 
 def recorded_dtype(run: Path) -> str | None:
-    """The number format that a run says it is trained in; None where there is no run, or one from before it was kept."""
+    """The number format that a run is trained in; None where there is no run, or its recipe does not say."""
     try:
         dtype = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))["training"]["dtype"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError, yaml.YAMLError):

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from grncli.errors import GrnError, UsageError
+from grncli.runtime.urls import refuse_urls
 from grncli.stopping import Stop, Stopped
 
 P = ParamSpec("P")
@@ -26,11 +27,12 @@ debug = False  # set once by main() from --debug: let tracebacks through
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence and an exit code."""
+    """Turn our errors into one sentence and an exit code; no command takes URLs."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            refuse_urls((*args, *kwargs.values()))
             return command(*args, **kwargs)
         except typer.Exit:
             raise

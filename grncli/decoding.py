@@ -20,7 +20,7 @@ from grncli.outputs import OutputFolder
 from grncli.overlap import Behind
 from grncli.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
-from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizers import LoadedTokenizer, open_tokenizer
 
 BATCH_PIXELS = 2**20
 MAX_BATCH = 64
@@ -59,8 +59,11 @@ def decode(
     *,
     stop: Stop | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Decode samples of a store with the tokenizer that made it: PNG for images, MP4 for clips, named by their key.
+
+    ``say`` is told in a sentence where the tokenizer's training is not finished.
 
     Raises
     ------
@@ -69,8 +72,8 @@ def decode(
     StoreMismatch, StoreError, CheckpointError, UsageError
     """
     store = open_store(store_path)
-    tokenizer = load_tokenizer(run)
-    rounds = check_fit(store, store_path, tokenizer, run, settings.rounds)
+    loaded = open_tokenizer(run, say=say)
+    rounds = check_fit(store, store_path, loaded, settings.rounds)
     indices = range(len(store))[slice(*settings.select)]
     if not indices:
         raise UsageError(f"--select picks none of the {len(store)} samples of {store_path}")
@@ -78,7 +81,7 @@ def decode(
         raise UsageError(f"--sheet {settings.sheet}: there is no such folder, expected one that exists")
     sources = SourceFrames(settings.compare, store) if settings.compare is not None else None
     outputs = OutputFolder(folder, store, rounds, overwrite=settings.overwrite)
-    decoder = Decoder(store, tokenizer.to(settings.device), rounds, settings)
+    decoder = Decoder(store, loaded.network.to(settings.device), rounds, settings)
     sheet = Sheet(len(indices)) if settings.sheet is not None else None
     quality, stop = Quality(), stop or Stop()
     with outputs, Behind() as behind:
@@ -100,22 +103,22 @@ def decode(
     return Summary(outputs.written, outputs.present, store.complete, quality)
 
 
-def check_fit(store: BitStore, path: Path, tokenizer: Tokenizer, run: str | Path, rounds: int | None) -> int:
+def check_fit(store: BitStore, path: Path, loaded: LoadedTokenizer, rounds: int | None) -> int:
     """Refuse bits of another tokenizer; returns the number of rounds to decode.
 
     Raises
     ------
     StoreMismatch, UsageError
     """
-    made, given = store.fingerprint.tokenizer, tokenizer_identity(run)
+    made, given, tokenizer = store.fingerprint.tokenizer, loaded.identity, loaded.network
     if made.get("sha256") != given["sha256"]:
         raise StoreMismatch(
-            f"{path} was made by tokenizer {made.get('name')} ({str(made.get('sha256'))[:8]}…), and {run} is "
+            f"{path} was made by tokenizer {made.get('name')} ({str(made.get('sha256'))[:8]}…), and {loaded.run} is "
             f"{given['name']} ({given['sha256'][:8]}…); give the run that made it"
         )
     if tokenizer.channels != store.channels or tokenizer.stride != tuple(store.stride):
         raise StoreMismatch(
-            f"{path} has {store.channels} channels at stride {list(store.stride)}, and {run} has "
+            f"{path} has {store.channels} channels at stride {list(store.stride)}, and {loaded.run} has "
             f"{tokenizer.channels} at {list(tokenizer.stride)}; the store's attributes are damaged"
         )
     if rounds is not None and not 1 <= rounds <= store.rounds:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from grncli.checkpoint import read_released, read_tensors, sha256_of
 from grncli.errors import CheckpointError, GrnError
+from grncli.loading import HeldFile
 from grncli.models.inception import InceptionV3
 from grncli.models.tokenizer import Tokenizer, to_input
 from grncli.networks import fill, made_on_meta
-from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizers import open_tokenizer
 from grncli.weight_files import Say, WeightFile, find_weights, present_weights, take_weights
 
 Takes = Literal["images", "clips", "samples"]
@@ -245,7 +246,7 @@ def load_feature_network(
     cache : directory with published files under their names, ``features`` in `grncli.weight_files.default_cache`
     download : fetch the published file that is missing, once; without it nothing is ever fetched
     device : where to compute
-    say : told what is fetched from where, before it is
+    say : told what is fetched from where, before it is, and where the training of a tokenizer is not finished
 
     Returns
     -------
@@ -263,7 +264,8 @@ def load_feature_network(
         return _load_file(_find_published(str(which), cache, download, say), device)
     path = Path(which)
     if path.is_dir():
-        return TokenizerFeatures(Identity(**tokenizer_identity(path)), device, load_tokenizer(path))
+        loaded = open_tokenizer(path, say=say)
+        return TokenizerFeatures(Identity(**loaded.identity), device, loaded.network)
     if not path.is_file():
         names = ", ".join(PUBLISHED)
         raise CheckpointError(f"{path}: is not there, expected {names}, a file or the run directory of a tokenizer")
@@ -284,12 +286,17 @@ def _find_published(name: str, cache: Path, download: bool, say: Say) -> Path:
 
 
 def _load_file(file: Path, device: torch.device) -> FeatureNetwork:
-    sha256 = sha256_of(file)
-    known = next((name for name, files in PUBLISHED.items() if sha256 in {file.sha256 for file in files}), None)
-    identity = Identity(name=known or file.name, sha256=sha256, frechet=FRECHET[known] if known else "fd")
-    if _is_torchscript(file):
-        return ScriptedFeatures(identity, device, _load_torchscript(file), file)
-    return InceptionFeatures(identity, device, _load_inception(file))
+    with HeldFile(file) as held:
+        sha256 = held.sha256()
+        known = next((name for name, files in PUBLISHED.items() if sha256 in {file.sha256 for file in files}), None)
+        identity = Identity(name=known or file.name, sha256=sha256, frechet=FRECHET[known] if known else "fd")
+        network: FeatureNetwork
+        if _is_torchscript(file):
+            network = ScriptedFeatures(identity, device, _load_torchscript(file), file)
+        else:
+            network = InceptionFeatures(identity, device, _load_inception(file))
+        held.confirm()
+    return network
 
 
 def _load_inception(file: Path) -> InceptionV3:

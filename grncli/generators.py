@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import RECIPE, check_run_is_free, read_released, read_tensors, run_of, sha256_of
+from grncli.checkpoint import RECIPE, check_run_is_free, find_checkpoint, run_of
 from grncli.errors import CheckpointError, UsageError
 from grncli.hbq import MAX_ROUNDS
+from grncli.loading import Loaded, Released, Say, open_released, open_run
 from grncli.models.generator import Generator
 from grncli.models.released import POSITIONS, generator_config, generator_weights
 from grncli.networks import (
@@ -35,6 +36,8 @@ CONTEXT_STARTS = {12: 4, 24: 8, 32: 10, 40: 10}  # of the released depths
 TIME_STRIDE = 4  # of the released tokenizers
 METHODS: dict[str, Literal["ind", "bit"]] = {"GRN_ind": "ind", "GRN_bit": "bit"}
 
+LoadedGenerator = Loaded[Generator, GeneratorRecipe]
+
 
 def load_generator(run: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> Generator:
     """The generator of a run directory (its newest checkpoint's moving average), ready for inference.
@@ -57,18 +60,17 @@ def load_generator(run: str | Path, device: str | torch.device = "cpu", weights:
     CheckpointError
         If there is no such run, or its weights are damaged or do not fit its recipe.
     """
-    return read_generator(run, weights)[0].to(device)
+    return open_generator(run, weights).network.to(device)
 
 
-def read_generator(run: str | Path, weights: str = "ema") -> tuple[Generator, GeneratorRecipe, dict[str, str]]:
-    """The generator of a run, its recipe, and the identity ``{name, sha256}`` of the weights that were read."""
-    checkpoint, recipe = _read_run(run)
-    present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
-    if weights not in present:
-        raise CheckpointError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
-    file = checkpoint / f"{weights}.safetensors"
-    network = fill(made_on_meta(lambda: Generator(recipe.network)), read_tensors(file), str(file))
-    return network, recipe, {"name": run_of(checkpoint).name, "sha256": sha256_of(file)}
+def open_generator(run: str | Path, weights: str = "ema", *, say: Say = lambda text: None) -> LoadedGenerator:
+    """As `load_generator` on the CPU, with the recipe, the step and the identity of the weights that were read.
+
+    ``say`` is told in one sentence where the training is not finished.
+    """
+    loaded = open_run(run, GeneratorRecipe, KIND, _build, weights=weights, say=say)
+    _check_bits(loaded.recipe, run)
+    return loaded
 
 
 def verify_generator(run: str | Path) -> list[str]:
@@ -78,8 +80,9 @@ def verify_generator(run: str | Path) -> list[str]:
 
 def describe_generator(run: str | Path) -> dict[str, Any]:
     """What ``grn info`` tells of a run: recipe, parameters, the bits it makes, checkpoints, step and identity."""
-    checkpoint, recipe = _read_run(run)
-    network = made_on_meta(lambda: Generator(recipe.network))
+    checkpoint, recipe = read_run(run, GeneratorRecipe, KIND)
+    _check_bits(recipe, run)
+    network = made_on_meta(lambda: _build(recipe))
     assert recipe.bits is not None
     return describe_network(checkpoint, recipe, network, IMPORTED) | {
         "prediction": recipe.network.prediction,
@@ -96,7 +99,7 @@ def import_generator(
     file: Path,
     run: Path,
     *,
-    loaded: Mapping[str, Any] | None = None,
+    loaded: Released | None = None,
     weights: str | None = None,
     settings: Sequence[str] = (),
     overwrite: bool = False,
@@ -120,9 +123,9 @@ def import_generator(
         If ``in_context_start`` is needed and not given.
     """
     check_run_is_free(run, KIND, overwrite=overwrite)
-    loaded = read_released(file) if loaded is None else loaded
-    chosen, released = choose_weights(loaded, WEIGHTS, weights, file, KIND)
-    told = _check_told(_arguments(loaded, file) | read_settings(settings, SETTINGS), file)
+    contents, sha256 = loaded or open_released(file)
+    chosen, released = choose_weights(contents, WEIGHTS, weights, file, KIND)
+    told = _check_told(_arguments(contents, file) | read_settings(settings, SETTINGS), file)
     try:
         named = generator_weights(released)
         if told.get("in_context_start") is None:
@@ -139,19 +142,23 @@ def import_generator(
     data = {
         "network": asdict(network),
         "bits": bits,
-        "imported": {"file": file.name, "weights": chosen, "sha256": sha256_of(file)},
+        "imported": {"file": file.name, "weights": chosen, "sha256": sha256},
     }
     recipe = parse_recipe(data, GeneratorRecipe, str(file))
-    filled = fill(made_on_meta(lambda: Generator(recipe.network)), named, str(file))
+    filled = fill(made_on_meta(lambda: _build(recipe)), named, str(file))
     write_imported(run, recipe, filled, IMPORTED, overwrite=overwrite)
     return describe_generator(run)
 
 
-def _read_run(run: str | Path) -> tuple[Path, GeneratorRecipe]:
-    checkpoint, recipe = read_run(run, GeneratorRecipe, KIND)
+def _build(recipe: GeneratorRecipe) -> Generator:
+    return Generator(recipe.network)
+
+
+def _check_bits(recipe: GeneratorRecipe, run: str | Path) -> None:
     if recipe.bits is None:
-        raise CheckpointError(f"{run_of(checkpoint) / RECIPE}: has no section bits, expected it; restore the file")
-    return checkpoint, recipe
+        raise CheckpointError(
+            f"{run_of(find_checkpoint(Path(run))) / RECIPE}: has no section bits, expected it; restore the file"
+        )
 
 
 def _arguments(loaded: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from grncli import generators, tokenizers
-from grncli.checkpoint import check_run_is_free, read_released
+from grncli.checkpoint import check_run_is_free
 from grncli.errors import CheckpointError
+from grncli.loading import open_released
 
 TEXT_GENERATOR = ("block_chunks.", "text_proj.")  # how names of weights begin that are the file itself
 
@@ -24,11 +25,11 @@ def import_released(
         If the file is neither, or ``run`` exists.
     """
     check_run_is_free(run, None, overwrite=overwrite)  # before gigabytes are read
-    loaded = read_released(file)
-    if any(str(name).startswith(TEXT_GENERATOR) for name in loaded):
+    loaded = open_released(file)
+    if any(str(name).startswith(TEXT_GENERATOR) for name in loaded.contents):
         raise CheckpointError(
             f"{file}: is a text-to-image or text-to-video generator, expected a tokenizer or a class-conditional one"
         )
-    is_generator = any(entry in loaded for entry in generators.WEIGHTS.values())
+    is_generator = any(entry in loaded.contents for entry in generators.WEIGHTS.values())
     made = generators.import_generator if is_generator else tokenizers.import_tokenizer
     return made(file, run, loaded=loaded, weights=weights, settings=settings, overwrite=overwrite)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import EMA, check_run_is_free, read_released, read_tensors, sha256_of
+from grncli.checkpoint import check_run_is_free
 from grncli.errors import CheckpointError
+from grncli.loading import Loaded, Released, Say, open_released, open_run
 from grncli.models.released import tokenizer_config, tokenizer_weights
 from grncli.models.tokenizer import Tokenizer
 from grncli.networks import (
@@ -17,7 +18,6 @@ from grncli.networks import (
     describe_network,
     fill,
     made_on_meta,
-    network_identity,
     read_run,
     read_settings,
     verify_network,
@@ -30,6 +30,8 @@ KIND = "tokenizer"
 IMPORTED = ("kind", "network", "rounds", "imported")  # the parts of a recipe that an imported run has
 WEIGHTS = {"ema": "ema", "vae": "vae"}
 SETTINGS = {"rounds": "rounds=4", "attention": "attention=false"}
+
+LoadedTokenizer = Loaded[Tokenizer, TokenizerRecipe]
 
 
 def load_tokenizer(run: str | Path, device: str | torch.device = "cpu") -> Tokenizer:
@@ -50,8 +52,19 @@ def load_tokenizer(run: str | Path, device: str | torch.device = "cpu") -> Token
     CheckpointError
         If there is no such run, or its weights are damaged or do not fit its recipe.
     """
-    checkpoint, recipe = read_run(run, TokenizerRecipe, KIND)
-    return _assemble(recipe, read_tensors(checkpoint / EMA), str(checkpoint / EMA)).to(device)
+    return open_tokenizer(run, device).network
+
+
+def open_tokenizer(
+    run: str | Path, device: str | torch.device = "cpu", *, say: Say = lambda text: None
+) -> LoadedTokenizer:
+    """As `load_tokenizer`, with the recipe, the step and the identity of the weights that were read.
+
+    ``say`` is told in one sentence where the training is not finished.
+    """
+    loaded = open_run(run, TokenizerRecipe, KIND, _build, say=say)
+    loaded.network.to(device)
+    return loaded
 
 
 def verify_tokenizer(run: str | Path) -> list[str]:
@@ -59,15 +72,10 @@ def verify_tokenizer(run: str | Path) -> list[str]:
     return verify_network(run, load_tokenizer)
 
 
-def tokenizer_identity(run: str | Path) -> dict[str, str]:
-    """``{name, sha256}`` of a run's tokenizer for a store's fingerprint; the hash is that of the weights file."""
-    return network_identity(run)
-
-
 def describe_tokenizer(run: str | Path) -> dict[str, Any]:
     """What ``grn info`` tells of a run: recipe, stride, parameters, checkpoints, step and identity."""
     checkpoint, recipe = read_run(run, TokenizerRecipe, KIND)
-    network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
+    network = made_on_meta(lambda: _build(recipe))
     return describe_network(checkpoint, recipe, network, IMPORTED) | {
         "rounds": recipe.most_rounds,
         "channels": recipe.network.channels,
@@ -79,7 +87,7 @@ def import_tokenizer(
     file: Path,
     run: Path,
     *,
-    loaded: Mapping[str, Any] | None = None,
+    loaded: Released | None = None,
     weights: str | None = None,
     settings: Sequence[str] = (),
     overwrite: bool = False,
@@ -101,15 +109,15 @@ def import_tokenizer(
         If the file is no released tokenizer, or ``run`` exists.
     """
     check_run_is_free(run, KIND, overwrite=overwrite)
-    loaded = read_released(file) if loaded is None else loaded
-    chosen, released = choose_weights(loaded, WEIGHTS, weights, file, KIND)
+    contents, sha256 = loaded or open_released(file)
+    chosen, released = choose_weights(contents, WEIGHTS, weights, file, KIND)
     try:
         named = tokenizer_weights(released)
         network = asdict(tokenizer_config(named))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
         raise CheckpointError(f"{file}: {error}, expected the weights of a released tokenizer") from None
     told = read_settings(settings, SETTINGS)
-    data: dict[str, Any] = {"imported": {"file": file.name, "weights": chosen, "sha256": sha256_of(file)}}
+    data: dict[str, Any] = {"imported": {"file": file.name, "weights": chosen, "sha256": sha256}}
     data["network"] = network | {key: value for key, value in told.items() if key == "attention"}
     data |= {key: value for key, value in told.items() if key == "rounds"}
     recipe = parse_recipe(data, TokenizerRecipe, str(file))
@@ -121,4 +129,8 @@ def _assemble(recipe: TokenizerRecipe, weights: Mapping[str, Tensor], name: str)
     # Weights of a block that the recipe switches off (middle attention) are left behind.
     if not recipe.network.attention:
         weights = {key: value for key, value in weights.items() if ".middle.attention." not in key}
-    return fill(made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds)), weights, name)
+    return fill(made_on_meta(lambda: _build(recipe)), weights, name)
+
+
+def _build(recipe: TokenizerRecipe) -> Tokenizer:
+    return Tokenizer(recipe.network, recipe.most_rounds)

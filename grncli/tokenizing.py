@@ -24,15 +24,17 @@ from torch import Tensor
 from grncli.errors import GrnError, MediaError, StoreMismatch, UsageError
 from grncli.gathering import Clip, Gatherer, Group, Read, Work, bits_of, neighbours_of_one_grid
 from grncli.hbq import pack, quantize
+from grncli.media.classes import Classes, ClassLevel, doubts, find_classes, parse_labels
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings
-from grncli.media.sources import Source, class_names, list_sources
-from grncli.models.tokenizer import Tokenizer, to_input
+from grncli.media.selection import Selection
+from grncli.media.sources import Source, list_sources, printable
+from grncli.models.tokenizer import to_input
 from grncli.overlap import Behind, Prefetch
 from grncli.stopping import Stop, Stopped
 from grncli.store import Fingerprint, PartWriter, open_part, open_store
-from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizers import LoadedTokenizer, open_tokenizer
 
 COMMIT_SECONDS = 5.0
 STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decoder before it gives up the group
@@ -48,7 +50,7 @@ class TokenizeSettings:
     frames: int | None = None  # of each clip, 1 + stride * n; None takes whole clips
     fps: float | None = None
     clips: int | None = None  # windows taken from each source; None takes all
-    labels: Literal["dirs", "none"] = "none"
+    labels: str = "none"  # or dirs, dirs:N: which directory is the class, see `parse_labels`
     flip: bool = False  # store the mirrored picture too
     rounds: int | None = None  # None takes the tokenizer's
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -59,6 +61,7 @@ class TokenizeSettings:
     part: int = 0
     parts: int = 1
     limit: int | None = None
+    sample: int | None = None  # sources drawn by their names; decides what the store is made of
     strict: bool = False
     retry_failed: bool = False
     overwrite: bool = False
@@ -79,13 +82,23 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What of SRC is encoded."""
+
+    sources: Sequence[Source]
+    ignored: int  # files that are no media
+    classes: Classes | None
+    doubts: Sequence[str]  # in sentences
+
+
+@dataclass(frozen=True)
 class Plan:
     """The work of one part, before any of it is done."""
 
-    sources: Sequence[Source]
-    ignored: int
-    labels: tuple[str, ...]
-    tokenizer: Tokenizer
+    src: str
+    chosen: Chosen  # for all parts
+    sources: Sequence[Source]  # of this part
+    loaded: LoadedTokenizer
     rounds: int
     reading: ReadSettings
     fingerprint: Fingerprint
@@ -97,12 +110,24 @@ class Plan:
             "images": kinds["image"],
             "clips": kinds["clip"],
             "problems": len(self.sources) - kinds.total(),
-            "ignored": self.ignored,
-            "classes": len(self.labels),
+            "ignored": self.chosen.ignored,
+            "classes": len(self.fingerprint.labels),
         }
+
+    def lines(self) -> list[str]:
+        """What is about to be encoded, in a line or two."""
+        counts = self.counts()
+        told = {"images": "images", "clips": "clips", "problems": "that cannot be read"}
+        kinds = ", ".join(f"{counts[name]} {text}" for name, text in told.items() if counts[name])
+        ignored = f"; {self.chosen.ignored} other files ignored" if self.chosen.ignored else ""
+        return [
+            f"{printable(self.src)}: {kinds or 'no source falls to this part'}{ignored}",
+            *([str(self.chosen.classes)] if self.chosen.classes is not None else []),
+        ]
 
 
 Report = Callable[[int, int, str], None]
+Say = Callable[[str], None]
 
 
 def tokenize(
@@ -113,7 +138,8 @@ def tokenize(
     *,
     stop: Stop | None = None,
     report: Report = lambda done, total, note: None,
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Say = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Summary:
     """Encode the media of ``src`` with the tokenizer ``run`` into one part of the bit store ``out``.
 
@@ -123,7 +149,9 @@ def tokenize(
     ----------
     stop : asked between groups
     report : told (sources done, sources in all, a note) now and then
-    warn : told one sentence for each source that could not be read or was read in part only
+    warn : told one sentence for each source that could not be read or was read in part only, and for each doubt about
+        the tokenizer or the classes
+    say : told what is about to be done, in a line or two
 
     Raises
     ------
@@ -133,7 +161,11 @@ def tokenize(
         With nothing lost that was committed. MediaError with ``strict`` at the first unreadable source,
         or when no source at all could be read.
     """
-    plan = make_plan(src, run, settings)
+    plan = make_plan(src, run, settings, warn=warn)
+    for line in plan.lines():
+        say(line)
+    for doubt in plan.chosen.doubts:
+        warn(doubt)
     began = time.monotonic()
     with open_part(out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite) as writer:
         encoder = Encoder(plan, settings, writer, stop or Stop(), report, warn)
@@ -149,55 +181,61 @@ def tokenize(
             done=writer.position,
             samples=writer.samples,
             failed=len(writer.failures),
-            ignored=plan.ignored,
+            ignored=plan.chosen.ignored,
             made=writer.samples - encoder.before,
             cut=encoder.noted,
             seconds=time.monotonic() - began,
         )
 
 
-def make_plan(src: str, run: str | Path, settings: TokenizeSettings) -> Plan:
-    """List the sources, load the tokenizer and settle what the store's fingerprint will be; nothing is written."""
+def make_plan(src: str, run: str | Path, settings: TokenizeSettings, *, warn: Say = lambda text: None) -> Plan:
+    """List the sources, load the tokenizer and settle what the store's fingerprint will be; nothing is written.
+
+    ``warn`` is told in a sentence where the tokenizer's training is not finished.
+    """
     if not 0 <= settings.part < settings.parts:
         raise UsageError(f"--part {settings.part}/{settings.parts}: parts count from 0 to {settings.parts - 1}")
-    tokenizer = load_tokenizer(run)
+    selection, level = Selection(settings.limit, settings.sample), parse_labels(settings.labels)
+    loaded = open_tokenizer(run, say=warn)
+    tokenizer = loaded.network
     rounds = settings.rounds or tokenizer.rounds
     if rounds is None:
         raise UsageError(f"{run} was trained without quantization; name the number of bits with --rounds 1 to 8")
     reading = read_settings(settings, tokenizer.stride)
-    listing = list_sources(src)
-    sources = listing.sources[: settings.limit]
-    # Of all sources, so that --limit can be raised later.
-    labels = tuple(class_names(listing.sources)) if settings.labels == "dirs" else ()
-    if settings.labels == "dirs" and not labels:
-        raise UsageError(f"--labels dirs: {src} has no class directories, its media lie directly in it")
+    chosen = choose_sources(src, selection, level)
     fingerprint = Fingerprint(
         rounds=rounds,
         channels=tokenizer.channels,
         stride=tokenizer.stride,
-        tokenizer=tokenizer_identity(run),
+        tokenizer=loaded.identity,
         preprocessing={
             "size": str(reading.framing),
             "frames": settings.frames,
             "fps": settings.fps,
             "clips": settings.clips,
             "flip": settings.flip,
-            "labels": settings.labels,
+            "labels": "none" if level is None else str(level),
             "dtype": settings.dtype,
+            # A larger draw has other sources among the first ones, so that it cannot go on with a smaller one's store.
+            **({} if settings.sample is None else {"sample": settings.sample}),
         },
-        labels=labels,
+        labels=() if chosen.classes is None else chosen.classes.names,
         parts=settings.parts,
         versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
     )
-    return Plan(
-        sources[settings.part :: settings.parts],
-        listing.ignored,
-        labels,
-        tokenizer,
-        rounds,
-        reading,
-        fingerprint,
-    )
+    return Plan(src, chosen, chosen.sources[settings.part :: settings.parts], loaded, rounds, reading, fingerprint)
+
+
+def choose_sources(src: str, selection: Selection, level: ClassLevel | None) -> Chosen:
+    """List the sources and take those that are selected; their classes are named by all, so that more can follow."""
+    listing = list_sources(src)
+    everything = listing.sources
+    places = selection.places((source.relative for source in everything), len(everything))
+    sources = [everything[place] for place in places]
+    classes = None if level is None else find_classes(everything, sources, level, src)
+    names = [(level or ClassLevel()).of(source) for source in everything]
+    found = [selection.doubt(names, places), None if classes is None else doubts(classes, everything)]
+    return Chosen(sources, listing.ignored, classes, [doubt for doubt in found if doubt is not None])
 
 
 def check_target(out: Path, plan: Plan, settings: TokenizeSettings) -> str:
@@ -239,7 +277,7 @@ class Encoder:
         writer: PartWriter,
         stop: Stop,
         report: Report,
-        warn: Callable[[str], None],
+        warn: Say,
     ) -> None:
         self.plan = plan
         self.settings = settings
@@ -248,8 +286,8 @@ class Encoder:
         self.report = report
         self.warn = warn
         self.device = torch.device(settings.device)
-        self.class_index = {name: i for i, name in enumerate(plan.labels)}
-        self.network = plan.tokenizer.to(self.device)
+        self.class_index: dict[str | None, int] = {name: i for i, name in enumerate(plan.fingerprint.labels)}
+        self.network = plan.loaded.network.to(self.device)
         self.digest = hashlib.sha256()
         self.committed = time.monotonic()
         self.done = writer.position
@@ -263,9 +301,12 @@ class Encoder:
         if done > len(self.plan.sources) and self.settings.limit is not None:
             raise UsageError(f"--limit {self.settings.limit}: {self.writer.directory} holds {done} sources already")
         if done > len(self.plan.sources) or (done and self.digest.hexdigest() != self.writer.digest):
+            sample = self.settings.sample
+            now = "SRC lists now" if sample is None else f"--sample {sample} draws from SRC now"
+            same = "the same SRC" + (" (new files may only follow the old ones)" if sample is None else ", unchanged")
             raise StoreMismatch(
-                f"{self.writer.directory} holds the first {done} of other sources than SRC lists now; "
-                "give the same SRC (new files may only follow the old ones), another OUT, or --overwrite"
+                f"{self.writer.directory} holds the first {done} of other sources than {now}; "
+                f"give {same}, another OUT, or --overwrite"
             )
         if self.settings.strict and self.writer.failures and not self.settings.retry_failed:
             first = next(iter(self.writer.failures.values()))
@@ -373,7 +414,7 @@ class Encoder:
             self.writer.append(
                 grid,
                 np.stack([bits_of(clip) for _, clip in samples]),
-                [self.class_index.get(read.source.label or "", -1) for read, _ in samples],
+                [self.class_index.get(self._class_of(read.source), -1) for read, _ in samples],
                 [self._line(read, clip) for read, clip in samples],
             )
         first_time = [read for read in group.reads if read.position >= self.done]
@@ -415,9 +456,12 @@ class Encoder:
         if clip.flip:
             key += "#flip"
             line["flip"] = True
-        if self.plan.labels:
-            line["label"] = read.source.label
+        if self.plan.chosen.classes is not None:
+            line["label"] = self._class_of(read.source)
         return {"key": key, **line}
+
+    def _class_of(self, source: Source) -> str | None:
+        return None if self.plan.chosen.classes is None else self.plan.chosen.classes.level.of(source)
 
     def _digest(self, sources: Iterable[Source]) -> None:
         """Over the names of processed sources, so that a resumed run notices when SRC has changed."""

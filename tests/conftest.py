@@ -17,7 +17,7 @@ from grncli.checkpoint import write_checkpoint
 from grncli.models.generator import Generator, GeneratorConfig
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
 from grncli.recipe import dump_recipe
-from grncli.tokenizers import tokenizer_identity
+from grncli.tokenizers import open_tokenizer
 from grncli.training.generator_recipe import Bits, GeneratorRecipe, Refinement
 
 settings.register_profile("shared machine", deadline=None)  # a busy core makes any example slow
@@ -152,7 +152,7 @@ def make_generator_run(make_generator):
         network = make_generator(**options)
         labels = ("ant", "bee", "cat")[: network.config.classes]
         bits = Bits(
-            tokenizer=tokenizer_identity(tokenizer_run),
+            tokenizer=open_tokenizer(tokenizer_run).identity,
             stride=(2, 4, 4),
             labels=labels,
             grids=grids or {"1x4x4": 9},

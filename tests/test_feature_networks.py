@@ -16,7 +16,7 @@ from grncli.feature_networks import PUBLISHED, load_feature_network
 from grncli.models.inception import InceptionV3
 from grncli.models.tokenizer import to_input
 from grncli.networks import made_on_meta
-from grncli.tokenizers import import_tokenizer, tokenizer_identity
+from grncli.tokenizers import import_tokenizer, open_tokenizer
 from grncli.weight_files import WeightFile
 
 FIDELITY, STYLEGAN = PUBLISHED["inception"]
@@ -304,7 +304,7 @@ def test_a_tokenizer_gives_mean_and_deviation_over_tokens(tokenizer_run, make_to
 
 def test_a_tokenizer_is_known_by_its_run(tokenizer_run, load):
     network = load(str(tokenizer_run))
-    assert {"name": network.name, "sha256": network.sha256} == tokenizer_identity(tokenizer_run)
+    assert {"name": network.name, "sha256": network.sha256} == open_tokenizer(tokenizer_run).identity
     assert (network.takes, network.frechet, network.known) == ("samples", "fd", False)
 
 

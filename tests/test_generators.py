@@ -15,7 +15,7 @@ from grncli.generators import (
     describe_generator,
     import_generator,
     load_generator,
-    read_generator,
+    open_generator,
     verify_generator,
 )
 from grncli.importing import import_released
@@ -393,7 +393,7 @@ def test_a_missing_average_of_a_trained_run_is_told_with_those_that_are_there(tr
 @pytest.mark.parametrize("weights", ["ema", "ema2"])
 def test_the_identity_is_that_of_the_weights_that_were_read(trained, weights):
     file = trained / "checkpoints" / "step-00000001" / f"{weights}.safetensors"
-    assert read_generator(trained, weights)[2] == {"name": "trained", "sha256": sha256_of(file)}
+    assert open_generator(trained, weights).identity == {"name": "trained", "sha256": sha256_of(file)}
 
 
 def test_sizes_edited_since_are_refused(run):

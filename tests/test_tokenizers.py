@@ -11,7 +11,7 @@ from grncli import checkpoint
 from grncli.checkpoint import find_checkpoint, write_checkpoint
 from grncli.errors import CheckpointError, GrnError, RecipeError, UsageError
 from grncli.recipe import dump_recipe
-from grncli.tokenizers import describe_tokenizer, import_tokenizer, load_tokenizer, tokenizer_identity
+from grncli.tokenizers import describe_tokenizer, import_tokenizer, load_tokenizer, open_tokenizer
 from grncli.training.recipes import TokenizerRecipe
 
 
@@ -192,9 +192,9 @@ def test_a_run_is_not_written_over(run, released):
 
 
 def test_a_run_is_replaced_when_asked(run, released):
-    before = tokenizer_identity(run)
+    before = open_tokenizer(run).identity
     import_tokenizer(released, run, weights="vae", overwrite=True)
-    assert tokenizer_identity(run) != before
+    assert open_tokenizer(run).identity != before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -223,14 +223,14 @@ def test_missing_parents_are_made(released, tmp_path):
 
 
 def test_a_failed_replacement_leaves_the_old_run(run, released, monkeypatch):
-    before = tokenizer_identity(run)
+    before = open_tokenizer(run).identity
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     message_of(import_tokenizer, released, run, weights="vae", overwrite=True)
-    assert tokenizer_identity(run) == before
+    assert open_tokenizer(run).identity == before
 
 
 # Loading
@@ -287,7 +287,7 @@ def test_a_missing_weight_is_refused(run):
     assert "to_moments.bias" in message_of(load_tokenizer, run)
 
 
-@pytest.mark.parametrize("function", [load_tokenizer, describe_tokenizer, tokenizer_identity])
+@pytest.mark.parametrize("function", [load_tokenizer, describe_tokenizer, open_tokenizer])
 def test_what_is_no_run_is_refused(tmp_path, function):
     assert "expected a run directory" in message_of(function, tmp_path / "none", error=GrnError)
 
@@ -297,20 +297,20 @@ def test_what_is_no_run_is_refused(tmp_path, function):
 
 def test_identity_names_the_run_and_the_weights(run):
     file = find_checkpoint(run) / "ema.safetensors"
-    assert tokenizer_identity(run) == {"name": "run", "sha256": checkpoint.sha256_of(file)}
+    assert open_tokenizer(run).identity == {"name": "run", "sha256": checkpoint.sha256_of(file)}
 
 
 def test_identity_is_the_same_on_every_import(run, released, tmp_path):
     import_tokenizer(released, tmp_path / "again")
-    assert tokenizer_identity(tmp_path / "again")["sha256"] == tokenizer_identity(run)["sha256"]
+    assert open_tokenizer(tmp_path / "again").identity["sha256"] == open_tokenizer(run).identity["sha256"]
 
 
 def test_identity_changes_with_the_weights(run, make_tokenizer):
-    before = tokenizer_identity(run)["sha256"]
+    before = open_tokenizer(run).identity["sha256"]
     changed = load_tokenizer(run)
     changed.to_moments.bias[0] += 1e-6
     write_checkpoint(run, 1, {"ema": changed.state_dict()}, {"step": 1}, {})
-    assert tokenizer_identity(run)["sha256"] != before
+    assert open_tokenizer(run).identity["sha256"] != before
 
 
 # With the release's checkpoint

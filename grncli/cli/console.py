@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import typer
 
 from grncli.errors import GrnError, UsageError
+from grncli.runtime.urls import refuse_urls
 from grncli.stopping import INTERRUPTED, Ended, Stop, Stopped, begin_command
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ speaker = ""  # set by `launched`: which of several processes this is, where it 
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence and an exit code."""
+    """Turn our errors into one sentence and an exit code; no command takes URLs."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             begin_command()
+            refuse_urls((*args, *kwargs.values()))
             return command(*args, **kwargs)
         except typer.Exit:
             raise

@@ -47,7 +47,7 @@ def decode(
             batch=batch,
             overwrite=overwrite,
         )
-        summary = decode(store, folder, tokenizer, settings, stop=stop, report=progress)
+        summary = decode(store, folder, tokenizer, settings, stop=stop, report=progress, say=progress.say)
     quality = summary.quality.means()
     if json:
         print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})

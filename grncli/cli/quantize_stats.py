@@ -30,6 +30,9 @@ def quantize_stats(
     frames: Annotated[int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; without it whole clips.")] = None,
     fps: Annotated[float | None, Option(metavar="F", help="Resample clips in time.")] = None,
     limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
+    sample: Annotated[
+        int | None, Option(metavar="N", min=1, help="Only N sources, drawn by a hash of their names.")
+    ] = None,
     batch: Annotated[
         int | None, Option(metavar="B", min=1, help="Samples that go through the network at once.")
     ] = None,
@@ -53,7 +56,13 @@ def quantize_stats(
         "--frames": frames,
         "--fps": fps,
     }
-    options |= {"--limit": limit, "--batch": batch, "--workers": workers is not None, "--device": device != "auto"}
+    options |= {
+        "--limit": limit,
+        "--sample": sample,
+        "--batch": batch,
+        "--workers": workers is not None,
+        "--device": device != "auto",
+    }
     options["--lpips"] = lpips
     check_arguments(store, media, tokenizer, {"--tokenizer": tokenizer, "--sheet": sheet, **options})
     check_outputs(plot, sheet, html)
@@ -71,6 +80,7 @@ def quantize_stats(
                 frames=frames,
                 fps=fps,
                 limit=limit,
+                sample=sample,
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 device=str(pick_device(device)),

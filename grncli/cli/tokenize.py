@@ -44,7 +44,14 @@ def tokenize(
         float | None, Option(metavar="F", help="Resample clips in time to F frames a second (images ignore this).")
     ] = None,
     clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each clip.")] = "all",
-    labels: Annotated[str, Option(metavar="dirs|none", help="dirs: the parent directory is the class.")] = "none",
+    labels: Annotated[
+        str,
+        Option(
+            metavar="none|dirs|dirs:N",
+            help="dirs: the directory a source lies in is its class; dirs:1: the first directory below SRC, dirs:2 the "
+            "next; dirs:-2: the directory above that of the source.",
+        ),
+    ] = "none",
     flip: Annotated[bool, Option("--flip", help="Store the mirrored picture as well.")] = False,
     rounds: Annotated[
         int | None, Option(metavar="M", min=1, max=8, help="Bits a feature; default: the tokenizer's.")
@@ -62,6 +69,10 @@ def tokenize(
     ] = "float32",
     part: Annotated[str, Option(metavar="i/n", help="Make part i of n (from 0): one part a batch job.")] = "0/1",
     limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
+    sample: Annotated[
+        int | None,
+        Option(metavar="N", min=1, help="Only N sources, drawn by a hash of their names: the same in every command."),
+    ] = None,
     max_time: Annotated[
         str | None, Option(metavar="3h50m", help="Commit, stop and exit with 75 after this time.")
     ] = None,
@@ -74,8 +85,6 @@ def tokenize(
     """Encode images and clips into a bit store. Killed or stopped, run it again: it goes on, to the same bytes."""
     chosen_part, parts = parse_part(part)
     options: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
-    if labels not in ("dirs", "none"):
-        raise UsageError(f"--labels {labels}: expected dirs or none")
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
     works_alone(part)
@@ -87,7 +96,7 @@ def tokenize(
             size=size,
             frames=frames,
             fps=fps,
-            labels=labels,  # type: ignore[arg-type]
+            labels=labels,
             flip=flip,
             rounds=rounds,
             dtype=dtype,  # type: ignore[arg-type]
@@ -95,19 +104,24 @@ def tokenize(
             workers=default_workers() if workers is None else workers,
             device=str(pick_device(device)),
             limit=limit,
+            sample=sample,
             strict=strict,
             retry_failed=retry_failed,
             overwrite=overwrite,
             **options,
         )
         if dry_run:
-            plan = make_plan(src, tokenizer, settings)
+            plan = make_plan(src, tokenizer, settings, warn=progress.say)
             fate, counts = check_target(out, plan, settings), plan.counts()
             if json:
                 print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
+            for line in [*plan.lines()[1:], *plan.chosen.doubts]:
+                say(line)
             say(f"{out}: {fate}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
             return
-        summary = tokenize(src, out, tokenizer, settings, stop=stop, report=progress, warn=progress.say)
+        summary = tokenize(
+            src, out, tokenizer, settings, stop=stop, report=progress, warn=progress.say, say=progress.say
+        )
     if json:
         print_json({"out": str(out), **asdict(summary)})
     made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"

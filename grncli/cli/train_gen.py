@@ -72,7 +72,7 @@ def train_gen(
         if tokenizer is not None:
             from grncli.sampling.sheets import preview_sheet
 
-            sheet = preview_sheet(plan.recipe, tokenizer, session.device)
+            sheet = preview_sheet(plan.recipe, tokenizer, session.device, say=session.talk)
         added = train_generator(
             plan,
             out,

@@ -1,14 +1,19 @@
 """What samples cost to make, read from the store that ``grn sample`` left (paper Fig. 9)."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grncli.evaluation.pictures import is_store
+import numpy as np
+
+from grncli.evaluation.pictures import choose_samples, is_store
+from grncli.media.selection import ALL, Selection
+from grncli.outputs import file_name
 from grncli.sampling.pictures import BITS, COLUMNS
 from grncli.sampling.timing import read_timing
-from grncli.store import open_store
+from grncli.store import BitStore, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +28,8 @@ class Cost:
     settings: dict[str, Any]
 
 
-def cost_of(samples: Path, limit: int | None = None) -> Cost | None:
-    """Steps, evaluations and seconds of the (first) samples that ``grn sample`` made; None for others."""
+def cost_of(samples: Path, selection: Selection = ALL) -> Cost | None:
+    """Steps, evaluations and seconds of the samples that ``grn sample`` made and are taken; None for others."""
     path = samples / BITS if (samples / BITS).is_dir() else samples
     if not is_store(str(path)):
         return None
@@ -32,10 +37,12 @@ def cost_of(samples: Path, limit: int | None = None) -> Cost | None:
     if set(store.columns) != {name for name, _ in COLUMNS} or not len(store):
         return None
     steps: Counter[int] = Counter()
-    evaluations, count = 0, min(len(store), limit or len(store))
+    # A folder's pictures are drawn by the names of their files.
+    taken = choose_samples(store, selection) if path == samples else _of_files(store, selection)
+    evaluations, count = 0, len(taken)
     for grid in store.grids:
         view = store.grid(grid)
-        wanted = view.indices < count
+        wanted = np.isin(view.indices, taken)
         steps.update(view.column("steps")[wanted].tolist())
         evaluations += int(view.column("evaluations")[wanted].sum())
     timing = read_timing(path)
@@ -47,3 +54,11 @@ def cost_of(samples: Path, limit: int | None = None) -> Cost | None:
         seconds=None if timing is None else timing.seconds_per_sample,
         settings=dict(store.fingerprint.preprocessing),
     )
+
+
+def _of_files(store: BitStore, selection: Selection) -> Sequence[int]:
+    names = (
+        file_name(record, ".png" if store.grid_of(index)[0] == 1 else ".mp4")
+        for index, record in enumerate(store.records())
+    )
+    return selection.places(names, len(store))

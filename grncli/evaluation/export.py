@@ -19,7 +19,7 @@ from grncli.sampling.pictures import BITS, decode_packed, samples_of
 from grncli.sampling.prompts import Prompt, read_prompts, shortened
 from grncli.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
-from grncli.tokenizers import load_tokenizer
+from grncli.tokenizers import open_tokenizer
 
 MANIFEST = "export.json"
 METADATA = "metadata.jsonl"
@@ -78,6 +78,7 @@ def export(
     device: str = "cpu",
     stop: Stop | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Lay samples out in ``folder`` as a benchmark's own evaluation reads them; an interrupted export is gone on with.
 
@@ -88,6 +89,7 @@ def export(
     tokenizer : run of the tokenizer that made the bits, for a bit store only
     stop : asked between samples
     report : told (samples done, samples in all, a note)
+    say : told in a sentence where the tokenizer's training is not finished
 
     Raises
     ------
@@ -99,7 +101,7 @@ def export(
     store = _open(samples, tokenizer)
     entries = _entries(store, layout)
     listed = _checked_prompts(prompts, entries, layout)
-    write = _linker(samples, entries) if tokenizer is None else _decoder(store, tokenizer, device)
+    write = _linker(samples, entries) if tokenizer is None else _decoder(store, tokenizer, device, say)
     _claim(folder, layout, store, listed)
     if layout == "geneval":
         _write_metadata(folder, entries, listed)
@@ -218,10 +220,10 @@ def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
     return write
 
 
-def _decoder(store: BitStore, run: str, device: str) -> Write:
-    tokenizer = load_tokenizer(run)
-    rounds = check_fit(store, store.path, tokenizer, run, None)
-    tokenizer = tokenizer.to(device)
+def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None]) -> Write:
+    loaded = open_tokenizer(run, say=say)
+    rounds = check_fit(store, store.path, loaded, None)
+    tokenizer = loaded.network.to(device)
 
     def write(entry: Entry, target: Path) -> None:
         frames = decode_packed(tokenizer, store[entry.index].bits, rounds)

@@ -1,7 +1,7 @@
 """``grn eval gen``: how samples compare with real pictures, and what they cost (paper section 4.2, Table 3)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from grncli.evaluation.costs import Cost, cost_of
 from grncli.evaluation.distributions import NEIGHBOURS, kernel_distance, share_within
 from grncli.evaluation.feature_files import FeatureFile
 from grncli.evaluation.frechet import few_samples, frechet_distance
-from grncli.evaluation.pictures import ArrayPictures, Reading, Say, open_pictures
+from grncli.evaluation.pictures import ArrayPictures, Reading, Say, is_store, open_once, open_pictures
 from grncli.evaluation.statistics import (
     Distribution,
     Report,
@@ -145,12 +145,13 @@ def generation(
     for metric in settings.metrics or ():
         if network is not None and metric in DISTANCES:
             _check_distance(metric, network.frechet)
+    reading = open_tokenizer_of(settings.reading, given, say)
     shared: dict[str, Any] = {"processes": processes, "stop": stop, "report": report, "say": say}
     # The reference first: it is what a mistake is most often in, and often a file that is read at once.
-    theirs = load_distribution(reference, network, settings.reading, wanted - FROM_CLASSES, **shared)
+    theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, **shared)
     if settings.metrics and wanted & FROM_FEATURES:
         _features(min(wanted & FROM_FEATURES), theirs)  # missed before a pass over the samples
-    ours = load_distribution(samples, network, settings.reading, wanted, **shared)
+    ours = load_distribution(samples, network, reading, wanted, **shared)
     doubts = check_together(ours, theirs, settings.reading.size)
     metrics = settings.metrics or _possible(ours, theirs, wanted)
     name = distance_name(ours, theirs)
@@ -164,9 +165,16 @@ def generation(
         samples=ours.about,
         reference=theirs.about,
         figures=figures,
-        cost=cost_of(Path(samples), settings.reading.limit),
+        cost=cost_of(Path(samples), settings.reading.selection),
         warnings=list(dict.fromkeys([*doubts, *few])),
     )
+
+
+def open_tokenizer_of(reading: Reading, given: Sequence[str], say: Say) -> Reading:
+    """Open the tokenizer once, where both sides may be stores."""
+    if reading.tokenizer is None or not any(map(is_store, given)):
+        return reading
+    return replace(reading, tokenizer=open_once(reading.tokenizer, reading.device, say))
 
 
 def check_metrics(metrics: Sequence[str] | None) -> None:
@@ -182,7 +190,7 @@ def check_options(samples: str, reference: str, given: Sequence[str], settings: 
         raise UsageError("SAMPLES and --reference are both standard input; expected paths on it for one of them")
     reading = settings.reading
     told = {"--features": settings.features, "--size": reading.size, "--frames": reading.frames, "--fps": reading.fps}
-    for name, value in {**told, "--limit": reading.limit}.items():
+    for name, value in {**told, "--limit": reading.limit, "--sample": reading.sample}.items():
         if value is not None and not given:
             raise UsageError(f"{name} {value}: is for pictures, and both sides are statistics; leave the option out")
 
@@ -218,7 +226,7 @@ def load_distribution(
         )
     assert network is not None
     return collect(
-        open_pictures(src, reading),
+        open_pictures(src, reading, say=say),
         network,
         keep=keep,
         probabilities=bool(wanted & FROM_CLASSES),

@@ -22,6 +22,7 @@ from grncli.evaluation.pictures import (
     Say,
     StorePictures,
     is_store,
+    open_once,
     open_pictures,
 )
 from grncli.evaluation.statistics import show_size
@@ -29,7 +30,7 @@ from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.media.sources import Source
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.stopping import Stop
-from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizers import LoadedTokenizer
 
 Rounds = int | None  # None is the continuous feature
 
@@ -61,11 +62,13 @@ class Pairs(ABC):
 class Reencoded(Pairs):
     """Media, through a tokenizer and back."""
 
-    def __init__(self, src: str, run: str, rounds: Sequence[Rounds] | None, reading: Reading) -> None:
+    def __init__(
+        self, src: str, run: str | LoadedTokenizer, rounds: Sequence[Rounds] | None, reading: Reading, say: Say
+    ) -> None:
         self._device = reading.device
-        self._network = load_tokenizer(run, self._device)
-        self.pictures = open_pictures(src, replace(reading, stride=self._network.stride))
-        self.tokenizer = tokenizer_identity(run)
+        loaded = open_once(run, self._device, say)
+        self._network, self.tokenizer = loaded.network, loaded.identity
+        self.pictures = open_pictures(src, replace(reading, stride=self._network.stride), say=say)
         rounds = rounds or [self._network.rounds]
         self.rows = [(m, _label(m)) for m in rounds]
 
@@ -102,9 +105,8 @@ class Stored(Pairs):
 
     def compare(self, measure: Measure[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
         """See `Pairs.compare`."""
-        rank, count = share
         store, decoder = self._store.store, self._store.decoder
-        for indices, bits in decoder.batches(range(rank, len(self._store), count)):
+        for places, indices, bits in self._store.batches(share):
             shape = _pixels_of(bits, store.stride)
             found = [(row, index, self._find(index, shape, warn)) for row, index in enumerate(indices)]
             kept = [(row, index, frames) for row, index, frames in found if frames is not None]
@@ -116,8 +118,8 @@ class Stored(Pairs):
                     for m, _ in self.rows
                 ]
                 originals = torch.from_numpy(np.stack([frames for _, _, frames in kept])).to(decoder.device)
-                for (_, index, _), result in zip(kept, measure(originals, versions), strict=True):
-                    yield Measured(index, self._name(index), tuple(originals.shape[1:4]), result)
+                for (row, index, _), result in zip(kept, measure(originals, versions), strict=True):
+                    yield Measured(places[row], self._name(index), tuple(originals.shape[1:4]), result)
             if stop.reason:
                 return
 
@@ -142,8 +144,8 @@ class Foreign(Pairs):
 
     def __init__(self, pictures: MediaPictures, reconstructions: str, reading: Reading) -> None:
         self.pictures = pictures
-        self._others = MediaPictures(reconstructions, replace(reading, limit=None))
-        partly = reading.limit is not None
+        self._others = MediaPictures(reconstructions, replace(reading, limit=None, sample=None))
+        partly = not reading.selection.takes_all
         pairs = match(pictures.sources, self._others.sources, pictures.src, reconstructions, partly=partly)
         self._others.sources = [theirs for _, theirs in pairs]
         self.rows = [(None, PurePosixPath(reconstructions).name)]
@@ -181,6 +183,8 @@ def open_pairs(
     rounds: Sequence[Rounds] | None,
     compare: str | None,
     reconstructions: str | None,
+    *,
+    say: Say = lambda text: None,
 ) -> Pairs:
     """Originals and what came back of them; UsageError where the options do not name both.
 
@@ -189,21 +193,22 @@ def open_pairs(
     rounds : to decode from; None takes those that the store holds or the tokenizer was trained for
     compare : media that a store was made from
     reconstructions : media that others decoded, under the names of those in ``src``
+    say : told in a sentence what is doubtful about pictures or tokenizer
     """
     run = reading.tokenizer
     if is_store(src):
         if reconstructions is not None:
             raise UsageError("--reconstructions goes with media; the bits of a store are decoded")
-        return Stored(StorePictures(Path(src), reading), compare, rounds, strict=reading.strict)
+        return Stored(StorePictures(Path(src), reading, say=say), compare, rounds, strict=reading.strict)
     if compare is not None:
         raise UsageError(f"--compare goes with a bit store, and {src} is none")
     if (run is None) == (reconstructions is None):
         raise UsageError("give either --tokenizer RUN, or --reconstructions SRC2 with what others made of the pictures")
     if run is not None:
-        return Reencoded(src, run, rounds, reading)
+        return Reencoded(src, run, rounds, reading, say)
     if rounds is not None:
         raise UsageError("--rounds goes with --tokenizer; reconstructions are there already")
-    return Foreign(MediaPictures(src, reading), str(reconstructions), reading)
+    return Foreign(MediaPictures(src, reading, say=say), str(reconstructions), reading)
 
 
 def reconstruct(tokenizer: Tokenizer, frames: Tensor, rounds: Sequence[Rounds]) -> list[Tensor]:
@@ -258,7 +263,7 @@ def match(
 ) -> list[tuple[Source, Source]]:
     """Pairs of one name, for each of ours; a suffix may differ or, as ``grn decode`` does it, be added.
 
-    ``partly``: ours are the first of more, so that theirs may be more.
+    ``partly``: ours are some of more, so that theirs may be more.
 
     Raises
     ------

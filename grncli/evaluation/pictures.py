@@ -22,12 +22,13 @@ from grncli.errors import MediaError, UsageError
 from grncli.gathering import Clip, Gatherer, Read, Work
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.reading import ReadSettings
+from grncli.media.selection import Selection
 from grncli.media.sources import Source, list_sources
 from grncli.overlap import Prefetch
 from grncli.stopping import Stop
-from grncli.store import open_store
+from grncli.store import BitStore, open_store
 from grncli.store.layout import METADATA
-from grncli.tokenizers import load_tokenizer
+from grncli.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.tokenizing import TokenizeSettings, read_settings
 
 ARRAY = "arr_0"  # uint8 [N, H, W, 3], as guided-diffusion and its successors save samples
@@ -51,12 +52,21 @@ class Reading:
     frames: int | None = None  # of a clip; None takes each whole
     fps: float | None = None
     limit: int | None = None
+    sample: int | None = None  # so many drawn by their names; instead of a limit
     batch: int | None = None
     workers: int = 1
-    tokenizer: str | None = None  # run that decodes stores
+    tokenizer: str | LoadedTokenizer | None = None  # run that decodes stores, or what was opened of it
     device: str = "cpu"
     strict: bool = False
     stride: tuple[int, int, int] = (1, 1, 1)  # of the tokenizer that media are to go through: cut to whole tokens
+
+    def __post_init__(self) -> None:
+        Selection(self.limit, self.sample)  # refuses what contradicts itself
+
+    @property
+    def selection(self) -> Selection:
+        """Which pictures are taken."""
+        return Selection(self.limit, self.sample)
 
 
 @dataclass(frozen=True)
@@ -112,14 +122,17 @@ class Pictures(ABC):
         return {"src": self.src}
 
 
-def open_pictures(src: str, reading: Reading) -> Pictures:
-    """The pictures of media, of a bit store, or of an .npz file; UsageError, StoreError, CheckpointError otherwise."""
+def open_pictures(src: str, reading: Reading, *, say: Say = lambda text: None) -> Pictures:
+    """The pictures of media, of a bit store, or of an .npz file; UsageError, StoreError, CheckpointError otherwise.
+
+    ``say`` is told in a sentence where a limit leaves one class of several, or a tokenizer is not fully trained.
+    """
     path = Path(src)
     if src.endswith(".npz") and path.is_file():
         return ArrayPictures(path, reading)
     if is_store(src):
-        return StorePictures(path, reading)
-    return MediaPictures(src, reading)
+        return StorePictures(path, reading, say=say)
+    return MediaPictures(src, reading, say=say)
 
 
 def is_store(src: str) -> bool:
@@ -130,9 +143,14 @@ def is_store(src: str) -> bool:
 class MediaPictures(Pictures):
     """Files, folders, archives and lists of media."""
 
-    def __init__(self, src: str, reading: Reading) -> None:
+    def __init__(self, src: str, reading: Reading, *, say: Say = lambda text: None) -> None:
         self.src = src
-        self.sources = list_sources(src).sources[: reading.limit]
+        everything, selection = list_sources(src).sources, reading.selection
+        places = selection.places((source.relative for source in everything), len(everything))
+        self.sources = [everything[place] for place in places]
+        doubt = selection.doubt([source.label for source in everything], places)
+        if doubt is not None:
+            say(f"{src}: {doubt}")
         self._reading = reading
         self._settings = read_settings(
             TokenizeSettings(size=reading.size or "native", frames=reading.frames, fps=reading.fps), reading.stride
@@ -170,7 +188,7 @@ class MediaPictures(Pictures):
             "cut_to_tokens_of": None if reading.stride == (1, 1, 1) else "x".join(map(str, reading.stride)),
             "frames": reading.frames,
             "fps": reading.fps,
-            "only_the_first": reading.limit,
+            **reading.selection.about(),
         }
         return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
 
@@ -185,7 +203,7 @@ class MediaPictures(Pictures):
 class StorePictures(Pictures):
     """The samples of a bit store, decoded on the fly."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: Reading, *, say: Say = lambda text: None) -> None:
         self.src = str(path)
         if reading.tokenizer is None:
             raise UsageError(f"{path} is a bit store, whose pictures need --tokenizer RUN, the tokenizer that made it")
@@ -193,26 +211,39 @@ class StorePictures(Pictures):
             raise UsageError(f"--size {reading.size}: a bit store has the size it was made with, leave the option out")
         _refuse_windows(path, reading)
         self.store = open_store(path)
-        tokenizer = load_tokenizer(reading.tokenizer, reading.device)
-        self.rounds = check_fit(self.store, path, tokenizer, reading.tokenizer, None)
+        loaded = open_once(reading.tokenizer, reading.device, say)
+        self.rounds = check_fit(self.store, path, loaded, None)
         self.decoder = Decoder(
-            self.store, tokenizer, self.rounds, DecodeSettings(batch=reading.batch, device=reading.device)
+            self.store, loaded.network, self.rounds, DecodeSettings(batch=reading.batch, device=reading.device)
         )
-        self._count = min(len(self.store), reading.limit or len(self.store))
-        if not self._count:
+        self.places = choose_samples(self.store, reading.selection)
+        """Indices of the samples that are taken."""
+        if not self.places:
             raise UsageError(f"{path} holds no samples")
+        self._selection = reading.selection
+        doubt = self._selection.doubt(_class_names(self.store), self.places) if reading.limit is not None else None
+        if doubt is not None:
+            say(f"{path}: {doubt}")
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.places)
+
+    def batches(self, share: tuple[int, int]) -> Iterator[tuple[list[int], list[int], NDArray[np.uint8]]]:
+        """Numbers among those taken, indices and packed bits of neighbouring samples of one grid."""
+        rank, count = share
+        number = rank
+        for indices, bits in self.decoder.batches(self.places[rank::count]):
+            numbers = list(range(number, number + len(indices) * count, count))
+            number += len(indices) * count
+            yield numbers, indices, bits
 
     def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
-        rank, count = share
-        for indices, bits in self.decoder.batches(range(rank, self._count, count)):
+        for numbers, indices, bits in self.batches(share):
             frames = torch.from_numpy(self.decoder.decode(bits))
-            for index, result in zip(indices, compute(frames), strict=True):
+            for place, index, result in zip(numbers, indices, compute(frames), strict=True):
                 name, number = f"{self.src}: {self.store.record(index)['key']}", self.store[index].label
                 label = self.store.labels[number] if number >= 0 else None
-                yield Measured(index, name, tuple(frames.shape[1:4]), result, label)
+                yield Measured(place, name, tuple(frames.shape[1:4]), result, label)
             if stop.reason:
                 return
 
@@ -227,7 +258,26 @@ class StorePictures(Pictures):
             "tokenizer": f"{identity.get('name')} ({str(identity.get('sha256'))[:12]})",
         }
         unfinished = {} if self.store.complete else {"store": "not complete"}
-        return {**super().about(), **told, **unfinished}
+        return {**super().about(), **told, **self._selection.about(), **unfinished}
+
+
+def open_once(tokenizer: str | LoadedTokenizer, device: str, say: Say) -> LoadedTokenizer:
+    """The tokenizer of a run, unless it has been opened already."""
+    return open_tokenizer(tokenizer, device, say=say) if isinstance(tokenizer, str) else tokenizer
+
+
+def choose_samples(store: BitStore, selection: Selection) -> Sequence[int]:
+    """Indices of the samples of a store that are taken, ascending; a draw goes by their keys."""
+    return selection.places((str(record["key"]) for record in store.records()), len(store))
+
+
+def _class_names(store: BitStore) -> list[str | None]:
+    """Class of each sample; None for those without."""
+    numbers = np.full(len(store), -1, np.int32)
+    for grid in store.grids:
+        view = store.grid(grid)
+        numbers[view.indices] = view.labels()
+    return [store.labels[number] if number >= 0 else None for number in numbers.tolist()]
 
 
 class ArrayPictures(Pictures):
@@ -246,7 +296,8 @@ class ArrayPictures(Pictures):
                 f"tokenizer's {rows}x{columns}; give files, which are cut, or another tokenizer"
             )
         self._batch = reading.batch or ARRAY_BATCH
-        self._count = min(self._shape[0], reading.limit or self._shape[0])
+        self._selection = reading.selection
+        self._rows = self._selection.places(map(str, range(self._shape[0])), self._shape[0])
 
     @cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -254,27 +305,31 @@ class ArrayPictures(Pictures):
             return shape
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
 
     def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
         rank, count = share
         _, height, width, colours = self._shape
         size = height * width * colours
+        taken = np.asarray(self._rows)
         with _open_array(self._path) as (_, stream):
-            for number, start in enumerate(range(0, self._count, self._batch)):
-                rows = min(self._batch, self._count - start)
+            for number, start in enumerate(range(0, int(taken[-1]) + 1, self._batch)):
+                rows = min(self._batch, int(taken[-1]) + 1 - start)
                 data = _read_exactly(stream, rows * size, f"{self._path}: {ARRAY} ends or is damaged after {start}")
-                if number % count != rank:
+                first, last = np.searchsorted(taken, (start, start + rows)).tolist()
+                if number % count != rank or first == last:
                     continue
                 frames = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(rows, 1, height, width, colours)
-                for row, result in enumerate(compute(frames)):
-                    yield Measured(start + row, f"{self.src}[{start + row}]", (1, height, width), result)
+                if last - first < rows:
+                    frames = frames[taken[first:last] - start]
+                for place, result in enumerate(compute(frames), start=first):
+                    yield Measured(place, f"{self.src}[{taken[place]}]", (1, height, width), result)
                 if stop.reason:
                     return
 
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
-        return {**super().about(), "size": "native"}
+        return {**super().about(), "size": "native", **self._selection.about()}
 
 
 def _read_exactly(stream: IO[bytes], size: int, problem: str) -> bytes:

@@ -185,7 +185,7 @@ def reconstruction(
         If ``stop`` asked for it.
     """
     stop = stop or Stop()
-    pairs = open_pairs(src, settings.reading, settings.rounds, settings.compare, settings.reconstructions)
+    pairs = open_pairs(src, settings.reading, settings.rounds, settings.compare, settings.reconstructions, say=say)
     metrics, networks = choose_metrics(settings, say)
     meter = Meter(len(pairs.rows), metrics, networks)
     gallery = _Gallery(len(pairs.pictures), next(iter(metrics), None))

@@ -24,7 +24,7 @@ from grncli.media.writing import contact_sheet
 from grncli.models.tokenizer import Tokenizer
 from grncli.quality import Metric, lpips_metric, measure_frames, psnr, ssim
 from grncli.stopping import Stop, Unfinished
-from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizers import open_tokenizer
 
 CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
 PIXEL_BITS = 24
@@ -44,6 +44,7 @@ class RoundsSettings:
     frames: int | None = None
     fps: float | None = None
     limit: int | None = None
+    sample: int | None = None
     batch: int | None = None
     workers: int = 1
     device: str = "cpu"
@@ -118,17 +119,19 @@ def round_statistics(
     first, last = settings.rounds
     if not 1 <= first <= last <= MAX_ROUNDS:
         raise UsageError(f"--rounds {first}:{last}: expected A:B with 1 <= A <= B <= {MAX_ROUNDS}")
-    tokenizer = load_tokenizer(run, settings.device)
+    loaded = open_tokenizer(run, settings.device, say=warn)
+    tokenizer = loaded.network
     reading = Reading(
         size=settings.size,
         frames=settings.frames,
         fps=settings.fps,
         limit=settings.limit,
+        sample=settings.sample,
         batch=settings.batch,
         workers=settings.workers,
         stride=tokenizer.stride,
     )
-    pictures = MediaPictures(src, reading)
+    pictures = MediaPictures(src, reading, say=warn)
     total = len(pictures)
     shown = np.linspace(0, total - 1, min(SHEET_SAMPLES, total)).round().astype(int).tolist()
     metrics = METRICS | find_lpips(settings.lpips, cache or default_cache(), settings.device)
@@ -143,7 +146,7 @@ def round_statistics(
         raise MediaError(f"{src}: none of {total} sources could be read")
     return RoundStatistics(
         src=src,
-        tokenizer=tokenizer_identity(run),
+        tokenizer=loaded.identity,
         trained_rounds=tokenizer.rounds,
         channels=tokenizer.channels,
         stride=tokenizer.stride,

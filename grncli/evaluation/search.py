@@ -21,16 +21,15 @@ from grncli.evaluation.costs import cost_of
 from grncli.evaluation.frechet import few_samples, frechet_distance
 from grncli.evaluation.generation import check_together, load_distribution, unsaid
 from grncli.evaluation.grids import SEARCHED, Point, Value, name_of
-from grncli.evaluation.pictures import Reading, Say
+from grncli.evaluation.pictures import Reading, Say, open_once
 from grncli.evaluation.statistics import Distribution, Report
 from grncli.feature_networks import FeatureNetwork, load_feature_network
-from grncli.generators import read_generator
+from grncli.generators import open_generator
 from grncli.models.transformer import Grid
 from grncli.runtime.files import whole_file
 from grncli.sampling.settings import SampleSettings, choose_grid, parse_classes
 from grncli.sampling.stage import sample
 from grncli.stopping import Stop, Stopped, Unfinished
-from grncli.tokenizers import tokenizer_identity
 
 MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
 LEAST_PER_CLASS = 2
@@ -153,13 +152,16 @@ class Judge:
         self._run, self._out, self._settings, self._network, self._stop = run, out, settings, network, stop
         if settings.reading.tokenizer is None:
             raise UsageError("a search needs --tokenizer RUN, the tokenizer that the generator was trained for")
-        self._reference = load_distribution(reference, network, settings.reading, frozenset(), stop=stop, say=say)
-        _, recipe, identity = read_generator(run, settings.sampling.weights)
-        assert recipe.bits is not None
-        bits = recipe.bits
+        tokenizer = open_once(settings.reading.tokenizer, settings.reading.device, say)
+        # Opened once: a training that is under way must not change what is searched from point to point.
+        self._reading = replace(settings.reading, tokenizer=tokenizer)
+        self._reference = load_distribution(reference, network, self._reading, frozenset(), stop=stop, say=say)
+        self._generator = open_generator(run, settings.sampling.weights, say=say)
+        bits = self._generator.recipe.bits
+        assert bits is not None
         self.about = {
-            "generator": identity,
-            "tokenizer": tokenizer_identity(settings.reading.tokenizer),
+            "generator": self._generator.identity,
+            "tokenizer": tokenizer.identity,
             "reference": self._reference.about,
             "network": {"name": network.name, "sha256": network.sha256, "input": network.size_note},
             "sampling": _fixed(settings.sampling, settings.grid),
@@ -194,14 +196,15 @@ class Judge:
     def _measure(self, point: Point, per_class: int) -> Trial:
         store = self._out / POINTS / f"{name_of(point)}.zarr"
         store.parent.mkdir(exist_ok=True)
-        sample(self._run, store, replace(_at(self._settings.sampling, point), per_class=per_class), stop=self._stop)
+        asked = replace(_at(self._settings.sampling, point), per_class=per_class)
+        sample(self._run, store, asked, loaded=self._generator, stop=self._stop)
         # The store may hold more than these, of an earlier search for more.
-        reading = replace(self._settings.reading, size=None, limit=per_class * self._classes)
+        reading = replace(self._reading, size=None, limit=per_class * self._classes)
         try:
             ours = load_distribution(str(store), self._network, reading, frozenset(), stop=self._stop)
         except Unfinished as stopped:
             raise Stopped(str(stopped)) from None
-        theirs, cost = self._reference, cost_of(store, reading.limit)
+        theirs, cost = self._reference, cost_of(store, reading.selection)
         check_together(ours, theirs, self._settings.reading.size)
         return Trial(
             point=dict(point),

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Literal
 
 from grncli.errors import UsageError
 from grncli.media import archives
+from grncli.runtime.urls import URL_REMEDY, is_url
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif"})
 CLIP_SUFFIXES = frozenset({"mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg", "ts", "wmv", "flv", "ogv", "y4m"})
@@ -101,7 +102,11 @@ def list_sources(src: str) -> Listing:
 
 def class_names(sources: Sequence[Source]) -> list[str]:
     """Distinct labels of ``sources``, sorted; by value if all of them are whole numbers."""
-    names = {source.label for source in sources if source.label is not None}
+    return sorted_names({source.label for source in sources if source.label is not None})
+
+
+def sorted_names(names: Set[str]) -> list[str]:
+    """Names of classes in their order: by value if all of them are whole numbers."""
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
@@ -196,6 +201,8 @@ def _file_problem(path: str) -> str | None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
+        if is_url(path):
+            return f"is a URL; {URL_REMEDY}"
         return "is a link to a file that does not exist" if os.path.islink(path) else "does not exist"
     except OSError as error:
         return f"cannot be reached: {error.strerror}"

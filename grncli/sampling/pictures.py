@@ -1,7 +1,7 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from grncli.runtime.files import whole_file
 from grncli.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
 from grncli.store.claiming import store_lock
-from grncli.tokenizers import load_tokenizer, tokenizer_identity
+from grncli.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.training.generator_recipe import Bits
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
@@ -32,9 +32,15 @@ COLUMNS = (("number", "int64"), ("seed", "int64"), ("steps", "int32"), ("evaluat
 Frames = NDArray[np.uint8]
 
 
-def load_fitting_tokenizer(run: str | Path, bits: Bits, config: GeneratorConfig) -> Tokenizer:
-    """The tokenizer of a run; StoreMismatch unless a generator learned its bits."""
-    tokenizer, identity = load_tokenizer(run), tokenizer_identity(run)
+def load_fitting_tokenizer(
+    run: str | Path, bits: Bits, config: GeneratorConfig, *, say: Callable[[str], None] = lambda text: None
+) -> LoadedTokenizer:
+    """The tokenizer of a run; StoreMismatch unless a generator learned its bits.
+
+    ``say`` is told in a sentence where its training is not finished.
+    """
+    loaded = open_tokenizer(run, say=say)
+    tokenizer, identity = loaded.network, loaded.identity
     learned = bits.tokenizer.get("sha256")
     if learned not in (None, identity["sha256"]):
         raise StoreMismatch(
@@ -46,7 +52,7 @@ def load_fitting_tokenizer(run: str | Path, bits: Bits, config: GeneratorConfig)
             f"{run} has {tokenizer.channels} channels at stride {list(tokenizer.stride)}, and the generator makes "
             f"{config.channels} at {list(bits.stride)}; give the run of the tokenizer it was trained for"
         )
-    return tokenizer
+    return loaded
 
 
 def to_index(drawing: Tensor, config: GeneratorConfig) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from grncli.devices import DTYPES
 from grncli.errors import UsageError
-from grncli.generators import read_generator
+from grncli.generators import LoadedGenerator, open_generator
 from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.models.transformer import Grid
@@ -24,7 +24,6 @@ from grncli.sampling.starting import Start
 from grncli.sampling.subjects import Classes, Prompted, Started, Subjects
 from grncli.store import Fingerprint, open_store
 from grncli.store.layout import METADATA
-from grncli.tokenizers import tokenizer_identity
 from grncli.training.generator_recipe import Bits, GeneratorRecipe
 
 Say = Callable[[str], None]
@@ -94,8 +93,20 @@ class Plan:
         stored.require(asked, self.store, "Use the same settings, another OUT, or --overwrite.", parts=True)
 
 
-def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
+def make_plan(
+    run: Path,
+    out: Path,
+    settings: SampleSettings,
+    *,
+    loaded: LoadedGenerator | None = None,
+    say: Say = lambda text: None,
+) -> Plan:
     """Load the networks and settle what the samples depend on, but for a schedule to fit; nothing is written.
+
+    Parameters
+    ----------
+    loaded : the generator, where it has been opened already
+    say : told in a sentence of each network whose training is not finished
 
     Raises
     ------
@@ -103,13 +114,14 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
         Where the options, the tokenizer, ``--prompts``, ``--init`` or ``out`` do not fit.
     """
     check_options(settings)
-    network, recipe, identity = read_generator(run, settings.weights)
+    loaded = loaded or open_generator(run, settings.weights, say=say)
+    recipe, identity = loaded.recipe, loaded.identity
     bits, config = recipe.bits, recipe.network
     assert bits is not None
     settings.check_guidance(has_classes=bool(bits.labels))
     classes = parse_classes(settings.classes, bits.labels)
     grid = choose_grid(settings.grid, bits.grids)
-    tokenizer, made_by = _find_tokenizer(out, settings, bits, recipe)
+    tokenizer, made_by = _find_tokenizer(out, settings, bits, recipe, say)
     pictures = None
     if not is_store(out):
         assert tokenizer is not None
@@ -134,7 +146,7 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
         parts=settings.parts,
         versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
     )
-    network = network.to(settings.device, getattr(torch, settings.dtype))
+    network = loaded.network.to(settings.device, getattr(torch, settings.dtype))
     parts = (run, network, identity, recipe, bits, rules, grid, subjects)
     plan = Plan(*parts, tokenizer, pictures, store, fingerprint, settings)
     plan.check_store()
@@ -181,12 +193,12 @@ def check_options(settings: SampleSettings) -> None:
 
 
 def _find_tokenizer(
-    out: Path, settings: SampleSettings, bits: Bits, recipe: GeneratorRecipe
+    out: Path, settings: SampleSettings, bits: Bits, recipe: GeneratorRecipe, say: Say
 ) -> tuple[Tokenizer | None, dict[str, Any]]:
     """The tokenizer, where one is given, and the identity of the one whose bits the samples are."""
     if settings.tokenizer is not None:
-        tokenizer = load_fitting_tokenizer(settings.tokenizer, bits, recipe.network).to(settings.device)
-        return tokenizer, dict(bits.tokenizer or tokenizer_identity(settings.tokenizer))
+        loaded = load_fitting_tokenizer(settings.tokenizer, bits, recipe.network, say=say)
+        return loaded.network.to(settings.device), dict(bits.tokenizer or loaded.identity)
     if not is_store(out):
         wanted = f"{out} is no .zarr store, and pictures need"
     elif settings.sheet is not None or settings.film is not None:

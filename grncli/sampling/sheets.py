@@ -35,11 +35,13 @@ def class_sheet(rows: Sequence[tuple[str, Sequence[Frames]]]) -> Frames:
     return contact_sheet(pictures, captions, cell=96)
 
 
-def preview_sheet(recipe: GeneratorRecipe, run: str, device: torch.device) -> Callable[[nn.Module, Path, int], None]:
-    """What draws the sheets of samples of a training run."""
+def preview_sheet(
+    recipe: GeneratorRecipe, run: str, device: torch.device, *, say: Callable[[str], None] = lambda text: None
+) -> Callable[[nn.Module, Path, int], None]:
+    """What draws the sheets of samples of a training run; ``say`` is told of a tokenizer that is not fully trained."""
     assert recipe.bits is not None
     bits, config, settings = recipe.bits, recipe.network, recipe.preview
-    tokenizer = load_fitting_tokenizer(run, bits, config).to(device)
+    tokenizer = load_fitting_tokenizer(run, bits, config, say=say).network.to(device)
     grid = choose_grid(None, bits.grids)
     classes = np.linspace(0, max(len(bits.labels) - 1, 0), settings.classes).round().astype(int)
     chosen = list(dict.fromkeys(classes.tolist()))

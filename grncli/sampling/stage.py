@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from grncli.generators import LoadedGenerator
 from grncli.hbq import pack
 from grncli.media.writing import write_png
 from grncli.overlap import Behind
@@ -53,6 +54,7 @@ def sample(
     out: Path,
     settings: SampleSettings,
     *,
+    loaded: LoadedGenerator | None = None,
     stop: Stop | None = None,
     report: Report = lambda done, total, note: None,
     say: Say = lambda text: None,
@@ -63,9 +65,10 @@ def sample(
 
     Parameters
     ----------
+    loaded : the generator of ``run``, where it has been opened already
     stop : asked between steps
     report : told (samples done, samples in all, a note) now and then
-    say : told what was chosen, in one sentence
+    say : told what was chosen, and of networks whose training is not finished, in one sentence each
 
     Raises
     ------
@@ -75,7 +78,7 @@ def sample(
         Before any work, where the options, the tokenizer or ``out`` do not fit.
     """
     began, stop = time.monotonic(), stop or Stop()
-    plan = make_plan(run, out, settings)
+    plan = make_plan(run, out, settings, loaded=loaded, say=say)
     if settings.schedule == "complexity":
         plan = plan.with_schedule(settle_schedule(plan, stop, say))
     part, parts = settings.part, settings.parts

@@ -42,6 +42,7 @@ def export(
             device=str(pick_device(device)),
             stop=stop,
             report=progress,
+            say=progress.say,
         )
     options.warn(list(made.warnings))
     if json:

@@ -35,6 +35,7 @@ def gen(
     frames: options.Frames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
+    sample: options.Sample = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
@@ -62,6 +63,7 @@ def gen(
                 frames=frames,
                 fps=fps,
                 limit=limit,
+                sample=sample,
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 tokenizer=tokenizer,
@@ -149,7 +151,7 @@ def _describe(about: dict[str, Any]) -> str:
         f"({count} feature vectors)" if samples and samples != count else "",
         f"of {'x'.join(map(str, size))} pixels" if size else f"of {known} sizes",
     ]
-    told = ("size", "filter", "frames", "fps", "only_the_first", "rounds", "store", "made_of")
+    told = ("size", "filter", "frames", "fps", "only_the_first", "drawn_by_name", "rounds", "store", "made_of")
     extra = ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in told if about.get(name))
     failed = f", {about['failed']} could not be read" if about.get("failed") else ""
     return f"{about['src']}: {' '.join(filter(None, parts))}{f' ({extra})' if extra else ''}{failed}"

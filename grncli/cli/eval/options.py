@@ -23,6 +23,10 @@ Size = Annotated[
 Frames = Annotated[int | None, Option(metavar="N", min=1, help="Frames of a window of a clip; default: whole clips.")]
 Fps = Annotated[float | None, Option(metavar="F", help="Resample clips in time.")]
 Limit = Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources of each side.")]
+Sample = Annotated[
+    int | None,
+    Option(metavar="N", min=1, help="Only N sources of each side, drawn by a hash of their names."),
+]
 Batch = Annotated[int | None, Option(metavar="B", min=1, help="Pictures at once in reading; default: by their size.")]
 Workers = Annotated[int | None, Option(metavar="W", min=0, help="Decoding processes.")]
 Device = Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]

@@ -34,6 +34,7 @@ def stats(
     frames: options.Frames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
+    sample: options.Sample = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
@@ -59,13 +60,14 @@ def stats(
             frames=frames,
             fps=fps,
             limit=limit,
+            sample=sample,
             batch=batch,
             workers=default_workers() if workers is None else workers,
             tokenizer=tokenizer,
             device=session.device,
             strict=strict,
         )
-        found = open_pictures(src, how)
+        found = open_pictures(src, how, say=session.talk)
         if pictures:
             document, text = _write_pictures(found, out, session)
         else:

@@ -7,6 +7,11 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
+from grncli.errors import LockError, MissingFolderError
+from grncli.runtime.lock import PathLock
+
+LOCK = ".lock"
+
 
 class HeldFolder:
     """A folder kept open, so that it is noticed when its path comes to lead elsewhere."""
@@ -30,6 +35,61 @@ class HeldFolder:
             self._fd = None
 
     def __enter__(self) -> "HeldFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ClaimedFolder:
+    """A folder that exists and that one process at a time fills; use as a context manager.
+
+    The hidden, empty file that is locked stays in it. OSError where the folder cannot be written.
+
+    Parameters
+    ----------
+    lock : the file that is locked, if it is another than ``.lock`` in the folder
+
+    Raises
+    ------
+    LockError
+        If another process fills it.
+    """
+
+    def __init__(self, path: Path, lock: Path | None = None) -> None:
+        self.path = path
+        self._held = HeldFolder(path)
+        self._lock = PathLock(lock or path / LOCK, signed=True)
+        try:
+            if not self._lock.try_acquire():
+                raise LockError(
+                    f"{path} is being written by {self._lock.holder()}; wait until it has ended, or stop it first"
+                )
+        except BaseException:
+            self._held.close()
+            raise
+
+    def file(self, name: str) -> Path:
+        """Where a file below the folder is to be written; the folders between are made, and none of them is a link."""
+        self.require_in_place()
+        return inside(self.path, name, create=True)
+
+    def require_in_place(self) -> None:
+        """MissingFolderError where the path no longer leads to the folder."""
+        if not self._held.is_there():
+            raise MissingFolderError(
+                f"{self.path} was moved, replaced or removed while it was written; move it back and run the same "
+                "command again"
+            )
+
+    def close(self) -> None:
+        """Let others fill it; harmless when repeated."""
+        self._lock.release()
+        self._held.close()
+
+    def __enter__(self) -> "ClaimedFolder":
         return self
 
     def __exit__(

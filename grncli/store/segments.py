@@ -118,7 +118,7 @@ def _open(path: Path) -> int:
         try:
             return os.open(path, os.O_RDONLY)
         except OSError as error:
-            if error.errno not in _TOO_MANY or not any([files.shrink() for files in list(_caches)]):
+            if error.errno not in _TOO_MANY or not any(files.shrink() for files in list(_caches)):
                 raise
 
 

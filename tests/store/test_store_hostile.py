@@ -24,7 +24,8 @@ def memory_for_small_stores_only():
     if not Path("/proc/self/status").exists():
         pytest.skip("how much memory this process has is not known here")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(next(line for line in Path("/proc/self/status").open() if line.startswith("VmSize")).split()[1]) << 10
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = int(next(line for line in lines if line.startswith("VmSize")).split()[1]) << 10
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)

@@ -41,13 +41,13 @@ def test_a_store_that_leaves_its_place_is_an_error_and_not_written_on(tmp_path, 
             writer.append(GRID, random_bits(2, GRID), None, records(2, "b"), seed=n, entropy=n)
         change(path)
         there = tree(path) if path.exists() else None
+        calls = {
+            "append": lambda: writer.append(GRID, random_bits(2, GRID), None, records(2, "b"), seed=n, entropy=n),
+            "commit": lambda: writer.commit(2, ""),
+            "finish": writer.finish,
+        }
         with pytest.raises(StoreError, match="was moved, replaced or removed while it was written"):
-            if when == "append":
-                writer.append(GRID, random_bits(2, GRID), None, records(2, "b"), seed=n, entropy=n)
-            elif when == "commit":
-                writer.commit(2, "")
-            else:
-                writer.finish()
+            calls[when]()
         assert (tree(path) if path.exists() else None) == there
 
 

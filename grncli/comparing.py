@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, Strict
 
-from grncli.errors import MediaError, UsageError
+from grncli.errors import MediaError, StoreError, UsageError
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import Source, list_sources
 from grncli.media.writing import contact_sheet
 from grncli.outputs import source_key
 from grncli.quality import mean_over_frames, psnr
+from grncli.runtime.checking import Text, check
 from grncli.store import BitStore
+from grncli.store.layout import METADATA
 
 SHEET_SAMPLES = 24
 SHEET_COLUMNS = 8
@@ -45,17 +48,29 @@ class Quality:
         return means | ({"not_compared": self.missing} if self.missing else {})
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What the settings of a store say about how sources became pixels."""
+
+    size: Text
+    frames: Annotated[int, Strict(), Field(ge=1)] | None
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    clips: Annotated[int, Strict(), Field(ge=1)] | None
+
+
 class SourceFrames:
     """The sources of a store's samples, read again the way ``grn tokenize`` read them."""
 
     def __init__(self, src: str, store: BitStore) -> None:
-        options = store.fingerprint.preprocessing
-        if "size" not in options:
+        if "size" not in store.fingerprint.preprocessing:
             raise UsageError(f"--compare {src}: {store.path} was not made from media, its samples have no sources")
-        stride = store.stride
-        self._settings = ReadSettings(
-            parse_size(options["size"]), stride, options["frames"], options["fps"], options["clips"]
-        )
+        name, remedy = f"{store.path / METADATA}: preprocessing", "restore the file, or make the store again"
+        options = check(dict(store.fingerprint.preprocessing), _Reading, name, error=StoreError, remedy=remedy)
+        try:
+            framing = parse_size(options.size)
+        except UsageError as error:
+            raise StoreError(f"{name}: {error}; {remedy}") from None
+        self._settings = ReadSettings(framing, store.stride, options.frames, options.fps, options.clips)
         self._sources = {source.relative: source for source in list_sources(src).sources}
         if not self._sources:
             raise UsageError(f"--compare {src}: holds no media")

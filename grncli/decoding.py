@@ -98,6 +98,7 @@ def decode(
                 sheet.add(frames, original, record)
             report(done + 1, len(indices), "")
         behind.wait()
+        outputs.finish()
     if settings.sheet is not None and sheet is not None:
         write_png(settings.sheet, sheet.picture())
     return Summary(outputs.written, outputs.present, store.complete, quality)

@@ -25,6 +25,10 @@ class LockError(GrnError):
     """A store or run that another process is writing, or a file system that cannot keep two writers apart."""
 
 
+class MissingFolderError(GrnError):
+    """A folder that was moved, replaced or removed while a command wrote into it."""
+
+
 class CheckpointError(GrnError):
     """A checkpoint or run directory that is damaged, hostile or of another kind."""
 

@@ -1,9 +1,8 @@
 """The folder that ``grn decode`` fills: which file is which sample's, and which files are its own."""
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 
 from grncli.errors import UsageError
 from grncli.media.writing import write_mp4, write_png
-from grncli.runtime.files import whole_file
+from grncli.runtime.files import MAX_NAME, naming, whole_file
+from grncli.runtime.folders import LOCK, ClaimedFolder, inside, refuse_link
+from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
 from grncli.store import BitStore
 
 MANIFEST = "decode.json"
@@ -20,13 +21,16 @@ LIST = "decoded.jsonl"
 MAX_NAME_BYTES = 200
 DEFAULT_FPS = 16.0  # for clips whose record has none
 
+_UNFINISHED = {LOCK, f".{MANIFEST}.tmp"}
+
 Frames = NDArray[np.uint8]
 
 
 class OutputFolder:
     """A folder of decoded files that knows which files are its own, and of which bits; use as a context manager.
 
-    ``decode.json`` says what is decoded, ``decoded.jsonl`` names the file of each sample.
+    ``decode.json`` says what is decoded, ``decoded.jsonl`` names the file of each sample. One process at a time fills
+    it. What identifies the folder is replaced last, so that an interrupted overwrite is still known as ours.
 
     Parameters
     ----------
@@ -36,6 +40,8 @@ class OutputFolder:
     ------
     UsageError
         If the folder holds something else.
+    LockError
+        If another process fills it.
     """
 
     def __init__(self, folder: Path, store: BitStore, rounds: int, *, overwrite: bool) -> None:
@@ -45,26 +51,31 @@ class OutputFolder:
         manifest = {"store": store.fingerprint.to_attributes(), "bits": store.digest(), "rounds": rounds}
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, expected a folder to decode into")
-        found = read_manifest(folder)
-        if found is None and folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds files that grn decode did not write; choose another DIR")
-        if found is not None and found != manifest:
-            if not overwrite:
-                raise UsageError(f"{folder} was decoded from other bits or rounds; choose another DIR, or --overwrite")
-            for name in self._listed():
-                (folder / name).unlink(missing_ok=True)
-            (folder / LIST).unlink(missing_ok=True)
+        self._check(manifest, overwrite=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        self._files = self._listed()
-        self._log = (folder / LIST).open("a", encoding="utf-8")
+        self._claimed = ClaimedFolder(folder)
+        try:
+            # Once more: another process may have filled it before it was ours.
+            if self._check(manifest, overwrite=overwrite) not in (None, manifest):
+                self._clear()
+            refuse_link(folder / LIST)
+            cut_torn_line(folder / LIST)
+            self._files = dict(self._listed())
+            if read_manifest(folder) != manifest:
+                with whole_file(folder / MANIFEST) as temporary:
+                    temporary.write_text(to_json(manifest, indent=1) + "\n", encoding="utf-8")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            self._log = os.open(folder / LIST, flags, 0o666)
+        except BaseException:
+            self._claimed.close()
+            raise
 
     def __enter__(self) -> "OutputFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        os.close(self._log)
+        self._claimed.close()
 
     def write(self, index: int, record: dict[str, Any], frames: Frames) -> None:
         """Write the file of one sample unless an earlier run has."""
@@ -73,56 +84,84 @@ class OutputFolder:
         if self._files.get(name, index) != index:
             # Two sources can only meet here by odd names such as a.png beside a@flip.png.
             name = str(PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}@{index}"))
-        file = self.folder / name
-        if name in self._files and file.exists():
+        file = self._claimed.file(name)
+        if file.exists():
+            if name not in self._files:
+                raise UsageError(f"{file} was not written by grn decode; choose another DIR, or move it away")
             self.present += 1
             return
-        if file.exists():
-            raise UsageError(f"{file} was not written by grn decode; choose another DIR, or move it away")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Listed first: a file that is not listed is somebody else's.
-        self._log.write(json.dumps({"index": index, "key": record["key"], "file": name}, ensure_ascii=False) + "\n")
-        self._log.flush()
-        self._files[name] = index
+        # Listed first: a file that is not listed is somebody else's. One that is listed may be missing after a kill.
+        if name not in self._files:
+            self._list({"index": index, "key": record["key"], "file": name})
+            self._files[name] = index
         if clip:
             write_mp4(file, frames, float(record.get("fps") or DEFAULT_FPS))
         else:
             write_png(file, frames[0])
         self.written += 1
 
-    def _listed(self) -> dict[str, int]:
-        """Index of the sample in each file of ours."""
-        file = self.folder / LIST
-        if not file.is_file():
-            return {}
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        if lines and not lines[-1].endswith("\n"):  # half a line, of a killed run
-            lines.pop()
-            with whole_file(file) as temporary:
-                temporary.write_text("".join(lines), encoding="utf-8")
-        return dict(map(self._parse, lines))
+    def finish(self) -> None:
+        """Look whether the files are where they are said to be; MissingFolderError where the folder is gone."""
+        self._claimed.require_in_place()
 
-    def _parse(self, line: str) -> tuple[str, int]:
-        """File and index of one line; refused where it leads out of the folder, as overwriting removes such files."""
-        try:
-            entry = json.loads(line)
-            name, index = str(entry["file"]), int(entry["index"])
-        except (ValueError, KeyError, TypeError):
-            name, index = "/", 0
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise UsageError(f"{self.folder / LIST} is damaged: found {line.strip()[:80]!r}; choose another DIR")
-        return name, index
+    def _check(self, manifest: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+        """The manifest that is there; UsageError where the folder is not to be written."""
+        found = read_manifest(self.folder)
+        if found is None and self.folder.exists() and set(os.listdir(self.folder)) - _UNFINISHED:
+            raise UsageError(f"{self.folder} holds files that grn decode did not write; choose another DIR")
+        if found not in (None, manifest) and not overwrite:
+            raise UsageError(f"{self.folder} was decoded from other bits or rounds; choose another DIR, or --overwrite")
+        return found
+
+    def _clear(self) -> None:
+        for name, _ in self._listed():
+            inside(self.folder, name).unlink(missing_ok=True)
+        (self.folder / LIST).unlink(missing_ok=True)
+
+    def _list(self, entry: dict[str, Any]) -> None:
+        """Append a line, whole or not at all."""
+        line, size = to_json(entry).encode() + b"\n", os.fstat(self._log).st_size
+        with naming(self.folder / LIST):
+            try:
+                while line:
+                    line = line[os.write(self._log, line) :]
+            except OSError:
+                os.ftruncate(self._log, size)
+                raise
+
+    def _listed(self) -> Iterator[tuple[str, int]]:
+        """Each file of ours and the index of its sample.
+
+        A name that leads out of the folder is refused, as overwriting removes these files.
+        """
+        file = self.folder / LIST
+        if not file.exists():
+            return
+        remedy = "choose another DIR"
+        for number, entry in enumerate(json_lines(file, error=UsageError, remedy=remedy), start=1):
+            name, index = entry.get("file"), entry.get("index")
+            if not isinstance(name, str) or not _is_inside(name):
+                raise UsageError(f"{file}:{number}: field file is {brief(name)}, expected a path inside; {remedy}")
+            if type(index) is not int or index < 0:
+                raise UsageError(f"{file}:{number}: field index is {brief(index)}, expected a number; {remedy}")
+            yield name, index
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """What ``decode.json`` says, None where there is none; UsageError when it is damaged."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        return None
+    file, remedy = folder / MANIFEST, "choose another DIR, or remove this one"
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{file} cannot be read ({error}); choose another DIR, or remove this one") from None
+        found = read_json(file, error=UsageError, remedy=remedy)
+    except FileNotFoundError:
+        return None
+    if not isinstance(found, dict):
+        raise UsageError(f"{file}: holds {brief(found)}, expected a JSON object; {remedy}")
+    return found
 
 
 def file_name(record: Mapping[str, Any], suffix: str) -> str:
@@ -136,6 +175,7 @@ def file_name(record: Mapping[str, Any], suffix: str) -> str:
     name = name.removesuffix(suffix)
     name += f"@{record['clip']:04d}" if "clip" in record else ""
     name += "@flip" if record.get("flip") else ""
+    folders = [_shortened(part) if len(os.fsencode(part)) > MAX_NAME else part for part in folders]
     return "/".join([*folders, _shortened(name) + suffix])
 
 

@@ -34,6 +34,8 @@ from grncli.models.tokenizer import to_input
 from grncli.overlap import Behind, Prefetch
 from grncli.stopping import Stop, Stopped
 from grncli.store import Fingerprint, PartWriter, open_part, open_store
+from grncli.store.claiming import Overwrite, is_interrupted
+from grncli.store.fingerprint import MAX_PARTS
 from grncli.tokenizers import LoadedTokenizer, open_tokenizer
 
 COMMIT_SECONDS = 5.0
@@ -103,6 +105,10 @@ class Plan:
     reading: ReadSettings
     fingerprint: Fingerprint
 
+    def begins_with(self, done: int, digest: str) -> bool:
+        """Whether so many sources of an earlier run, of that digest, are still the first ones."""
+        return done <= len(self.sources) and (not done or digest == digest_of(self.sources[:done]).hexdigest())
+
     def counts(self) -> dict[str, int]:
         """Sources by kind, and those that cannot be read for a reason the listing already shows."""
         kinds = Counter(source.kind for source in self.sources if source.problem is None)
@@ -167,7 +173,9 @@ def tokenize(
     for doubt in plan.chosen.doubts:
         warn(doubt)
     began = time.monotonic()
-    with open_part(out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite) as writer:
+    with open_part(
+        out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite, goes_on=plan.begins_with
+    ) as writer:
         encoder = Encoder(plan, settings, writer, stop or Stop(), report, warn)
         encoder.resume()
         if settings.retry_failed:
@@ -193,6 +201,8 @@ def make_plan(src: str, run: str | Path, settings: TokenizeSettings, *, warn: Sa
 
     ``warn`` is told in a sentence where the tokenizer's training is not finished.
     """
+    if settings.parts > MAX_PARTS:
+        raise UsageError(f"--part {settings.part}/{settings.parts}: expected at most {MAX_PARTS} parts")
     if not 0 <= settings.part < settings.parts:
         raise UsageError(f"--part {settings.part}/{settings.parts}: parts count from 0 to {settings.parts - 1}")
     selection, level = Selection(settings.limit, settings.sample), parse_labels(settings.labels)
@@ -243,7 +253,8 @@ def check_target(out: Path, plan: Plan, settings: TokenizeSettings) -> str:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return "would be made"
     store = open_store(out)
-    if settings.overwrite:
+    overwrite = Overwrite({}, plan.begins_with) if settings.overwrite else None
+    if overwrite and not is_interrupted(out, plan.fingerprint, settings.part, overwrite):
         return f"would be made anew, its {len(store)} samples discarded"
     store.fingerprint.require(plan.fingerprint, out, "Use the same settings, another OUT, or --overwrite.")
     done = next((part.position for part in store.parts if part.part == settings.part), 0)
@@ -297,7 +308,7 @@ class Encoder:
     def resume(self) -> None:
         """Check that the sources of earlier runs are still the first ones, in the same order."""
         done = self.writer.position
-        self._digest(self.plan.sources[:done])
+        self.digest = digest_of(self.plan.sources[:done])
         if done > len(self.plan.sources) and self.settings.limit is not None:
             raise UsageError(f"--limit {self.settings.limit}: {self.writer.directory} holds {done} sources already")
         if done > len(self.plan.sources) or (done and self.digest.hexdigest() != self.writer.digest):
@@ -418,7 +429,7 @@ class Encoder:
                 [self._line(read, clip) for read, clip in samples],
             )
         first_time = [read for read in group.reads if read.position >= self.done]
-        self._digest(read.source for read in first_time)
+        add_to_digest(self.digest, (read.source for read in first_time))
         self.done += len(first_time)
         if time.monotonic() - self.committed >= COMMIT_SECONDS:
             self._commit()
@@ -463,10 +474,18 @@ class Encoder:
     def _class_of(self, source: Source) -> str | None:
         return None if self.plan.chosen.classes is None else self.plan.chosen.classes.level.of(source)
 
-    def _digest(self, sources: Iterable[Source]) -> None:
-        """Over the names of processed sources, so that a resumed run notices when SRC has changed."""
-        for source in sources:
-            self.digest.update(json.dumps(source.relative).encode())
+
+def digest_of(sources: Iterable[Source]) -> "hashlib._Hash":
+    """Over the names of processed sources, so that a resumed run notices when SRC has changed."""
+    digest = hashlib.sha256()
+    add_to_digest(digest, sources)
+    return digest
+
+
+def add_to_digest(digest: "hashlib._Hash", sources: Iterable[Source]) -> None:
+    """Go on with the digest of the sources before these."""
+    for source in sources:
+        digest.update(json.dumps(source.relative).encode())
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -15,6 +15,8 @@ from grncli.errors import StoreError, UsageError
 from grncli.media.writing import write_mp4, write_png
 from grncli.outputs import DEFAULT_FPS, file_name
 from grncli.runtime.files import MAX_NAME, whole_file
+from grncli.runtime.folders import inside, make_folder
+from grncli.runtime.jsonfiles import read_json
 from grncli.sampling.pictures import BITS, decode_packed, samples_of
 from grncli.sampling.prompts import Prompt, read_prompts, shortened
 from grncli.stopping import Stop, Stopped
@@ -257,18 +259,16 @@ def _claim(folder: Path, layout: Layout, store: BitStore, prompts: Sequence[Prom
 def _read_manifest(file: Path) -> Any:
     """What a manifest says, None where there is none."""
     try:
-        return json.loads(file.read_bytes())
+        return read_json(file, error=UsageError, remedy="choose another DIR")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file} cannot be read ({error}); choose another DIR") from None
 
 
 def _write_metadata(folder: Path, entries: Sequence[Entry], prompts: Sequence[Prompt]) -> None:
     for number in sorted({entry.prompt for entry in entries}):
         file = folder / f"{number:05d}" / METADATA
         if not file.exists():
-            file.parent.mkdir(exist_ok=True)
+            make_folder(file.parent)
             with whole_file(file) as temporary:
                 temporary.write_text(json.dumps(prompts[number].metadata) + "\n", encoding="utf-8")
 
@@ -281,9 +281,8 @@ def _write_samples(
     for done, entry in enumerate(entries):
         if stop.reason:
             raise Stopped(f"{stop.reason}: stopped after {done} of {len(entries)} samples")
-        target = folder / entry.file
+        target = inside(folder, str(entry.file), create=True)
         if not target.exists():
-            target.parent.mkdir(exist_ok=True)
             write(entry, target)
             written += 1
         report(done + 1, len(entries), "")

@@ -2,10 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from grncli.runtime.files import naming
 
 Features = NDArray[np.float32]
 ROWS = 2048  # of a block
@@ -28,8 +31,10 @@ class FeatureFile:
 
     def put(self, places: NDArray[np.int64], vectors: Features) -> None:
         """Keep vectors ``[n, D]`` of pictures at places ``[n]``."""
-        self._file.seek(len(self._filled) * self._bytes)
-        self._file.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+        with naming(Path(tempfile.gettempdir())):  # nameless, but its folder may be full
+            self._file.seek(len(self._filled) * self._bytes)
+            self._file.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+            self._file.flush()
         self._filled.extend(places.tolist())
         self._order = None
 

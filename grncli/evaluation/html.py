@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from grncli.runtime.jsonfiles import to_json
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}"
@@ -22,7 +23,10 @@ STYLE = (
 def page(title: str, sections: Sequence[str]) -> str:
     """A whole HTML document of sections that are HTML already."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    return f"<!doctype html><html><head>{head}</head><body><h1>{escape(title)}</h1>{''.join(sections)}</body></html>\n"
+    body = f"<h1>{escape(title)}</h1>{''.join(sections)}"
+    document = f"<!doctype html><html><head>{head}</head><body>{body}</body></html>\n"
+    # Names of files may be any bytes, and those that are no UTF-8 stand as escapes.
+    return document.encode("utf-8", "backslashreplace").decode()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,7 +61,7 @@ def picture(pixels: NDArray[np.uint8]) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """All that the page was made from, as JSON."""
-    text = escape(json.dumps(values, indent=1, ensure_ascii=False))
+    text = escape(to_json(values, indent=1))
     return f"<details><summary>Settings and all figures</summary><pre>{text}</pre></details>"
 
 

@@ -29,6 +29,7 @@ from grncli.evaluation.statistics import show_size
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.media.sources import Source
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
+from grncli.outputs import file_name
 from grncli.stopping import Stop
 from grncli.tokenizers import LoadedTokenizer
 
@@ -270,21 +271,14 @@ def match(
     UsageError
         If the counts differ, or one has no partner, with its name.
     """
-    by_name: dict[str, Source] = {}
-    for source in theirs:
-        path = PurePosixPath(source.relative)
-        for name in (source.relative, str(path.with_suffix("")), str(path.with_suffix("").with_suffix(""))):
-            by_name.setdefault(name, source)
-    pairs = []
-    for source in ours:
-        stem = str(PurePosixPath(source.relative).with_suffix(""))
-        partner = by_name.get(source.relative) or by_name.get(stem)
+    partners = _partners(ours, theirs)
+    for source, partner in zip(ours, partners, strict=True):
         if partner is None:
             raise UsageError(
                 f"{source.name} has no partner in {others}; expected a file of the same name for each of the "
                 f"{len(ours)} in {src} (there are {len(theirs)})"
             )
-        pairs.append((source, partner))
+    pairs = [(source, partner) for source, partner in zip(ours, partners, strict=True) if partner is not None]
     if len(theirs) != len(ours) and not partly:
         raise UsageError(f"{src} has {len(ours)} pictures and {others} {len(theirs)}; expected one for each")
     taken: dict[int, Source] = {}
@@ -294,6 +288,56 @@ def match(
             raise UsageError(f"{both} both fit {partner.name}; expected one name for each pair")
         taken[id(partner)] = source
     return pairs
+
+
+def _partners(ours: Sequence[Source], theirs: Sequence[Source]) -> list[Source | None]:
+    """What fits each of ours best: the same name, that which ``grn decode`` gives it, or the same but for suffixes.
+
+    One that fits several goes to the one it fits best, while that leaves another for the others.
+    """
+    found: list[Source | None] = [None] * len(ours)
+    taken: set[int] = set()
+    for ours_named, theirs_named in _NAMINGS:
+        by_name: dict[str, list[Source]] = {}
+        for source in theirs:
+            by_name.setdefault(theirs_named(source.relative), []).append(source)
+        for place, source in enumerate(ours):
+            fitting = by_name.get(ours_named(source.relative), []) if found[place] is None else []
+            free = [other for other in fitting if id(other) not in taken]
+            if free:
+                found[place] = free[0]
+                taken.add(id(free[0]))
+    for ours_named, theirs_named in _NAMINGS:
+        names = {theirs_named(source.relative): source for source in reversed(theirs)}
+        found = [partner or names.get(ours_named(source.relative)) for source, partner in zip(ours, found, strict=True)]
+    return found
+
+
+def _same(name: str) -> str:
+    return name
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _inner_stem(name: str) -> str:
+    return _stem(_stem(name))
+
+
+def _decoded(suffix: str) -> Callable[[str], str]:
+    return lambda name: file_name({"key": name}, suffix)
+
+
+_NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+    (_same, _same),
+    (_decoded(".png"), _same),
+    (_decoded(".mp4"), _same),
+    (_same, _stem),
+    (_stem, _stem),
+    (_stem, _inner_stem),
+)
+"""Names of ours and of theirs that are equal for a pair, the surest first."""
 
 
 def _by_source(measured: Iterator[Measured[Tensor]]) -> Iterator[tuple[int, list[Measured[Tensor]]]]:

@@ -8,13 +8,13 @@ twice. Distances are compared within a round only: the fewer samples, the larger
 import itertools
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, Strict
 
 from grncli.errors import UsageError
 from grncli.evaluation.costs import cost_of
@@ -26,13 +26,17 @@ from grncli.evaluation.statistics import Distribution, Report
 from grncli.feature_networks import FeatureNetwork, load_feature_network
 from grncli.generators import open_generator
 from grncli.models.transformer import Grid
-from grncli.runtime.files import whole_file
+from grncli.runtime.checking import Count, Text, check
+from grncli.runtime.files import naming, whole_file
+from grncli.runtime.folders import make_folder, refuse_link, remove, remove_now
+from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
 from grncli.sampling.settings import SampleSettings, choose_grid, parse_classes
 from grncli.sampling.stage import sample
 from grncli.stopping import Stop, Stopped, Unfinished
 
 MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
 LEAST_PER_CLASS = 2
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,13 +193,12 @@ class Judge:
         key = (name_of(point), per_class)
         if key not in self._results:
             self._results[key] = self._measure(point, per_class)
-            with (self._out / RESULTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(self._results[key])) + "\n")
+            _append(self._out / RESULTS, self._results[key])
         return self._results[key]
 
     def _measure(self, point: Point, per_class: int) -> Trial:
+        make_folder(self._out / POINTS)
         store = self._out / POINTS / f"{name_of(point)}.zarr"
-        store.parent.mkdir(exist_ok=True)
         asked = replace(_at(self._settings.sampling, point), per_class=per_class)
         sample(self._run, store, asked, loaded=self._generator, stop=self._stop)
         # The store may hold more than these, of an earlier search for more.
@@ -251,21 +254,27 @@ def _claim(out: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[tupl
         raise UsageError(f"{out} holds files that grn eval search did not write; choose another --out")
     held = _read_manifest(manifest)
     asked = json.loads(json.dumps(about))
-    if held is not None and np.allclose(held.get("reference", math.nan), asked["reference"], rtol=1e-5):
+    if held is not None and _same_reference(held.get("reference"), asked["reference"]):
         held["reference"] = asked["reference"]
     if held is not None and held != asked:
         if not overwrite:
             raise UsageError(
                 f"{out} holds another search ({_difference(held, asked)}); choose another --out, or --overwrite it"
             )
-        (out / RESULTS).unlink(missing_ok=True)
-        shutil.rmtree(out / POINTS, ignore_errors=True)
+        remove(out / RESULTS)
+        remove(out / POINTS)
         held = None
+    remove_now(out / f".{POINTS}.old")  # what an interrupted overwrite left
     if held is None:
         out.mkdir(parents=True, exist_ok=True)
         with whole_file(manifest) as temporary:
             temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
     return _read_results(out / RESULTS)
+
+
+def _same_reference(held: Any, asked: list[float]) -> bool:
+    plain = isinstance(held, list) and len(held) == len(asked) and all(type(n) in (int, float) for n in held)
+    return plain and np.allclose(held, asked, rtol=1e-5)
 
 
 def _recognized(found: Distribution) -> list[float]:
@@ -275,12 +284,13 @@ def _recognized(found: Distribution) -> list[float]:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """What a folder says it holds; something that equals no search where that is damaged."""
-    if not path.is_file():
-        return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = read_json(path, error=UsageError, remedy="it is damaged")
+    except FileNotFoundError:
+        return None
+    except UsageError:
         return {MANIFEST: "damaged"}
+    return found if isinstance(found, dict) else {MANIFEST: "damaged"}
 
 
 def _difference(held: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> str:
@@ -292,20 +302,38 @@ def _difference(held: Mapping[str, Any], asked: Mapping[str, Any], prefix: str =
         if left != right and name == "reference":
             return "reference: other statistics than now"
         if left != right:
-            return f"{prefix}{name}: {left} there, {right} now"
+            return f"{prefix}{name}: {brief(left)} there, {brief(right)} now"
     return "the same"
 
 
+def _append(path: Path, trial: Trial) -> None:
+    """Add the line of a trial; after a full disk half of it is cut away by the next search."""
+    refuse_link(path)
+    told = asdict(trial) | ({} if math.isfinite(trial.evaluations) else {"evaluations": None})
+    with naming(path), path.open("ab", buffering=0) as file:
+        file.write(to_json(told).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class _StoredTrial:
+    point: dict[str, Annotated[bool, Strict()] | Annotated[int, Strict()] | Finite | Text]
+    per_class: Count
+    samples: Count
+    distance: Finite
+    evaluations: Finite | None
+
+
 def _read_results(path: Path) -> dict[tuple[str, int], Trial]:
-    if not path.is_file():
+    if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):  # half a line, of a killed run
-        with whole_file(path) as temporary:
-            temporary.write_text("".join(whole), encoding="utf-8")
-    try:
-        trials = [Trial(**json.loads(line)) for line in whole]
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} is damaged ({error}); remove it, the samples of each point are kept") from None
+    remedy = "remove it, the samples of each point are kept"
+    refuse_link(path)
+    cut_torn_line(path)
+    trials = []
+    for number, line in enumerate(json_lines(path, error=UsageError, remedy=remedy), start=1):
+        if isinstance(line.get("evaluations"), float) and math.isnan(line["evaluations"]):
+            line["evaluations"] = None  # as earlier versions have it
+        told = vars(check(line, _StoredTrial, f"{path}:{number}", error=UsageError, remedy=remedy))
+        told["evaluations"] = math.nan if told["evaluations"] is None else told["evaluations"]
+        trials.append(Trial(**told))
     return {(name_of(trial.point), trial.per_class): trial for trial in trials}

@@ -7,7 +7,6 @@ shape also moves in one of four directions (64 classes such as ``red-circle-left
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -20,12 +19,15 @@ from PIL import Image, ImageDraw, ImageFilter
 from grncli.errors import UsageError
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.files import whole_file
+from grncli.runtime.folders import LOCK, make_folder, remove
+from grncli.runtime.jsonfiles import read_json
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": (222, 52, 52), "green": (46, 170, 80), "blue": (52, 104, 226), "yellow": (246, 204, 48)}
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 MARKER = "shapes.json"
+OVERWRITING = ".overwriting"  # from the start of an overwrite until all is drawn
 # Counts up when the drawing changes, so that a folder is never completed by another hand.
 DRAWING = 1
 SMALLEST_SIZE = 16
@@ -113,7 +115,8 @@ def write_shapes(
     size : width and height in pixels, at least 16
     frames, fps : length and frame rate of each clip
     seed : a sample depends on the seed, its kind and its index only, not on the counts
-    overwrite : draw everything anew in a folder that an earlier call made, whatever its settings
+    overwrite : draw everything anew in a folder that an earlier call made, whatever its settings; but go on with
+        what such a call began with the same settings and did not complete
     report : called with (samples done, samples in all) at the start and after each sample
 
     Raises
@@ -127,8 +130,9 @@ def write_shapes(
     _claim_folder(folder, settings, overwrite=overwrite)
     samples = list(_samples(folder, settings))
     missing = [sample for sample in samples if not sample.path.exists()]
-    for parent in {sample.path.parent for sample in missing}:
-        parent.mkdir(parents=True, exist_ok=True)
+    for parent in sorted({sample.path.parent for sample in missing}):
+        make_folder(parent.parent)
+        make_folder(parent)
     present = len(samples) - len(missing)
     tell = report or (lambda done, total: None)
     tell(present, len(samples))
@@ -141,6 +145,7 @@ def write_shapes(
             tell(done, len(samples))
     finally:
         pool.shutdown(cancel_futures=True)
+    remove(folder / OVERWRITING)
     return ShapesSummary(written=len(missing), present=present)
 
 
@@ -173,35 +178,30 @@ def _claim_folder(folder: Path, settings: ShapesSettings, *, overwrite: bool) ->
     found = _read_marker(marker)
     entries = [entry.name for entry in folder.iterdir()] if folder.exists() else []
     # A run killed while it wrote the marker leaves only the marker's temporary name behind.
-    if found is None and entries not in ([], [f".{MARKER}.tmp"]):
+    if found is None and not set(entries) <= {f".{MARKER}.tmp", LOCK}:
         raise UsageError(f"{folder} holds something other than shapes; choose a new or empty folder.")
-    if found == wanted and not overwrite:
+    if found == wanted and (not overwrite or (folder / OVERWRITING).exists()):
         return
     if found is not None and not overwrite:
         changes = ", ".join(f"{key}={found.get(key)}" for key in wanted if found.get(key) != wanted[key])
         raise UsageError(f"{folder} was drawn with other settings ({changes}); choose another folder, or overwrite it.")
     if found is not None:
-        _delete_samples(folder)
+        for kind in ("images", "clips"):
+            remove(folder / kind)  # of a link only itself: what it leads to is not ours to delete
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(marker) as temporary:
         temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    if overwrite:
+        with whole_file(folder / OVERWRITING) as temporary:
+            temporary.touch()
 
 
 def _read_marker(marker: Path) -> dict[str, object] | None:
     try:
-        found = json.loads(marker.read_bytes())
-    except (OSError, ValueError):
+        found = read_json(marker, error=UsageError, remedy="choose another folder")
+    except (FileNotFoundError, NotADirectoryError, UsageError):
         return None
     return found if isinstance(found, dict) and found.get("made_by") == "grn shapes" else None
-
-
-def _delete_samples(folder: Path) -> None:
-    for kind in ("images", "clips"):
-        samples = folder / kind
-        if samples.is_symlink():
-            samples.unlink()  # What it points to is not ours to delete.
-        elif samples.exists():
-            shutil.rmtree(samples)
 
 
 def draw_image(seed: int, index: int, size: int) -> NDArray[np.uint8]:

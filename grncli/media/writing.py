@@ -45,7 +45,7 @@ def write_png(path: Path, pixels: NDArray[np.uint8], comment: str | None = None)
     _check_pixels(pixels, dimensions=3)
     text = PngInfo()
     if comment is not None:
-        text.add_itxt("Comment", comment)
+        text.add_itxt("Comment", _encodable(comment))
     with whole_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=text)
 
@@ -104,8 +104,13 @@ def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction, comment
     container = "-map_metadata -1 -fflags +bitexact -movflags +faststart -f mp4"
     options = f"-hide_banner -loglevel error -y {source} -vf {convert},{tag} {encode} {container}"
     # "file:" keeps ffmpeg from reading a colon or a leading dash in the name as a protocol or an option.
-    metadata = [] if comment is None else ["-metadata", f"comment={comment}"]
+    metadata = [] if comment is None else ["-metadata", f"comment={_encodable(comment)}"]
     return [ffmpeg, *options.split(), *metadata, f"file:{target}"]
+
+
+def _encodable(comment: str) -> str:
+    """Names of files may be any bytes; those that are no UTF-8 stand as escapes."""
+    return comment.encode("utf-8", "backslashreplace").decode()
 
 
 def _run_ffmpeg(command: list[str], pixels: memoryview) -> str | None:

@@ -19,6 +19,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(_temporary_name(path.name))
     try:
         with naming(path):
+            if temporary.is_symlink():  # what it leads to is not ours to write
+                temporary.unlink()
             yield temporary
             os.replace(temporary, path)
     except BaseException:

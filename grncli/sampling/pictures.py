@@ -1,6 +1,5 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -19,6 +18,8 @@ from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.outputs import DEFAULT_FPS, file_name
 from grncli.runtime.files import whole_file
+from grncli.runtime.folders import inside
+from grncli.runtime.jsonfiles import to_json
 from grncli.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
 from grncli.store.claiming import store_lock
@@ -85,30 +86,30 @@ class PictureFolder:
         """Where the bits of the pictures are."""
         return self.folder / BITS
 
-    def files(self, part: int | None) -> list[Path]:
-        """Files of the samples of one part of the folder's store, or of all; the list of all samples is among them."""
-        if not self.bits.exists():
-            return []
+    def remove(self, part: int | None) -> None:
+        """Remove the files of the samples of one part of the folder's store, or of all, and the list of all samples."""
         store = open_store(self.bits)
         starts = [0, *accumulate(found.samples for found in store.parts)]
         own = range(len(store)) if part is None else range(*starts[part : part + 2])
-        paths = [self.path(record, store.grid_of(i)[0]) for i, record, _ in samples_of(store) if i in own]
-        return [*paths, self.folder / LIST]
+        for i, record, _ in samples_of(store):
+            if i in own:
+                inside(self.folder, self.name(record, store.grid_of(i)[0])).unlink(missing_ok=True)
+        (self.folder / LIST).unlink(missing_ok=True)
 
     def write(self, packed: NDArray[np.uint8], record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write the file of one sample, packed bits ``[t, h, w, M, bytes]``."""
         frames = decode_packed(self.tokenizer, packed, self.rounds)
-        path = self.path(record, len(frames))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        comment = json.dumps(about, ensure_ascii=False)
+        path = inside(self.folder, self.name(record, len(frames)), create=True)
+        comment = to_json(about)
         if len(frames) == 1:
             write_png(path, frames[0], comment)
         else:
             write_mp4(path, frames, self.fps, comment)
 
-    def path(self, record: Mapping[str, Any], frames: int) -> Path:
-        """File of a sample."""
-        return self.folder / file_name(record, ".png" if frames == 1 else ".mp4")
+    @staticmethod
+    def name(record: Mapping[str, Any], frames: int) -> str:
+        """File of a sample below the folder."""
+        return file_name(record, ".png" if frames == 1 else ".mp4")
 
     def complete(self, own: Collection[int], about: Mapping[str, Any], stop: Stop) -> None:
         """Write the files that are missing of this part's samples (``own`` numbers), and the list of all there are.
@@ -120,7 +121,8 @@ class PictureFolder:
         """
         store = open_store(self.bits)
         for index, record, numbers in samples_of(store):
-            if numbers["number"] in own and not self.path(record, store.grid_of(index)[0]).exists():
+            file = inside(self.folder, self.name(record, store.grid_of(index)[0]))
+            if numbers["number"] in own and not file.exists():
                 if stop.reason:
                     raise Stopped(f"{stop.reason}: stopped before all pictures were written; their bits are saved")
                 self.write(store[index].bits, record, {**numbers, **asked_for(record), **about})
@@ -128,15 +130,14 @@ class PictureFolder:
             store = open_store(self.bits)
             lines = [
                 {
-                    "file": self.path(record, store.grid_of(index)[0]).relative_to(self.folder).as_posix(),
+                    "file": self.name(record, store.grid_of(index)[0]),
                     **numbers,
                     **asked_for(record),
                 }
                 for index, record, numbers in samples_of(store)
             ]
             with whole_file(self.folder / LIST) as temporary:
-                document = json.dumps({**about, "samples": lines}, indent=1, ensure_ascii=False)
-                temporary.write_text(document + "\n", encoding="utf-8")
+                temporary.write_text(to_json({**about, "samples": lines}, indent=1) + "\n", encoding="utf-8")
 
 
 def asked_for(record: Mapping[str, Any]) -> dict[str, Any]:

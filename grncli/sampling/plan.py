@@ -23,6 +23,7 @@ from grncli.sampling.settings import SampleSettings, choose_grid, describe_rules
 from grncli.sampling.starting import Start
 from grncli.sampling.subjects import Classes, Prompted, Started, Subjects
 from grncli.store import Fingerprint, open_store
+from grncli.store.fingerprint import MAX_PARTS
 from grncli.store.layout import METADATA
 from grncli.training.generator_recipe import Bits, GeneratorRecipe
 
@@ -169,6 +170,8 @@ def stored_dtype(out: Path) -> str | None:
 
 def check_options(settings: SampleSettings) -> None:
     """Refuse options that name no place to write to, or contradict each other."""
+    if settings.parts > MAX_PARTS:
+        raise UsageError(f"--part {settings.part}/{settings.parts}: expected at most {MAX_PARTS} parts")
     if not 0 <= settings.part < settings.parts:
         raise UsageError(f"--part {settings.part}/{settings.parts}: parts count from 0 to {settings.parts - 1}")
     if settings.per_class < 1:

@@ -82,11 +82,22 @@ def sample(
     if settings.schedule == "complexity":
         plan = plan.with_schedule(settle_schedule(plan, stop, say))
     part, parts = settings.part, settings.parts
-    # Their names are in the store that is about to be discarded.
-    old = plan.pictures.files(part if parts > 1 else None) if plan.pictures is not None and settings.overwrite else []
-    with open_part(plan.store, plan.fingerprint, part, parts, overwrite=settings.overwrite, columns=COLUMNS) as writer:
-        for path in old:
-            path.unlink(missing_ok=True)
+
+    def remove_pictures() -> None:
+        # While their names are in the store that is about to be discarded.
+        if plan.pictures is not None:
+            plan.pictures.remove(part if parts > 1 else None)
+
+    with open_part(
+        plan.store,
+        plan.fingerprint,
+        part,
+        parts,
+        overwrite=settings.overwrite,
+        columns=COLUMNS,
+        goes_on=lambda done, digest: done <= len(plan.numbers()),
+        discarding=remove_pictures,
+    ) as writer:
         before = writer.samples
         Sampler(plan, writer, stop, report).go_on()
         made = writer.samples - before

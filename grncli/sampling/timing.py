@@ -1,6 +1,7 @@
 """How long sampling took: a line in ``timing.jsonl`` of a part for each run that made samples; no part of the data."""
 
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def read_timing(store: Path) -> Timing | None:
 
 
 def _append(path: Path, line: bytes) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     try:
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -53,10 +54,12 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _lines(path: Path) -> list[Timing]:
-    """Lines of one log; one that was cut off in writing is passed over."""
+    """Lines of one log; one that was cut off in writing, or says no time, is passed over."""
     found = []
-    for line in path.read_bytes().splitlines():
-        with suppress(ValueError, KeyError, TypeError):
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             told = json.loads(line)
-            found.append(Timing(int(told["samples"]), float(told["seconds"])))
+            samples, seconds = told["samples"], told["seconds"]
+            if type(samples) is int and 0 < samples < 2**53 and 0 <= float(seconds) < math.inf:
+                found.append(Timing(samples, float(seconds)))
     return found

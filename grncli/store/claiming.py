@@ -1,23 +1,63 @@
 """Becoming the one writer of a part: creating the store, comparing settings, locking, overwriting.
 
 Every step that touches what parts share runs under the store's lock, which is held for moments only.
+
+``--overwrite`` puts a marker into the part it begins, which stays until the part is complete: the same command again
+goes on instead of discarding what it has made so far.
 """
 
+import errno
 import os
-import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from grncli.errors import StoreError
+from grncli.runtime.folders import make_folder, remove_now
 from grncli.runtime.lock import PathLock
 from grncli.store.durable import replace_file, sync_directory, temporary_path
 from grncli.store.fingerprint import ATTRIBUTE, Fingerprint, read_fingerprint, root_attributes
-from grncli.store.layout import COMMIT, COMPLETE, LOCK, METADATA, parse_part, part_name
+from grncli.store.layout import COMMIT, COMPLETE, LOCK, METADATA, OVERWRITING, parse_part, part_name
+from grncli.store.record import read_record
 
 _UNFINISHED = {LOCK, temporary_path(Path(METADATA)).name}
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
-def claim_part(store: Path, fingerprint: Fingerprint, part: int, overwrite: bool) -> PathLock:
+@dataclass(frozen=True)
+class Claim:
+    """The lock of a part; or why there is none, for a complete part where nothing can be written."""
+
+    lock: PathLock | None
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Overwrite:
+    """What ``--overwrite`` may go on with, and what goes before it discards: see ``open_part``."""
+
+    columns: Mapping[str, str]
+    goes_on: Callable[[int, str], bool]
+    discarding: Callable[[], object] = lambda: None
+
+
+def claim_part(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite | None) -> Claim:
     """Create or check the store and take the lock of one part; StoreError when it cannot be had."""
+    try:
+        return Claim(_claim(store, fingerprint, part, overwrite))
+    except OSError as error:
+        if overwrite or error.errno not in _UNWRITABLE or not _is_complete(store / part_name(part)):
+            raise
+        _require_same(store, fingerprint, overwrite)
+        return Claim(None, f"{error.filename or store} cannot be written ({error.strerror}); mend that and try again.")
+
+
+def store_lock(store: Path) -> PathLock:
+    """Lock over what parts share: the root document and the completion marker."""
+    return PathLock(store / LOCK)
+
+
+def _claim(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite | None) -> PathLock:
     _refuse_foreign(store)
     store.mkdir(parents=True, exist_ok=True)
     with store_lock(store):
@@ -26,27 +66,22 @@ def claim_part(store: Path, fingerprint: Fingerprint, part: int, overwrite: bool
         if not (store / METADATA).exists():
             replace_file(store / METADATA, fingerprint.to_document())
             sync_directory(store.parent)
-        elif overwrite and fingerprint.parts == 1:
-            _discard_parts(store, _existing_parts(store))
-            replace_file(store / METADATA, fingerprint.to_document())
+        elif overwrite and not is_interrupted(store, fingerprint, part, overwrite):
+            _discard(store, fingerprint, part, overwrite)
         else:
             _require_same(store, fingerprint, overwrite)
-            if overwrite:
-                _discard_parts(store, [part])
         lock = _lock_part(store, part)
+    directory = store / part_name(part)
     try:
-        temporary_path(store / part_name(part) / COMMIT).unlink(missing_ok=True)
-        for path in sorted(store.glob(_discarded("part-*" if fingerprint.parts == 1 else part_name(part)))):
-            shutil.rmtree(path)
+        if overwrite and not (directory / OVERWRITING).exists():
+            replace_file(directory / OVERWRITING, b"")
+        temporary_path(directory / COMMIT).unlink(missing_ok=True)
+        for path in sorted(_discarded(store, "part-*" if fingerprint.parts == 1 else directory.name)):
+            remove_now(path)
     except BaseException:
         lock.release()
         raise
     return lock
-
-
-def store_lock(store: Path) -> PathLock:
-    """Lock over what parts share: the root document and the completion marker."""
-    return PathLock(store / LOCK)
 
 
 def _refuse_foreign(store: Path) -> None:
@@ -62,7 +97,7 @@ def _refuse_foreign(store: Path) -> None:
         raise StoreError(f"{store} holds something else than a bit store; choose another OUT, or empty it yourself.")
 
 
-def _require_same(store: Path, fingerprint: Fingerprint, overwrite: bool) -> None:
+def _require_same(store: Path, fingerprint: Fingerprint, overwrite: Overwrite | None) -> None:
     remedy = "Use the same settings, another OUT, or --overwrite."
     if fingerprint.parts > 1 or overwrite:
         # Overwriting replaces one part only, so it cannot change what all parts share.
@@ -70,15 +105,46 @@ def _require_same(store: Path, fingerprint: Fingerprint, overwrite: bool) -> Non
     read_fingerprint(store).require(fingerprint, store, remedy, parts=True)
 
 
+def _is_complete(part: Path) -> bool:
+    record = read_record(part)
+    return record is not None and record.complete
+
+
+def is_interrupted(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite) -> bool:
+    """Whether the part was begun by an overwrite of the same settings and sources, and is not complete."""
+    directory = store / part_name(part)
+    if directory.is_symlink() or not (directory / OVERWRITING).exists():
+        return False
+    if fingerprint.parts == 1 and _existing_parts(store) != [part]:
+        return False
+    try:
+        record = read_record(directory)
+        same = not read_fingerprint(store).differences(fingerprint, parts=True)
+    except StoreError:  # damaged, so that there is nothing to go on with
+        return False
+    if record is None:
+        return same
+    same = same and not record.complete and record.columns == overwrite.columns
+    return same and overwrite.goes_on(record.position, record.digest)
+
+
+def _discard(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite) -> None:
+    if fingerprint.parts == 1:
+        _discard_parts(store, _existing_parts(store), overwrite)
+        replace_file(store / METADATA, fingerprint.to_document())
+    else:
+        _require_same(store, fingerprint, overwrite)
+        _discard_parts(store, [part], overwrite)
+
+
 def _existing_parts(store: Path) -> list[int]:
-    parts = (parse_part(entry.name) for entry in store.iterdir() if entry.is_dir())
+    parts = (parse_part(entry.name) for entry in store.iterdir() if entry.is_symlink() or entry.is_dir())
     return sorted(part for part in parts if part is not None)
 
 
 def _lock_part(store: Path, part: int) -> PathLock:
     directory = store / part_name(part)
-    if not directory.is_dir():
-        directory.mkdir()
+    if make_folder(directory):
         sync_directory(store)
     lock = PathLock(directory / LOCK)
     if not lock.try_acquire():
@@ -86,26 +152,39 @@ def _lock_part(store: Path, part: int) -> PathLock:
     return lock
 
 
-def _discard_parts(store: Path, parts: list[int]) -> None:
-    """Move parts out of sight in one step each, once no other process writes any of them."""
+def _discard_parts(store: Path, parts: list[int], overwrite: Overwrite) -> None:
+    """Move parts out of sight in one step each, once no other process writes any of them.
+
+    Of a part that is a link the link goes, and what it leads to stays.
+    """
+    links = [store / part_name(part) for part in parts if (store / part_name(part)).is_symlink()]
     locks: list[PathLock] = []
     try:
         for part in parts:
-            if (store / part_name(part)).is_dir():
+            directory = store / part_name(part)
+            if directory not in links and directory.is_dir():
+                if (directory / LOCK).is_symlink():
+                    (directory / LOCK).unlink()
                 locks.append(_lock_part(store, part))
+        overwrite.discarding()
         (store / COMPLETE).unlink(missing_ok=True)
         for lock in locks:
             directory = lock.path.parent
-            target = store / _discarded(directory.name)
-            if target.exists():
-                shutil.rmtree(target)
+            target = _hidden(directory)
+            remove_now(target)
             os.rename(directory, target)
+        for link in links:
+            link.unlink()
         sync_directory(store)
     finally:
         for lock in locks:
             lock.release()
 
 
-def _discarded(name: str) -> str:
+def _hidden(part: Path) -> Path:
     """Where a part is moved to be deleted."""
-    return f".{name}.old"
+    return part.with_name(f".{part.name}.old")
+
+
+def _discarded(store: Path, names: str) -> Iterator[Path]:
+    return store.glob(_hidden(store / names).name)

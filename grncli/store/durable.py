@@ -25,7 +25,7 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
     ``sync=False`` leaves out waiting for the disk, for what can be rebuilt after a power cut.
     """
     temporary = temporary_path(path)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
         write_all(fd, memoryview(content), 0)
         if sync:

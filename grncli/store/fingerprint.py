@@ -1,18 +1,24 @@
 """What a store was made with: the settings two commands must share to use the same bits."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grncli.errors import StoreError, StoreMismatch
+from grncli.runtime.jsonfiles import brief, read_json
 from grncli.store.layout import FORMAT, METADATA, group_document
 
 ATTRIBUTE = "grn"
 # What readers do not care about; a writer compares the division into parts too.
 _NOT_COMPARED = ("parts", "versions")
 _SHOWN_CHARACTERS = 40
+MAX_PARTS = 100_000
+_LARGEST = {"rounds": 8, "channels": 1 << 16, "parts": MAX_PARTS}
+_LARGEST_STRIDE = 1 << 16
+_DEEPEST = 16  # levels of objects and lists inside a field
 
 
 class Difference(NamedTuple):
@@ -51,11 +57,9 @@ class Fingerprint:
         # JSON's types, so that a fingerprint compares equal to the one read back from disk.
         for mapping in ("tokenizer", "preprocessing", "versions"):
             object.__setattr__(self, mapping, json.loads(json.dumps(dict(getattr(self, mapping)))))
-        stride = tuple(int(n) for n in self.stride)
-        object.__setattr__(self, "stride", stride)
+        object.__setattr__(self, "stride", tuple(int(n) for n in self.stride))
         object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
-        if len(stride) != 3 or min(*stride, self.rounds, self.channels, self.parts) < 1:
-            raise ValueError("rounds, channels, parts and the three strides must be at least 1")
+        _check_fields(self.to_attributes()[ATTRIBUTE])
 
     def to_attributes(self) -> dict[str, Any]:
         """Attributes of the root group."""
@@ -78,16 +82,17 @@ class Fingerprint:
             )
         if values["format"] != FORMAT:
             raise StoreError(
-                f"{where} has store format {values['format']}, and this version reads format {FORMAT}; "
+                f"{where} has store format {brief(values['format'])}, and this version reads format {FORMAT}; "
                 "update grn, or tokenize again."
             )
         try:
-            return cls(**{f.name: values[f.name] for f in fields(cls)})
-        except (KeyError, TypeError, ValueError) as error:
+            _check_fields(values)
+        except ValueError as error:
             raise StoreError(
-                f"{where / METADATA}: the {ATTRIBUTE!r} attributes are damaged "
-                f"({type(error).__name__}: {error}); restore the file, or make the store again with --overwrite."
-            ) from error
+                f"{where / METADATA}: the {ATTRIBUTE!r} attributes are damaged ({error}); "
+                "restore the file, or make the store again with --overwrite."
+            ) from None
+        return cls(**{f.name: values[f.name] for f in fields(cls)})
 
     def differences(self, asked: "Fingerprint", parts: bool = False) -> list[Difference]:
         """Fields in which this stored fingerprint differs from the one ``asked`` for; ``parts`` on request."""
@@ -120,18 +125,54 @@ def read_fingerprint(store: Path) -> Fingerprint:
 def root_attributes(store: Path) -> dict[str, Any] | None:
     """Attributes of the Zarr group at ``store``, None when there is no Zarr v3 document."""
     path = store / METADATA
-    try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    if not store.is_dir():
         return None
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path} cannot be read as Zarr metadata ({error}); restore it, or move the directory away."
-        ) from error
+    try:
+        document = read_json(path, error=StoreError, remedy="restore it, or move the directory away.")
+    except FileNotFoundError:
+        return None
     attributes = document.get("attributes", {}) if isinstance(document, dict) else None
     if not isinstance(attributes, dict):
         raise StoreError(f"{path} is not a Zarr v3 group document; restore it, or move the directory away.")
     return attributes
+
+
+def _check_fields(values: Mapping[str, Any]) -> None:
+    """ValueError, with the field's name, for what no writer of ours has put there."""
+    missing = [f.name for f in fields(Fingerprint) if f.name not in values]
+    if missing:
+        raise ValueError(f"there is no field {missing[0]}")
+    for name, most in _LARGEST.items():
+        if not _is_whole(values[name], most):
+            raise _unexpected(name, values[name], f"a whole number from 1 to {most}")
+    stride = values["stride"]
+    if not isinstance(stride, list) or len(stride) != 3 or not all(_is_whole(n, _LARGEST_STRIDE) for n in stride):
+        raise _unexpected("stride", stride, "three whole numbers from 1")
+    labels = values["labels"]
+    if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+        raise _unexpected("labels", labels, "a list of names")
+    for name in ("tokenizer", "preprocessing", "versions"):
+        if not isinstance(values[name], dict) or not _is_plain(values[name], _DEEPEST):
+            raise _unexpected(name, values[name], "an object of texts and finite numbers")
+    for name in ("name", "sha256"):
+        if not isinstance(values["tokenizer"].get(name, ""), str):
+            raise _unexpected(f"tokenizer.{name}", values["tokenizer"][name], "text")
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether JSON has no number that is not finite and is nested so many levels at most."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_is_plain(item, levels - 1) for item in inner)
+
+
+def _unexpected(name: str, value: Any, expected: str) -> ValueError:
+    return ValueError(f"field {name} is {brief(value)}, expected {expected}")
 
 
 def _same_network(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
@@ -161,13 +202,17 @@ def _label_difference(stored: list[str], asked: list[str]) -> Difference:
     if len(stored) != len(asked):
         return Difference("labels", f"{len(stored)} names", f"{len(asked)} names")
     first = next(i for i, (a, b) in enumerate(zip(stored, asked, strict=True)) if a != b)
-    return Difference(f"labels[{first}]", stored[first], asked[first])
+    return Difference(f"labels[{first}]", _shown("labels", stored[first]), _shown("labels", asked[first]))
 
 
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "none"
     if name.endswith("sha256") and isinstance(value, str):
-        return f"{value[:8]}…" if len(value) > 8 else value
+        return _printable(f"{value[:8]}…" if len(value) > 8 else value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+    return _printable(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…")
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)[1:-1]

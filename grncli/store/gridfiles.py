@@ -3,9 +3,11 @@
 zarr-python rewrites a chunk on every partial write; in a raw chunk new rows are written at their offset.
 """
 
+import errno
 import os
+import resource
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +16,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.errors import StoreError
+from grncli.runtime.folders import make_folder, refuse_link
 from grncli.store.durable import replace_file, sync_directory, write_all
 from grncli.store.layout import METADATA, Grid, RowLayout, grid_layouts, grid_name, group_document, parse_grid
 from grncli.store.record import GridRecord, PartRecord
 
-# A native-size folder has hundreds of grids, each with several arrays; stay far below the usual 1024.
+# A native-size folder has hundreds of grids, each with several arrays; stay far below the usual 1024 that a process
+# may open, and below any other limit.
 _OPEN_FILES = 128
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class GridFiles:
-    """Arrays of every grid in one part: bits first, then label, then the declared columns."""
+    """Arrays of every grid in one part: bits first, then label, then the declared columns.
 
-    def __init__(self, part: Path, rounds: int, channels: int, columns: Mapping[str, str]) -> None:
+    Parameters
+    ----------
+    before_opening : called before a file is opened for writing; raises where the part is no longer in its place
+    """
+
+    def __init__(
+        self, part: Path, rounds: int, channels: int, columns: Mapping[str, str], before_opening: Callable[[], None]
+    ) -> None:
         self.part = part
         self.arrays: dict[Grid, list[RowArray]] = {}
         self._bits_shape = (rounds, channels)
         self._columns = columns
-        self._files = UnsyncedFiles()
+        self._before_opening = before_opening
+        self._files = UnsyncedFiles(part, before_opening)
 
     def restore(self, record: PartRecord) -> None:
         """Take every file back to what the record says, whatever a killed process left."""
         for entry in sorted(self.part.iterdir()):
             grid = parse_grid(entry.name)
             if grid is not None and grid not in record.grids:
+                refuse_link(entry)
                 shutil.rmtree(entry)
         self._files.replace(self.part / METADATA, group_document())
         for grid, committed in record.grids.items():
@@ -49,6 +63,7 @@ class GridFiles:
         """Arrays of one grid; its group is created on first use."""
         if grid not in self.arrays:
             directory = self.part / grid_name(grid)
+            self._before_opening()
             self._files.make_directory(directory)
             self._files.replace(directory / METADATA, group_document())
             self.arrays[grid] = [
@@ -107,7 +122,7 @@ class RowArray:
         while data.size:
             chunk, row = divmod(self.rows, layout.chunk_rows)
             piece = data[: (layout.chunk_rows - row) * layout.row_bytes]
-            fd = self._chunk_file(chunk)
+            fd = self._chunk_file(chunk, row)
             write_all(fd, piece.data, row * layout.row_bytes)
             self.crc = google_crc32c.extend(self.crc, piece)
             self.rows += piece.size // layout.row_bytes
@@ -137,52 +152,76 @@ class RowArray:
                 entry.unlink()
         if rows:
             last = layout.chunk_count(rows) - 1
-            self._cut(layout.chunk_path(self.directory, last), rows - last * layout.chunk_rows)
+            self._cut(last, rows - last * layout.chunk_rows)
 
     def settle(self) -> None:
         """Cut an array smaller than one chunk to its rows, so that small grids copy as small files."""
         layout = self.layout
         if 0 < self.rows < layout.chunk_rows:
-            os.ftruncate(self._chunk_file(0), self.rows * layout.row_bytes)
+            os.ftruncate(self._chunk_file(0, self.rows), self.rows * layout.row_bytes)
         self._files.replace(self.directory / METADATA, layout.document(self.rows, complete=True))
 
-    def _chunk_file(self, chunk: int) -> int:
-        """Descriptor of a chunk file of full size; what was not written yet is a hole."""
-        self._files.make_directory(self.directory)
-        fd = self._files.open(self.layout.chunk_path(self.directory, chunk))
-        if os.fstat(fd).st_size < self.layout.chunk_bytes:
+    def _chunk_file(self, chunk: int, rows: int) -> int:
+        """Descriptor of a chunk file of full size that has ``rows`` rows; what was not written yet is a hole."""
+        path, keep = self.layout.chunk_path(self.directory, chunk), rows * self.layout.row_bytes
+        try:
+            fd = self._files.open(path, create=not rows)
+        except FileNotFoundError:
+            raise self._lost(path, "is missing", keep) from None
+        size = os.fstat(fd).st_size
+        if size < keep:
+            raise self._lost(path, f"has {size} bytes", keep)
+        if size < self.layout.chunk_bytes:
             os.ftruncate(fd, self.layout.chunk_bytes)
         return fd
 
-    def _cut(self, path: Path, rows: int) -> None:
-        keep = rows * self.layout.row_bytes
-        found = path.stat().st_size if path.exists() else None
-        if found is None or found < keep:
-            raise StoreError(
-                f"{path} {'is missing' if found is None else f'has {found} bytes'}, expected at least {keep} "
-                "bytes; restore it from a copy, or make the store again with --overwrite."
-            )
-        fd = self._files.open(path)
-        os.ftruncate(fd, keep)
+    def _cut(self, chunk: int, rows: int) -> None:
+        fd = self._chunk_file(chunk, rows)
+        os.ftruncate(fd, rows * self.layout.row_bytes)
         os.ftruncate(fd, self.layout.chunk_bytes)
+
+    @staticmethod
+    def _lost(path: Path, found: str, expected: int) -> StoreError:
+        return StoreError(
+            f"{path} {found}, expected at least {expected} bytes; "
+            "restore it from a copy, or make the store again with --overwrite."
+        )
 
 
 class UnsyncedFiles:
-    """Files and directories written since the last commit, kept open until they are on disk."""
+    """Files and directories of a part written since the last commit, kept open until they are on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: Path, before_opening: Callable[[], None]) -> None:
+        self._part = part
+        self._before_opening = before_opening
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._limit = _OPEN_FILES if soft < 0 else max(4, min(_OPEN_FILES, soft // 4))
         self._fds: dict[Path, int] = {}
         self._directories: dict[Path, None] = {}
 
-    def open(self, path: Path) -> int:
-        """Descriptor of the file at ``path``, created if it is not there, for writing."""
+    def open(self, path: Path, *, create: bool = True) -> int:
+        """Descriptor of the file at ``path`` for writing; with ``create`` it and its folders are made if need be."""
         fd = self._fds.get(path)
         if fd is None:
-            if len(self._fds) >= _OPEN_FILES:
+            if len(self._fds) >= self._limit:
                 self._sync_files()
-            fd = self._fds[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._before_opening()
+            if create:
+                self.make_directory(path.parent)
+            fd = self._fds[path] = self._open(path, os.O_CREAT if create else 0)
             self._directories[path.parent] = None
         return fd
+
+    def _open(self, path: Path, creating: int) -> int:
+        flags = os.O_RDWR | os.O_NOFOLLOW | creating
+        try:
+            return os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno not in _TOO_MANY or not self._fds:
+                raise
+        # Other parts of the process hold more than was left to them.
+        self._sync_files()
+        return os.open(path, flags, 0o666)
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file whole. Only what is read after the next ``sync`` may depend on it."""
@@ -190,13 +229,15 @@ class UnsyncedFiles:
         replaced = self._fds.pop(path, None)
         if replaced is not None:
             os.close(replaced)
-        self.open(path)
+        self.open(path, create=False)
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory and its parents."""
-        if not path.is_dir():
+        """Create a directory below the part, and those between; OSError where a link is in its place."""
+        if path == self._part:
+            return
+        if path.parent != self._part:
             self.make_directory(path.parent)
-            path.mkdir()
+        if make_folder(path):
             self._directories[path.parent] = None
 
     def sync(self) -> None:

@@ -24,6 +24,7 @@ SAMPLES = "samples.jsonl"
 FAILURES = "failures.jsonl"
 COMPLETE = "COMPLETE"
 LOCK = ".lock"
+OVERWRITING = ".overwriting"  # in a part that --overwrite began, until it is complete
 
 BITS = "bits"
 LABEL = "label"
@@ -35,6 +36,8 @@ _PART_NAME = re.compile(r"part-([0-9]{5,})")
 _CHUNK_NAME = re.compile(r"c\.([0-9]+)[.0]*")
 _COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COLUMN_KINDS = "iuf"
+_COLUMN_DTYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_COLUMN_DTYPES |= {"float16", "float32", "float64"}
 
 
 def part_name(part: int) -> str:
@@ -151,6 +154,12 @@ def check_column(name: str, dtype: Any) -> tuple[str, str]:
     if plain.kind not in _COLUMN_KINDS or plain.itemsize > 8:
         raise ValueError(f"column {name!r} cannot hold {plain.name}")
     return name, plain.name
+
+
+def is_stored_column(name: str, dtype: Any) -> bool:
+    """Whether a commit record may declare such a column."""
+    named = _COLUMN_NAME.fullmatch(name) is not None and name not in (BITS, LABEL)
+    return named and isinstance(dtype, str) and dtype in _COLUMN_DTYPES
 
 
 def group_document(attributes: Mapping[str, Any] | None = None) -> bytes:

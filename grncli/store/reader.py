@@ -6,6 +6,7 @@ snapshot of what was committed at opening; in a store that is written further, l
 
 import hashlib
 import operator
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from grncli.errors import StoreError
 from grncli.store.fingerprint import Fingerprint, read_fingerprint
-from grncli.store.layout import COMPLETE, FAILURES, SAMPLES, Grid, grid_name, part_name
-from grncli.store.record import PartRecord, read_record
+from grncli.store.layout import COMPLETE, FAILURES, SAMPLES, Grid, grid_name, parse_part, part_name
+from grncli.store.record import PartRecord, read_record, require_consistent
 from grncli.store.samplelines import SampleLines
 from grncli.store.segments import ChunkFiles, Segment, stored_arrays
-from grncli.store.textlog import read_lines, unresolved
+from grncli.store.textlog import read_failures, unresolved
 
 Bits = NDArray[np.uint8]
 
@@ -73,7 +74,9 @@ class BitStore:
         self.fingerprint: Fingerprint = read_fingerprint(path)
         # The marker first: a writer that goes on takes it away before it touches its record.
         marked = (path / COMPLETE).exists()
-        records = [read_record(path / part_name(part)) for part in range(self.fingerprint.parts)]
+        there = {parse_part(name) for name in os.listdir(path)}
+        parts = range(self.fingerprint.parts)
+        records = [read_record(path / part_name(part)) if part in there else None for part in parts]
         self.parts = [_summary(part, record or PartRecord()) for part, record in enumerate(records)]
         self.complete = marked and all(part.complete for part in self.parts)
         self.columns = next((dict(record.columns) for record in records if record is not None), {})
@@ -170,7 +173,7 @@ class BitStore:
     def failures(self) -> Iterator[dict[str, Any]]:
         """Sources that could not be read, and were not since: ``source``, ``position``, ``error``."""
         for path, size in self._failures:
-            yield from unresolved(read_lines(path, size)).values()
+            yield from unresolved(read_failures(path, size)).values()
 
     def digest(self) -> str:
         """Hash of the commit records, hence of the checksums of all bits: a store made anew has another."""
@@ -184,6 +187,7 @@ class BitStore:
         return f"<BitStore {self.path}: {self._length} samples, M={self.rounds}, C={self.channels}, {state}>"
 
     def _add_part(self, directory: Path, record: PartRecord, files: ChunkFiles) -> None:
+        require_consistent(record, directory, self.rounds, self.channels)
         for grid, committed in record.grids.items():
             arrays = stored_arrays(directory, record, grid, self.rounds, self.channels)
             self._segments.append(Segment(directory, grid, self._length, arrays, files))

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from grncli.errors import StoreError
+from grncli.runtime.jsonfiles import brief, read_json
 from grncli.store.durable import replace_file
-from grncli.store.layout import COMMIT, FORMAT, Grid, grid_name, parse_grid
+from grncli.store.layout import COMMIT, FORMAT, Grid, grid_layouts, grid_name, is_stored_column, parse_grid
+
+_REMEDY = "restore it, or make the store again with --overwrite."
+_LEAST_LINE = 20  # bytes of a line in samples.jsonl; it has at least a grid and a row
 
 
 @dataclass
@@ -50,58 +54,100 @@ def read_record(part: Path) -> PartRecord | None:
     """Record of a part, None when nothing of it was ever committed; StoreError when it is damaged."""
     path = part / COMMIT
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, error=StoreError, remedy=_REMEDY)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); mend that and try again.") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise _damaged(path, "it is no commit record")
-    if content.get("format") != FORMAT:
+    if content["format"] != FORMAT:
         raise StoreError(
-            f"{path} has store format {content.get('format')}, and this version reads format {FORMAT}; "
+            f"{path} has store format {brief(content['format'])}, and this version reads format {FORMAT}; "
             "update grn, or make the store again with --overwrite."
         )
     try:
         return _parse(content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise _damaged(path, f"has no field {error.args[0]}") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def require_consistent(record: PartRecord, part: Path, rounds: int, channels: int) -> None:
+    """Refuse counts that the checksums beside them do not bear out: a store is read by what they say."""
+    for grid, committed in record.grids.items():
+        for layout in grid_layouts(grid, rounds, channels, record.columns):
+            expected, found = layout.chunk_count(committed.rows), len(committed.crc32c.get(layout.name, []))
+            if found != expected:
+                raise _damaged(
+                    part / COMMIT,
+                    f"{committed.rows} rows of {grid_name(grid)}/{layout.name} have {expected} chunks, "
+                    f"but the commit record has {found} checksums",
+                )
 
 
 def _parse(content: dict[str, Any]) -> PartRecord:
-    grids: dict[Grid, GridRecord] = {}
-    for name, values in content["grids"].items():
-        grid = parse_grid(name)
-        if grid is None:
-            raise ValueError(f"{name!r} is not a grid")
-        checksums = {str(array): [_whole(crc, array) for crc in crcs] for array, crcs in values["crc32c"].items()}
-        grids[grid] = GridRecord(_count(values, "rows"), checksums)
-    return PartRecord(
+    columns = _mapping(content, "columns")
+    for name, dtype in columns.items():
+        if not is_stored_column(name, dtype):
+            raise ValueError(f"field columns.{brief(name)} is {brief(dtype)}, expected the type of a number")
+    grids = {_grid(name): _grid_record(name, values) for name, values in _mapping(content, "grids").items()}
+    record = PartRecord(
         position=_count(content, "position"),
         sources=None if content["sources"] is None else _count(content, "sources"),
-        digest=str(content["digest"]),
-        columns={str(name): str(dtype) for name, dtype in content["columns"].items()},
+        digest=_typed(content, "digest", str, "text"),
+        columns=columns,
         grids=dict(sorted(grids.items())),
         samples_bytes=_count(content, "samples_bytes"),
         samples_crc32c=_count(content, "samples_crc32c"),
         failures_bytes=_count(content, "failures_bytes"),
         failures_crc32c=_count(content, "failures_crc32c"),
         failed=_count(content, "failed"),
-        complete=bool(content["complete"]),
+        complete=_typed(content, "complete", bool, "true or false"),
     )
+    if record.samples * _LEAST_LINE > record.samples_bytes:
+        raise ValueError(f"field samples_bytes is {record.samples_bytes}, too few for {record.samples} samples")
+    return record
+
+
+def _grid(name: str) -> Grid:
+    grid = parse_grid(name) if len(name) < 64 else None
+    if grid is None:
+        raise ValueError(f"{brief(name)} in field grids is not a grid such as 1x16x16")
+    return grid
+
+
+def _grid_record(name: str, values: Any) -> GridRecord:
+    if not isinstance(values, dict):
+        raise ValueError(f"field grids.{name} is {brief(values)}, expected an object")
+    checksums = _mapping(values, "crc32c")
+    for array, crcs in checksums.items():
+        if not isinstance(crcs, list):
+            raise ValueError(f"field grids.{name}.crc32c.{brief(array)} is {brief(crcs)}, expected a list of numbers")
+        for crc in crcs:
+            _whole(crc, f"grids.{name}.crc32c.{array}", 2**32)
+    return GridRecord(_count(values, "rows"), checksums)
+
+
+def _typed(content: dict[str, Any], name: str, kind: type[Any], expected: str) -> Any:
+    if type(content[name]) is not kind:
+        raise ValueError(f"field {name} is {brief(content[name])}, expected {expected}")
+    return content[name]
+
+
+def _mapping(content: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = _typed(content, name, dict, "an object")
+    return found
 
 
 def _count(content: dict[str, Any], name: str) -> int:
     return _whole(content[name], name)
 
 
-def _whole(value: Any, name: str) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{name} is {value!r}")
+def _whole(value: Any, name: str, limit: int = 2**63) -> int:
+    if type(value) is not int or not 0 <= value < limit:
+        raise ValueError(f"field {name[:100]} is {brief(value)}, expected a whole number from 0")
     return value
 
 
 def _damaged(path: Path, reason: str) -> StoreError:
-    return StoreError(f"{path} is damaged ({reason}); restore it, or make the store again with --overwrite.")
+    return StoreError(f"{path} is damaged ({reason}); {_REMEDY}")

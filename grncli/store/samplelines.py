@@ -1,6 +1,6 @@
 """Finding the line of a sample in its part's ``samples.jsonl``."""
 
-import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from grncli.errors import StoreError
 from grncli.store.layout import Grid, grid_name
-from grncli.store.textlog import read_lines
+from grncli.store.textlog import parse_sample, readable
 
 # The writer puts these two first, so that the index needs no JSON parser.
-_HEAD = re.compile(rb'\{"grid": "([0-9]+x[0-9]+x[0-9]+)", "row": ([0-9]+)[,}]')
+_HEAD = re.compile(rb'\{"grid": "([0-9]+x[0-9]+x[0-9]+)", "row": ([0-9]{1,18})[,}]')
 
 
 class SampleLines:
@@ -33,22 +33,33 @@ class SampleLines:
     def records(self) -> Iterator[dict[str, Any]]:
         """Every line, grid after grid in ascending order, row after row."""
         if len(self._rows) <= 1:
-            yield from read_lines(self.path, self._size)
+            yield from self._in_order()
             return
         for offsets in self._index().values():
             yield from self._read(offsets)
 
     def _read(self, offsets: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-        with self.path.open("rb") as file:
-            for offset in offsets:
+        with readable(self.path) as file:
+            for offset in offsets.tolist():
                 file.seek(offset)
-                yield json.loads(file.readline())
+                yield parse_sample(file.readline(), f"{self.path}, byte {offset}")
+
+    def _in_order(self) -> Iterator[dict[str, Any]]:
+        left, number = self._size, 0
+        with readable(self.path) as file:
+            while left > 0:
+                line, number = file.readline(), number + 1
+                left -= len(line)
+                yield parse_sample(line, f"{self.path}:{number}")
 
     def _index(self) -> dict[str, NDArray[np.int64]]:
         """Offset of each row's line, by grid."""
         if self._offsets is None:
-            found = {name: np.full(n, -1, np.int64) for name, n in self._rows.items()}
-            with self.path.open("rb") as file:
+            with readable(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < self._size:
+                    raise self._damaged(f"{size} bytes, expected at least {self._size}")
+                found = {name: np.full(n, -1, np.int64) for name, n in self._rows.items()}
                 offset = 0
                 while offset < self._size:
                     line = file.readline()

@@ -5,13 +5,16 @@ in microseconds, and a missing or short file is an error. Not a mapping: that ne
 fault per record, and kills the process when a file is cut under it.
 """
 
+import errno
 import os
 import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,9 @@ from grncli.store.layout import LABEL, Grid, RowLayout, grid_layouts, grid_name
 from grncli.store.record import PartRecord
 
 _MOST_OPEN_FILES = 4096
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_caches: "WeakSet[ChunkFiles]" = WeakSet()  # of this process, whose files all count against one limit
+_LARGE_ROW = 1 << 20  # bytes from which on a row is believed only once its file is seen
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,16 @@ class StoredArray:
         """Committed rows of one chunk."""
         return min(self.layout.chunk_rows, self.rows - chunk * self.layout.chunk_rows)
 
+    def require_files(self) -> None:
+        """StoreError unless every chunk file is there with the size that `open_chunk` wants."""
+        for chunk in range(self.chunks):
+            try:
+                size = os.stat(self.chunk_path(chunk)).st_size
+            except OSError:
+                size = -1
+            if not self.rows_in(chunk) * self.layout.row_bytes <= size <= self.layout.chunk_bytes:
+                os.close(self.open_chunk(chunk))
+
     def open_chunk(self, chunk: int) -> int:
         """Descriptor of a chunk file that has its committed rows; StoreError when it cannot be had.
 
@@ -56,7 +72,7 @@ class StoredArray:
         """
         path, expected = self.chunk_path(chunk), self.rows_in(chunk) * self.layout.row_bytes
         try:
-            fd = os.open(path, os.O_RDONLY)
+            fd = _open(path)
         except OSError as error:
             found = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
             raise _unreadable(path, found, expected) from error
@@ -68,9 +84,9 @@ class StoredArray:
 
     def read_chunk(self, chunk: int) -> NDArray[Any]:
         """Committed rows of one chunk, in memory of their own."""
-        rows = np.empty((self.rows_in(chunk), *self.layout.row_shape), self.layout.dtype)
-        fd = self.open_chunk(chunk)
+        fd = self.open_chunk(chunk)  # whose size is checked before memory of that size is taken
         try:
+            rows = np.empty((self.rows_in(chunk), *self.layout.row_shape), self.layout.dtype)
             self.read_into(fd, rows.reshape(-1).view(np.uint8).data, 0, chunk)
         finally:
             os.close(fd)
@@ -78,6 +94,8 @@ class StoredArray:
 
     def read_all(self) -> NDArray[Any]:
         """Every committed row."""
+        for chunk in {0, self.chunks - 1} if self.chunks else ():
+            os.close(self.open_chunk(chunk))
         rows = np.empty((self.rows, *self.layout.row_shape), self.layout.dtype)
         for chunk in range(self.chunks):
             first = chunk * self.layout.chunk_rows
@@ -94,6 +112,16 @@ class StoredArray:
             got += more
 
 
+def _open(path: Path) -> int:
+    """Open for reading; where the process may open no more files, every store keeps fewer open from here on."""
+    while True:
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as error:
+            if error.errno not in _TOO_MANY or not any(files.shrink() for files in list(_caches)):
+                raise
+
+
 class ChunkFiles:
     """Chunk files kept open, the most recently used ones: a large store has more than a process may open."""
 
@@ -101,6 +129,7 @@ class ChunkFiles:
         self._files: OrderedDict[int, _OpenFile] = OrderedDict()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._limit = _MOST_OPEN_FILES if limit < 0 else max(8, min(_MOST_OPEN_FILES, limit // 2))
+        _caches.add(self)
 
     def get(self, key: int, opener: Callable[[int], int], chunk: int) -> "_OpenFile":
         """The file kept under ``key``, opened with ``opener(chunk)`` when it is not open."""
@@ -112,6 +141,16 @@ class ChunkFiles:
             if len(self._files) > self._limit:
                 self._files.popitem(last=False)
         return file
+
+    def shrink(self) -> bool:
+        """Keep half as many files from here on; False where none is kept."""
+        self._limit = max(1, len(self._files) // 2)
+        shrunk = False
+        with suppress(KeyError):  # another thread evicted the last one
+            while len(self._files) >= self._limit:
+                self._files.popitem(last=False)
+                shrunk = True
+        return shrunk
 
     def __reduce__(self) -> tuple[type["ChunkFiles"], tuple[()]]:
         return ChunkFiles, ()
@@ -144,6 +183,8 @@ class Segment:
         self._chunk_rows = self.bits.layout.chunk_rows
         self._files = files
         self._labels: NDArray[np.int32] | None = None
+        if self._row_bytes > _LARGE_ROW and self.rows:
+            os.close(self.bits.open_chunk(0))
 
     def read_row(self, row: int) -> NDArray[np.uint8]:
         """Bits [t, h, w, M, bytes] of one row."""

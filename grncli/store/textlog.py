@@ -3,15 +3,26 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 
 from grncli.errors import StoreError
+from grncli.runtime.jsonfiles import brief, parse_json
 from grncli.store.durable import write_all
 
 _BUFFER_BYTES = 1 << 20
+_REMEDY = "restore the file."
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(("grid", "key", "source", "prompt"), (str, "text")),
+    **dict.fromkeys(("class", "label"), ((str, type(None)), "text or null")),
+    **dict.fromkeys(("row", "clip", "frames", "position", "prompt_number"), (int, "a whole number from 0")),
+    **dict.fromkeys(("start", "fps"), ((int, float), "a finite number from 0")),
+    "flip": (bool, "true or false"),
+}
+"""What a line says and its readers rely on, where it says it."""
 # json.dumps would make a new encoder for every line, which takes longer than the line.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -19,23 +30,28 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 class LineLog:
     """Appends lines; ``size`` is the length once they are all written, and ``crc`` the crc32c of them all."""
 
-    def __init__(self, path: Path, size: int, crc: int) -> None:
-        """Open ``path`` and cut what lies beyond its committed ``size``."""
+    def __init__(self, path: Path, size: int, crc: int, *, writable: bool = True) -> None:
+        """Open ``path`` and cut what lies beyond its committed ``size``; or only look whether that much is there."""
         self.path = path
         self.size = size
         self.crc = crc
         self._buffer = bytearray()
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         self._written = size
-        found = os.fstat(self._file.fileno()).st_size
+        self._fd: int | None = None
+        if writable:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        found = os.fstat(self._fd).st_size if self._fd is not None else _size(path)
         if found < size:
-            self._file.close()
-            raise StoreError(
-                f"{path} has {found} bytes, expected at least {size}; "
-                "restore it, or make the store again with --overwrite."
-            )
-        if found > size:
-            os.ftruncate(self._file.fileno(), size)
+            self.close()
+            raise self._too_short(found)
+        if self._fd is not None and found > size:
+            os.ftruncate(self._fd, size)
+
+    def require_file(self) -> None:
+        """StoreError unless the file is there with as many bytes as were written."""
+        found = _size(self.path)
+        if found < self._written:
+            raise self._too_short(found)
 
     def append(self, lines: bytes) -> None:
         """Take encoded lines; they are written at the next sync, or earlier when many."""
@@ -49,15 +65,25 @@ class LineLog:
         """Wait until every line is on disk."""
         if self._buffer:
             self._flush()
-        os.fsync(self._file.fileno())
+        if self._fd is not None:
+            os.fsync(self._fd)
 
     def close(self) -> None:
-        """Close without writing what is buffered."""
-        self._file.close()
+        """Close without writing what is buffered; harmless when repeated."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _too_short(self, found: int) -> StoreError:
+        return StoreError(
+            f"{self.path} has {found} bytes, expected at least {self._written}; "
+            "restore it, or make the store again with --overwrite."
+        )
 
     def _flush(self) -> None:
+        assert self._fd is not None
         with memoryview(bytes(self._buffer)) as data:
-            write_all(self._file.fileno(), data, self._written)
+            write_all(self._fd, data, self._written)
         self._written = self.size
         self._buffer.clear()
 
@@ -82,17 +108,66 @@ def encode_lines(records: Sequence[Mapping[str, Any]], first: str) -> bytes:
 
 def read_lines(path: Path, size: int) -> Iterator[dict[str, Any]]:
     """Committed lines of a log, without loading the file as a whole."""
-    with path.open("rb") as file:
+    if not size:
+        return
+    with readable(path) as file:
+        number = 0
         while size > 0:
-            line = file.readline()
+            line, number = file.readline(), number + 1
             size -= len(line)
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise StoreError(f"{path} has a line that is not JSON ({error}); restore the file.") from error
-            if not isinstance(record, dict):
-                raise StoreError(f"{path} has a line that is not a JSON object; restore the file.")
-            yield record
+            yield parse_line(line, f"{path}:{number}")
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[BinaryIO]:
+    """A file opened for reading; StoreError where it cannot be."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); restore it from a copy.") from None
+
+
+def parse_line(line: bytes, place: str) -> dict[str, Any]:
+    """A line of ours; StoreError that names ``place`` where it is not what our writers put there."""
+    record = parse_json(line, place, error=StoreError, remedy=_REMEDY)
+    if not isinstance(record, dict):
+        raise StoreError(f"{place}: holds {brief(record)}, expected a JSON object; {_REMEDY}")
+    for name, value in record.items():
+        kinds, expected = _KINDS.get(name, (object, ""))
+        number = "number" in expected
+        if not isinstance(value, kinds) or (number and (isinstance(value, bool) or not 0 <= value < 2**63)):
+            raise StoreError(f"{place}: field {name} is {brief(value)}, expected {expected}; {_REMEDY}")
+    return record
+
+
+def parse_sample(line: bytes, place: str) -> dict[str, Any]:
+    """A line of ``samples.jsonl``."""
+    return _with_fields(parse_line(line, place), ("key", "source"), place)
+
+
+def read_failures(path: Path, size: int) -> Iterator[dict[str, Any]]:
+    """Committed lines of ``failures.jsonl``."""
+    for number, line in enumerate(read_lines(path, size), start=1):
+        place = f"{path}:{number}"
+        error = _with_fields(line, ("source", "position", "error"), place)["error"]
+        if error is not None and not isinstance(error, str):
+            raise StoreError(f"{place}: field error is {brief(error)}, expected text or null; {_REMEDY}")
+        yield line
+
+
+def _with_fields(record: dict[str, Any], names: Sequence[str], place: str) -> dict[str, Any]:
+    for name in names:
+        if name not in record:
+            raise StoreError(f"{place}: has no field {name}; {_REMEDY}")
+    return record
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def unresolved(lines: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.errors import StoreError
+from grncli.runtime.jsonfiles import read_json
 from grncli.store.fingerprint import Fingerprint, read_fingerprint
 from grncli.store.layout import (
     COMPLETE,
@@ -25,7 +26,7 @@ from grncli.store.layout import (
 )
 from grncli.store.record import GridRecord, PartRecord, read_record
 from grncli.store.segments import StoredArray, stored_arrays
-from grncli.store.textlog import read_lines
+from grncli.store.textlog import read_failures, read_lines
 
 Report = Callable[[int, int], None]
 
@@ -172,11 +173,13 @@ def _settled(array: StoredArray) -> Iterator[str]:
         if (array.layout.parse_chunk(name) or 0) >= array.chunks:
             yield f"{array.directory / name} was never committed; remove it."
     path = array.directory / METADATA
-    found: Any = None
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        yield f"{path} cannot be read ({error}); restore it from a copy."
+        found: Any = read_json(path, error=StoreError, remedy="restore it from a copy.")
+    except FileNotFoundError:
+        yield f"{path} is missing; restore it from a copy."
+        return
+    except StoreError as error:
+        yield str(error)
         return
     if found != json.loads(array.layout.document(array.rows, complete=True)):
         yield f"{path} does not describe the {array.rows} committed rows; restore it from a copy."
@@ -195,7 +198,7 @@ def _samples(path: Path, record: PartRecord) -> Iterator[str]:
                 wrong.add(grid)
                 yield f"{path}:{number} is row {row} of {grid}, expected row {following.get(grid)}; restore the file."
             following[grid] = following.get(grid, 0) + 1
-    except (OSError, StoreError) as error:
+    except StoreError as error:
         yield str(error)
         return
     for grid, n in _rows(record.grids).items():
@@ -205,10 +208,9 @@ def _samples(path: Path, record: PartRecord) -> Iterator[str]:
 
 def _failures(path: Path, record: PartRecord) -> Iterator[str]:
     try:
-        for number, line in enumerate(read_lines(path, record.failures_bytes), start=1):
-            if not {"source", "position", "error"} <= line.keys():
-                yield f"{path}:{number} has no source, position or error; restore the file from a copy."
-    except (OSError, StoreError) as error:
+        for _ in read_failures(path, record.failures_bytes):
+            pass
+    except StoreError as error:
         yield str(error)
 
 

@@ -5,7 +5,7 @@ Zarr documents follow. What lies beyond the record is cut away when the part is 
 """
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from grncli.errors import StoreError, StoreMismatch
-from grncli.runtime.lock import PathLock
-from grncli.store.claiming import claim_part, store_lock
+from grncli.runtime.folders import HeldFolder
+from grncli.store.claiming import Claim, Overwrite, claim_part, store_lock
 from grncli.store.durable import replace_file, sync_directory
 from grncli.store.fingerprint import Fingerprint
 from grncli.store.gridfiles import GridFiles
 from grncli.store.layout import (
+    COMMIT,
     COMPLETE,
     FAILURES,
     LABEL,
+    OVERWRITING,
     SAMPLES,
     Grid,
     RowLayout,
@@ -33,8 +35,9 @@ from grncli.store.layout import (
     grid_name,
     part_name,
 )
-from grncli.store.record import PartRecord, read_record
-from grncli.store.textlog import LineLog, encode_line, encode_lines, note_failure, read_lines, unresolved
+from grncli.store.record import PartRecord, read_record, require_consistent
+from grncli.store.segments import stored_arrays
+from grncli.store.textlog import LineLog, encode_line, encode_lines, note_failure, read_failures, unresolved
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -46,6 +49,9 @@ def open_part(
     parts: int = 1,
     overwrite: bool = False,
     columns: Sequence[tuple[str, DTypeLike]] = (),
+    *,
+    goes_on: Callable[[int, str], bool] = lambda position, digest: True,
+    discarding: Callable[[], object] = lambda: None,
 ) -> "PartWriter":
     """Open part ``part`` of ``parts`` for writing, created if need be, else where its last commit left it.
 
@@ -53,8 +59,11 @@ def open_part(
     ----------
     path : store directory
     fingerprint : settings of the command; a store made with others is refused
-    overwrite : discard what the part holds, or with ``parts == 1`` the whole store whatever its settings
+    overwrite : discard what the part holds, or with ``parts == 1`` the whole store whatever its settings; but go on
+        with what an earlier call began to overwrite with the same settings and did not complete
     columns : further numbers per sample, as (name, dtype)
+    goes_on : whether the sources are still those of an interrupted overwrite, of which (position, digest) are done
+    discarding : called before anything is discarded, to remove what depends on it
 
     Raises
     ------
@@ -69,8 +78,8 @@ def open_part(
     declared = dict(check_column(name, dtype) for name, dtype in columns)
     store = Path(path)
     with explained(store, "what was committed is safe"):
-        lock = claim_part(store, fingerprint, part, overwrite)
-        return PartWriter(store, fingerprint, part, declared, lock)
+        claim = claim_part(store, fingerprint, part, Overwrite(declared, goes_on, discarding) if overwrite else None)
+        return PartWriter(store, fingerprint, part, declared, claim)
 
 
 class PartWriter:
@@ -82,9 +91,7 @@ class PartWriter:
     failures : the latest line of each source that failed and was not read since
     """
 
-    def __init__(
-        self, store: Path, fingerprint: Fingerprint, part: int, columns: dict[str, str], lock: PathLock
-    ) -> None:
+    def __init__(self, store: Path, fingerprint: Fingerprint, part: int, columns: dict[str, str], claim: Claim) -> None:
         """Use ``open_part``."""
         self.store = store
         self.directory = store / part_name(part)
@@ -92,24 +99,43 @@ class PartWriter:
         self.columns = columns
         self._usable = True
         self._changed: set[Grid] = set()
-        self._grids = GridFiles(self.directory, fingerprint.rounds, fingerprint.channels, columns)
+        self._obstacle = claim.obstacle
+        self._grids = GridFiles(
+            self.directory, fingerprint.rounds, fingerprint.channels, columns, self._require_in_place
+        )
         with ExitStack() as opened:
-            opened.callback(lock.release)
+            if claim.lock is not None:
+                opened.callback(claim.lock.release)
             opened.callback(self._grids.close)
+            self._held = [opened.enter_context(HeldFolder(path)) for path in (store, self.directory)]
             record = read_record(self.directory)
             self._require_columns(record)
             self._committed = record is not None
             self._record = record or PartRecord(columns=columns)
-            self._samples = LineLog(self.directory / SAMPLES, self._record.samples_bytes, self._record.samples_crc32c)
-            opened.callback(self._samples.close)
-            self._failed = LineLog(self.directory / FAILURES, self._record.failures_bytes, self._record.failures_crc32c)
-            opened.callback(self._failed.close)
-            self.failures = unresolved(read_lines(self._failed.path, self._record.failures_bytes))
+            require_consistent(self._record, self.directory, fingerprint.rounds, fingerprint.channels)
+            self._samples, self._failed = self._open_logs()
+            opened.callback(self._close_logs)
+            self.failures = unresolved(read_failures(self._failed.path, self._record.failures_bytes))
             if not self._record.complete:
                 with store_lock(store):
                     self._unmark_store()
                 self._grids.restore(self._record)
             self._opened = opened.pop_all()
+
+    def _open_logs(self) -> tuple[LineLog, LineLog]:
+        """A complete part is opened without a change, so that one that cannot be written is done all the same."""
+        record, writable = self._record, not self._record.complete
+        samples = LineLog(self.directory / SAMPLES, record.samples_bytes, record.samples_crc32c, writable=writable)
+        try:
+            failures = self.directory / FAILURES
+            return samples, LineLog(failures, record.failures_bytes, record.failures_crc32c, writable=writable)
+        except BaseException:
+            samples.close()
+            raise
+
+    def _close_logs(self) -> None:
+        self._samples.close()
+        self._failed.close()
 
     @property
     def position(self) -> int:
@@ -189,10 +215,13 @@ class PartWriter:
         if self._committed and same and not self._pending():
             return
         with self._writing():
+            self._require_in_place()
             self._samples.sync()
             self._failed.sync()
             self._grids.sync()
+            self._require_in_place()
             self._write_record(position=position, digest=digest, sources=sources)
+            self._require_in_place()
             self._grids.write_documents(sorted(self._changed))
             self._changed.clear()
 
@@ -201,10 +230,15 @@ class PartWriter:
         if self._pending():
             raise ValueError("commit before finish: something was added since the last commit")
         with self._breakable():
+            self._require_in_place()
             if not self.complete:
                 self._grids.settle()
                 self._write_record(complete=True)
+            self._require_stored()
+            if not self._obstacle:
+                (self.directory / OVERWRITING).unlink(missing_ok=True)
             self._mark_store()
+            self._require_in_place()
 
     def close(self) -> None:
         """Drop what was not committed and let other processes write the part; harmless when repeated."""
@@ -218,6 +252,30 @@ class PartWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _require_in_place(self) -> None:
+        """StoreError where the paths no longer lead to the directories that are written."""
+        for held in self._held:
+            if not held.is_there():
+                raise StoreError(
+                    f"{held.path} was moved, replaced or removed while it was written; {self.samples} samples of "
+                    f"{self.directory.name} were committed before that. Move it back and run the same command again."
+                )
+
+    def _require_stored(self) -> None:
+        """StoreError unless all that the record speaks of is there: a look at each file, none into it."""
+        if read_record(self.directory) != self._record:
+            raise StoreError(
+                f"{self.directory / COMMIT} was changed by another program; run the same command again, "
+                "or make the store again with --overwrite."
+            )
+        for grid in self._record.grids:
+            for array in stored_arrays(
+                self.directory, self._record, grid, self.fingerprint.rounds, self.fingerprint.channels
+            ):
+                array.require_files()
+        self._samples.require_file()
+        self._failed.require_file()
 
     def _require_columns(self, record: PartRecord | None) -> None:
         if record is not None and record.columns != self.columns:
@@ -267,6 +325,8 @@ class PartWriter:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Around every change: a complete part is opened for more first."""
+        if self._obstacle:
+            raise StoreError(self._obstacle)
         with self._breakable():
             if self.complete:
                 self._reopen()
@@ -279,6 +339,7 @@ class PartWriter:
             self._unmark_store()
             record.write(self.directory)
         self._record = record
+        self._samples, self._failed = self._open_logs()
         self._grids.restore(record)
 
     @contextmanager
@@ -295,11 +356,17 @@ class PartWriter:
     def _mark_store(self) -> None:
         """Put the marker in place once every part is complete; last of all, so that it can be depended on."""
         marker = self.store / COMPLETE
+        # First without the lock, which a store that cannot be written does not give: the part that is completed last
+        # sees that all are.
+        if marker.exists() or not self._all_complete():
+            return
         with store_lock(self.store):
-            parts = range(self.fingerprint.parts)
-            records = (read_record(self.store / part_name(part)) for part in parts)
-            if not marker.exists() and all(record is not None and record.complete for record in records):
+            if not marker.exists() and self._all_complete():
                 replace_file(marker, b"")
+
+    def _all_complete(self) -> bool:
+        records = (read_record(self.store / part_name(part)) for part in range(self.fingerprint.parts))
+        return all(record is not None and record.complete for record in records)
 
     def _unmark_store(self) -> None:
         if (self.store / COMPLETE).exists():
@@ -319,6 +386,11 @@ def explained(store: Path, safe: str) -> Iterator[None]:
                 f"{store}: the disk is full ({reason}); {safe}. Free space and run the same command again."
             ) from error
         where = error.filename or store
+        if error.errno == errno.ELOOP:
+            raise StoreError(
+                f"{where} is a link, and nothing is written or removed through links; {safe}. Put what it leads to "
+                "in its place, or use --overwrite, which removes the link."
+            ) from error
         raise StoreError(
             f"{where} cannot be written ({reason}); {safe}. Mend that and run the same command again."
         ) from error

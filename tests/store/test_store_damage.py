@@ -125,7 +125,7 @@ def test_labels_out_of_range_are_found(path, part):
         (lambda lines: lines[1].update(row=7), "samples.jsonl:2 is row 7 of 2x2x2, expected row 0"),
         (lambda lines: lines[1].update(grid="3x3x3"), "samples.jsonl:2 is row 0 of 3x3x3, expected row None"),
         (lambda lines: lines[1].pop("key"), "samples.jsonl:2 has no key or no source"),
-        (lambda lines: lines.pop(), "has a line that is not JSON"),
+        (lambda lines: lines.pop(), "samples.jsonl:14: cannot be read as JSON"),
     ],
 )
 def test_wrong_sample_lines_are_found(path, part, change, message):
@@ -162,9 +162,9 @@ def test_marker_that_does_not_fit_is_found(path, part):
 
 def test_damaged_commit_record_is_an_error_and_a_finding(path, part):
     (part / "commit.json").write_text('{"format": 1, "posit')
-    with pytest.raises(StoreError, match=r"commit.json is damaged"):
+    with pytest.raises(StoreError, match=r"commit.json: cannot be read as JSON"):
         open_store(path)
-    assert any("commit.json is damaged" in problem for problem in verify_store(path))
+    assert any("commit.json: cannot be read as JSON" in problem for problem in verify_store(path))
 
 
 def test_resuming_over_a_lost_chunk_is_refused(tmp_path, small_chunks):

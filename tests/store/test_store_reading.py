@@ -205,9 +205,9 @@ def test_store_is_read_while_another_process_writes_it(tmp_path):
             assert [problem for problem in problems if "COMPLETE is missing" not in problem] == []
             previous = store
         assert process.returncode == 0
-    assert seen == sorted(seen)
-    assert seen[0] < seen[-1]
-    assert open_store(tmp_path / "store").complete
+        assert seen == sorted(seen)
+        assert seen[0] < seen[-1]
+        assert open_store(tmp_path / "store").complete
 
 
 def test_importing_the_store_loads_neither_torch_nor_zarr():

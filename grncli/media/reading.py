@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from PIL import Image
 
 from grncli.errors import MediaError
 from grncli.media import archives, clips
+from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
 from grncli.media.framing import Framing, Stride, frame_array, frame_image
 from grncli.media.images import is_animation, open_image
 from grncli.media.sources import Source
@@ -145,20 +144,11 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         if source.member is not None:
             file = archives.open_member(source.path, source.member, source.offset, source.size)
         else:
-            file = _open_regular(source.path)
+            file = open_plain(source.path)
     except OSError as error:
         raise MediaError(f"cannot be opened: {error.strerror or error}") from None
     with file:
         yield file
-
-
-def _open_regular(path: str) -> BinaryIO:
-    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise MediaError("is not a plain file")
-    return file
 
 
 @contextlib.contextmanager
@@ -179,7 +169,9 @@ def on_disk(file: BinaryIO) -> Iterator[int]:
 
 
 def _is_clip_after_all(source: Source, file: BinaryIO) -> bool:
-    return (source.member or source.path).lower().endswith(".gif") and is_animation(file)
+    # A suffix of another image is believed; without a known one the content decides.
+    suffix = suffix_of(source.member or source.path)
+    return (suffix == "gif" or suffix not in IMAGE_SUFFIXES) and is_animation(file)
 
 
 def _whole(file: int, settings: ReadSettings, alive: Alive | None) -> Generator[Piece, None, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 _JPEG_END = b"\xff\xd9"
@@ -13,6 +14,9 @@ _QOI_END = bytes(7) + b"\x01"
 _FILLERS = (b"\xa5" * 512, b"\x5a" * 512)
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 """Start of a sequential or progressive frame, in Huffman or arithmetic coding."""
+_JPEG_TABLES = frozenset({0xC4, 0xC8, 0xCC})
+"""Huffman tables, a reserved marker, and arithmetic conditioning: their numbers are among those of frames."""
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Markers cannot occur in the data of JPEG 2000; the length of a part may be left open, up to the end marker.
 _OPEN_PART = re.compile(rb"\xff\x90\0\x0a..\0\0\0\0", re.DOTALL)
@@ -48,28 +52,78 @@ def with_end(data: bytes) -> list[bytes]:
     return []
 
 
+@dataclass
+class _Scans:
+    """What the headers of a JPEG say of the data behind them."""
+
+    frame: bytes = b""
+    """Body of the start of frame."""
+    missing: dict[int, list[int]] = field(default_factory=dict)
+    """Bits still missing, of each coefficient of each component: a first scan sets it, the next take one away."""
+    interval: int = 0
+    """Units between two restart markers; 0 if there are none."""
+    components: list[int] = field(default_factory=list)
+    """Components of the last scan."""
+    data: int = 0
+    """Where the data of the last scan begin."""
+
+
 def _all_scans(data: bytes) -> bool:
     """Whether the scans of a JPEG, the last of which may end early, hold every bit of every coefficient.
 
-    A progressive JPEG of which whole scans are missing shows all pixels, but coarser than they are.
+    A progressive JPEG of which whole scans are missing shows all pixels, but coarser than they are. And where restart
+    markers divide a scan, only its last division may be incomplete.
     """
-    # Bits still missing, of each coefficient of each component: a first scan sets it, the next take one away.
-    missing: dict[int, list[int]] = {}
+    scans = _read_scans(data)
+    if scans is None or not scans.missing or any(any(bits) for bits in scans.missing.values()):
+        return False
+    if not scans.interval:
+        return True
+    divisions = _ceil_div(_units(scans), scans.interval)
+    return len(_RESTART.findall(data, scans.data)) == divisions - 1
+
+
+def _read_scans(data: bytes) -> _Scans | None:
+    """Headers of a JPEG up to its last scan; None if it is of a kind that is not known here."""
+    scans = _Scans()
     at = 2
     while match := _JPEG_MARKER.search(data, at):
-        marker, body = data[match.start() + 1], match.end() + 2
-        at = match.end() + int.from_bytes(data[match.end() : body], "big")
-        if marker in _JPEG_FRAMES and at <= len(data):
-            missing = {data[body + 6 + 3 * number]: [99] * 64 for number in range(data[body + 5])}
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return False
-        elif marker == 0xDA and at <= len(data):
-            components = [data[body + 1 + 2 * number] for number in range(data[body])]
-            first, last, shift = data[at - 3], min(data[at - 2], 63), data[at - 1] & 15
-            for component in components:
-                if component in missing:
-                    missing[component][first : last + 1] = [shift] * (last + 1 - first)
-    return bool(missing) and all(not any(bits) for bits in missing.values())
+        marker = data[match.start() + 1]
+        body = data[match.end() + 2 : match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")]
+        at = match.end() + 2 + len(body)
+        try:
+            if marker in _JPEG_FRAMES:
+                scans.frame = body
+                scans.missing = {body[6 + 3 * number]: [99] * 64 for number in range(body[5])}
+            elif 0xC0 <= marker <= 0xCF and marker not in _JPEG_TABLES:
+                return None
+            elif marker == 0xDD:
+                scans.interval = int.from_bytes(body[:2], "big")
+            elif marker == 0xDA:
+                scans.components = [body[1 + 2 * number] for number in range(body[0])]
+                first, last, shift = body[-3], min(body[-2], 63), body[-1] & 15
+                for component in scans.components:
+                    scans.missing[component][first : last + 1] = [shift] * (last + 1 - first)
+                scans.data = at
+        except LookupError:
+            return None
+    return scans
+
+
+def _units(scans: _Scans) -> int:
+    """Number of units (MCU) in the last scan."""
+    height, width = (int.from_bytes(scans.frame[at : at + 2], "big") for at in (1, 3))
+    factors = {scans.frame[at]: divmod(scans.frame[at + 1], 16) for at in range(6, 6 + 3 * scans.frame[5], 3)}
+    across, down = (max(factor[axis] for factor in factors.values()) for axis in (0, 1))
+    if len(scans.components) > 1:
+        return _ceil_div(width, 8 * across) * _ceil_div(height, 8 * down)
+    own_across, own_down = factors[scans.components[0]]
+    # Blocks of the component itself, at its own resolution.
+    return _ceil_div(_ceil_div(width * own_across, across), 8) * _ceil_div(_ceil_div(height * own_down, down), 8)
+
+
+def _ceil_div(number: int, by: int) -> int:
+    return -(-number // by)
 
 
 def _gif_ends(data: bytes) -> bool:

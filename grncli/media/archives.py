@@ -112,7 +112,7 @@ def _zip_name(entry: zipfile.ZipInfo, backslashes: bool) -> str:
     two names become one; Info-ZIP adds the name in UTF-8 where it knew better.
     """
     name = entry.orig_filename
-    if not entry.flag_bits & 0x800:
+    if entry.extra and not entry.flag_bits & 0x800:
         name = _unicode_path(entry.extra, name.encode("cp437")) or name
     if backslashes or entry.create_system in _DOS_SYSTEMS:
         name = name.replace("\\", "/")
@@ -361,7 +361,7 @@ def _unusual_zip_data(path: str, offset: int, size: int) -> bytes:
             raise MediaError("is not in the archive's directory any more; the archive changed")
         with _zip_file(path).open(info) as file:
             # Small parts, since what one part unpacks to is not bounded.
-            while room > 0 and (part := file.read1(_SMALL_PART)):
+            while room > 0 and (part := file.read(_SMALL_PART)):
                 parts.append(part)
                 room -= len(part)
     except _DAMAGE as error:

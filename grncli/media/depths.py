@@ -103,7 +103,7 @@ def _png_48_bit(image: Image.Image, file: BinaryIO, transparent: tuple[int, ...]
     file.seek(0)
     with Image.open(file, formats=["PNG"]) as again:
         # Read as if the lower byte came first, Pillow keeps the lower byte.
-        again.tile = [tile._replace(args="RGB;16L") for tile in _tiles(again)]  # type: ignore[attr-defined]
+        again.tile = [tile._replace(args="RGB;16L") for tile in _tiles(again)]
         lower = np.asarray(again)
     values = np.asarray(image).astype(np.uint16) << 8 | lower
     opaque = (values != np.array(transparent, np.uint16)).any(axis=-1)
@@ -232,7 +232,7 @@ def _tga(image: Image.Image, file: BinaryIO) -> Image.Image:
     # The single bit next to 15 bits of colour means opaque to some programs and transparent to others.
     if 16 in (header[7], header[16]) and header[2] & 3 != 3:
         return image.convert("RGB")
-    if image.mode == "RGBA" and not header[17] & 0x0F and image.getextrema()[3] == (0, 0):
+    if image.mode == "RGBA" and not header[17] & 0x0F and image.getchannel("A").getextrema() == (0, 0):
         return image.convert("RGB")
     return image
 

@@ -61,8 +61,8 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "QOI": QoiImagePlugin.QoiImageFile,
     **({"AVIF": AvifImagePlugin.AvifImageFile} if AvifImagePlugin is not None else {}),
 }
-FORMATS = [plugin.format for plugin in _PLUGINS.values()]
-_TGA = TgaImagePlugin.TgaImageFile.format
+FORMATS = [str(plugin.format) for plugin in _PLUGINS.values()]
+_TGA = str(TgaImagePlugin.TgaImageFile.format)
 _NAMES = "PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF, PNM, JPEG 2000, QOI or TGA"
 ANIMATION_FRAMES = 5
 """A GIF of at least this many frames is a clip; fewer, and its first frame is an image."""
@@ -77,6 +77,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What puts a picture upright, by its EXIF orientation."""
+_TOO_MUCH_TEXT = "MAX_TEXT"
+"""In the words of Pillow for a PNG whose texts or profile unpack to more than it allows."""
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_PLAIN_XMP = b"XML:com.adobe.xmp\0\0"
 _NO_END = "the file ends before its end marker; every pixel is there"
 
 
@@ -174,6 +178,11 @@ def _decoded(
         image, found = _pixels(file, formats, at_least, background, max_pixels)
     except UnidentifiedImageError:
         raise
+    except ValueError as error:
+        if _TOO_MUCH_TEXT not in str(error):
+            raise
+        file = _without_texts(file)
+        image, found = _pixels(file, formats, at_least, background, max_pixels)
     except OSError:
         completed = _completed(file, formats, background, max_pixels)
         if completed is None:
@@ -214,6 +223,20 @@ def _completed(file: BinaryIO, formats: list[str], background: str, max_pixels: 
             return None
         first = first or image
     return io.BytesIO(versions[0]) if versions else None
+
+
+def _without_texts(file: BinaryIO) -> BinaryIO:
+    """A PNG without its texts and colour profile: Pillow refuses all of a file in which they unpack to too much."""
+    file.seek(0)
+    data = file.read()
+    parts, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        # XMP that is not compressed may say which way is up.
+        if data[at + 4 : at + 8] not in _PNG_TEXTS or data.startswith(_PLAIN_XMP, at + 8):
+            parts.append(data[at:end])
+        at = end
+    return io.BytesIO(b"".join(parts))
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

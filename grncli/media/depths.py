@@ -119,6 +119,7 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
     if formats != {1}:
         raise _no_meaning(f"{bits[0]}-bit {_TIFF_FORMATS.get(max(formats), 'numbers of an unknown kind')}")
     photometric = tags.get(262, 0)
+    _check_strips(image)
     if image.mode.startswith("I;16"):
         # Pillow inverts WhiteIsZero for up to 8 bits only, and leaves 12 bits in the low end of a word.
         return _from_16_bit(image, (1 << bits[0]) - 1, inverted=photometric == 0)
@@ -131,6 +132,17 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
         image.load()
         image.putpalette([colormap[channel * count + index] for index in range(count) for channel in range(3)])
     return image
+
+
+def _check_strips(image: Image.Image) -> None:
+    """Raise MediaError where strips are missing: Pillow leaves their rows black."""
+    width, height = image.size
+    planes = len(image.getbands()) if image.tag_v2.get(284, 1) == 2 else 1  # type: ignore[attr-defined]
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in (t.extents for t in _tiles(image)))
+    if covered < width * height * planes:
+        raise MediaError(
+            f"holds strips for {covered // planes:,} of {width * height:,} pixels; it is cut short or damaged"
+        )
 
 
 def _set_planes_of_16_bits(image: Image.Image) -> None:

@@ -105,6 +105,14 @@ def test_the_depths_that_pillow_has_only_for_one_byte_order_are_read():
     assert outcome(tiff(packed(GREY / 255, 12, "<"), 12, 1)) is not None
 
 
+def test_a_tiff_that_lacks_strips_is_refused():
+    data = bytearray(tiff(packed(GREY / 255, 8, "<"), 8, 1))
+    at = data.index(struct.pack("<HHI", 257, 4, 1)) + 8
+    data[at : at + 4] = struct.pack("<I", HEIGHT + 1)
+    with pytest.raises(MediaError, match="holds strips for 35 of 42 pixels"):
+        open_image(io.BytesIO(data))
+
+
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(("bits", "sample_format"), [(8, 2), (16, 2), (32, 2), (32, 3), (8, 4), (16, 3)])
 def test_tiffs_of_numbers_without_a_white_are_refused(bits, sample_format, order):

@@ -7,7 +7,7 @@ there is put right here, or refused where the file does not say what is black an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,6 +20,9 @@ Pixels = NDArray[np.uint8]
 
 _WHITE_16 = 65535
 _TIFF_FORMATS = {2: "signed integers", 3: "floating point"}
+_LUMA = (0.299, 0.587, 0.114)
+_FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+"""Black and white of Y, Cb and Cr where a TIFF says nothing of them."""
 _PNG_GREY_STEP = {"L;2": 85, "L;4": 17}
 """Between two neighbouring greys of PNG, by Pillow's name for the depth."""
 _PLAIN_BYTES = 16
@@ -120,6 +123,8 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
         raise _no_meaning(f"{bits[0]}-bit {_TIFF_FORMATS.get(max(formats), 'numbers of an unknown kind')}")
     photometric = tags.get(262, 0)
     _check_strips(image)
+    if image.mode == "YCbCr":
+        return _uncompressed_ycbcr(image)
     if image.mode.startswith("I;16"):
         # Pillow inverts WhiteIsZero for up to 8 bits only, and leaves 12 bits in the low end of a word.
         return _from_16_bit(image, (1 << bits[0]) - 1, inverted=photometric == 0)
@@ -143,6 +148,25 @@ def _check_strips(image: Image.Image) -> None:
         raise MediaError(
             f"holds strips for {covered // planes:,} of {width * height:,} pixels; it is cut short or damaged"
         )
+
+
+def _uncompressed_ycbcr(image: Image.Image) -> Image.Image:
+    """YCbCr that libtiff does not see, scaled by what the file says of its black and white."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    factors = tuple(tags.get(530, (1, 1)))
+    if factors != (1, 1) or not np.allclose(tags.get(529, _LUMA), _LUMA, atol=0.001):
+        raise MediaError("is an uncompressed YCbCr TIFF with subsampling or other coefficients; store it as RGB")
+    references = [float(value) for value in tags.get(532, _FULL_RANGE)]
+    levels = np.arange(256.0)
+    tables = []
+    for (low, high), (black, white) in zip(_pairs(references), _pairs(_FULL_RANGE), strict=True):
+        scaled = (levels - low) * (white - black) / ((high - low) or 1.0) + black
+        tables += np.clip(np.round(scaled), 0, 255).astype(int).tolist()
+    return image.point(tables)
+
+
+def _pairs(values: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(values[::2], values[1::2], strict=True))
 
 
 def _set_planes_of_16_bits(image: Image.Image) -> None:

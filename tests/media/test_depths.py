@@ -105,6 +105,20 @@ def test_the_depths_that_pillow_has_only_for_one_byte_order_are_read():
     assert outcome(tiff(packed(GREY / 255, 12, "<"), 12, 1)) is not None
 
 
+@pytest.mark.parametrize("compression", ["raw", "lzw"])
+@pytest.mark.parametrize("layout", ["yuv444p", "yuv420p", "rgb48le", "rgba64le", "gray16le"])
+def test_tiffs_of_another_program(layout, compression):
+    command = [ffmpeg(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "32x16", "-i", "-"]
+    command += ["-pix_fmt", layout, "-compression_algo", compression, "-c:v", "tiff", "-f", "image2pipe", "-"]
+    colour = np.full((16, 32, 3), (200, 90, 40), np.uint8)
+    data = subprocess.run(command, input=colour.tobytes(), check=True, capture_output=True).stdout
+    found = outcome(data)
+    if layout == "gray16le":
+        colour[:] = np.asarray(Image.fromarray(colour).convert("L"))[..., None]
+    assert (found is None) == ((layout, compression) == ("yuv420p", "raw"))
+    assert found is None or np.abs(found - colour).max() <= 4
+
+
 def test_a_tiff_that_lacks_strips_is_refused():
     data = bytearray(tiff(packed(GREY / 255, 8, "<"), 8, 1))
     at = data.index(struct.pack("<HHI", 257, 4, 1)) + 8

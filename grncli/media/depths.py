@@ -123,7 +123,7 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
         raise _no_meaning(f"{bits[0]}-bit {_TIFF_FORMATS.get(max(formats), 'numbers of an unknown kind')}")
     photometric = tags.get(262, 0)
     _check_strips(image)
-    if image.mode == "YCbCr":
+    if photometric == 6 and _raw_mode(image) in ("YCbCr", "RGBX") and _tiles(image)[0].codec_name == "raw":
         return _uncompressed_ycbcr(image)
     if image.mode.startswith("I;16"):
         # Pillow inverts WhiteIsZero for up to 8 bits only, and leaves 12 bits in the low end of a word.
@@ -154,8 +154,9 @@ def _uncompressed_ycbcr(image: Image.Image) -> Image.Image:
     """YCbCr that libtiff does not see, scaled by what the file says of its black and white."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     factors = tuple(tags.get(530, (1, 1)))
-    if factors != (1, 1) or not np.allclose(tags.get(529, _LUMA), _LUMA, atol=0.001):
-        raise MediaError("is an uncompressed YCbCr TIFF with subsampling or other coefficients; store it as RGB")
+    # Older versions of Pillow take it for RGB with a fourth byte.
+    if image.mode != "YCbCr" or factors != (1, 1) or not np.allclose(tags.get(529, _LUMA), _LUMA, atol=0.001):
+        raise MediaError("is an uncompressed YCbCr TIFF of a kind that cannot be read; store it as RGB")
     references = [float(value) for value in tags.get(532, _FULL_RANGE)]
     levels = np.arange(256.0)
     tables = []

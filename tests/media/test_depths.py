@@ -115,7 +115,9 @@ def test_tiffs_of_another_program(layout, compression):
     found = outcome(data)
     if layout == "gray16le":
         colour[:] = np.asarray(Image.fromarray(colour).convert("L"))[..., None]
-    assert (found is None) == ((layout, compression) == ("yuv420p", "raw"))
+    # Without compression, YCbCr at half resolution is refused, and some versions of Pillow do not read the other.
+    assert found is not None or ("yuv" in layout and compression == "raw")
+    assert found is None or (layout, compression) != ("yuv420p", "raw")
     assert found is None or np.abs(found - colour).max() <= 4
 
 

@@ -29,7 +29,7 @@ from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings
 from grncli.media.selection import Selection
-from grncli.media.sources import Source, list_sources, printable
+from grncli.media.sources import Source, describe_ignored, list_sources, printable
 from grncli.models.tokenizer import to_input
 from grncli.overlap import Behind, Prefetch
 from grncli.stopping import Stop, Stopped
@@ -79,7 +79,7 @@ class Summary:
     failed: int
     ignored: int  # files that are no media
     made: int  # samples added by this run
-    cut: int  # clips of which some frames at the end were left out, by this run
+    cut: int  # sources that were read in part, or lack their end, by this run
     seconds: float
 
 
@@ -89,6 +89,7 @@ class Chosen:
 
     sources: Sequence[Source]
     ignored: int  # files that are no media
+    ignored_text: str  # how many, and of which suffixes; empty where there are none
     classes: Classes | None
     doubts: Sequence[str]  # in sentences
 
@@ -125,7 +126,7 @@ class Plan:
         counts = self.counts()
         told = {"images": "images", "clips": "clips", "problems": "that cannot be read"}
         kinds = ", ".join(f"{counts[name]} {text}" for name, text in told.items() if counts[name])
-        ignored = f"; {self.chosen.ignored} other files ignored" if self.chosen.ignored else ""
+        ignored = f"; {self.chosen.ignored_text}" if self.chosen.ignored_text else ""
         return [
             f"{printable(self.src)}: {kinds or 'no source falls to this part'}{ignored}",
             *([str(self.chosen.classes)] if self.chosen.classes is not None else []),
@@ -245,7 +246,8 @@ def choose_sources(src: str, selection: Selection, level: ClassLevel | None) -> 
     classes = None if level is None else find_classes(everything, sources, level, src)
     names = [(level or ClassLevel()).of(source) for source in everything]
     found = [selection.doubt(names, places), None if classes is None else doubts(classes, everything)]
-    return Chosen(sources, listing.ignored, classes, [doubt for doubt in found if doubt is not None])
+    ignored = describe_ignored(listing) if listing.ignored else ""
+    return Chosen(sources, listing.ignored, ignored, classes, [doubt for doubt in found if doubt is not None])
 
 
 def check_target(out: Path, plan: Plan, settings: TokenizeSettings) -> str:
@@ -443,7 +445,7 @@ class Encoder:
             if self.noted <= SHOWN_NOTES:
                 self.warn(f"{read.source.name}: {read.note}")
             if self.noted == SHOWN_NOTES:
-                self.warn("further sources of which some frames are left out are counted only")
+                self.warn("further sources with a note like these are counted only")
 
     def _note_failure(self, read: Read) -> None:
         sentence = f"{read.source.name}: {read.error}"

@@ -127,7 +127,7 @@ def tokenize(
     made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
     failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
-    cut = f", frames left out at the end of {summary.cut} clips" if summary.cut else ""
+    cut = f", {summary.cut} read with a note" if summary.cut else ""
     say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
 
 

@@ -1,12 +1,16 @@
-"""Still images of every common kind as 8-bit RGB."""
+"""Still images of every common kind as 8-bit RGB: the one place where a picture is opened.
+
+Of a file with several pictures the first is read: the first page of a TIFF, the first frame of an animated PNG, WebP
+or AVIF and of a GIF of fewer than ANIMATION_FRAMES frames. A longer GIF is a clip, and read as one.
+"""
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
+from types import ModuleType
 from typing import BinaryIO
-
-import numpy as np
 
 # Naming the plugins registers their formats: Image.open would otherwise import all of Pillow's
 # plugins the first time it meets a WebP or TIFF file.
@@ -14,34 +18,80 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageOps,
+    ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
+    MpoImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
+    QoiImagePlugin,
+    TgaImagePlugin,
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
 )
 
 from grncli.errors import MediaError
+from grncli.media.depths import to_rgb
+from grncli.media.endings import lacks_end, with_end
+from grncli.media.formats import HEAD_BYTES, image_format, open_plain
 from grncli.media.framing import MAX_PIXELS
 
-__all__ = ["ANIMATION_FRAMES", "MAX_PIXELS", "is_animation", "open_image"]
+AvifImagePlugin: ModuleType | None
+try:
+    from PIL import AvifImagePlugin
+except ImportError:
+    # Pillow before 11.3; a later one may be built without the decoder.
+    AvifImagePlugin = None
 
-_PLUGINS = (
-    BmpImagePlugin.BmpImageFile,
-    GifImagePlugin.GifImageFile,
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    TiffImagePlugin.TiffImageFile,
-    WebPImagePlugin.WebPImageFile,
-)
-# An explicit list (the JPEG plugin reads MPO as well): Pillow would start Ghostscript for a PostScript file named .png.
-FORMATS = [plugin.format for plugin in _PLUGINS]
+__all__ = ["ANIMATION_FRAMES", "MAX_PIXELS", "decode_image", "is_animation", "open_image"]
+
+# Read by the JPEG plugin, which would import it at the first one.
+assert MpoImagePlugin
+# An explicit list: Pillow would start Ghostscript for a PostScript file named .png.
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "PNM": PpmImagePlugin.PpmImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "QOI": QoiImagePlugin.QoiImageFile,
+    **({"AVIF": AvifImagePlugin.AvifImageFile} if AvifImagePlugin is not None else {}),
+}
+FORMATS = [str(plugin.format) for plugin in _PLUGINS.values()]
+_TGA = str(TgaImagePlugin.TgaImageFile.format)
+_NAMES = "PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF, PNM, JPEG 2000, QOI or TGA"
 ANIMATION_FRAMES = 5
 """A GIF of at least this many frames is a clip; fewer, and its first frame is an image."""
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What puts a picture upright, by its EXIF orientation."""
+_TOO_MUCH_TEXT = "MAX_TEXT"
+"""In the words of Pillow for a PNG whose texts or profile unpack to more than it allows."""
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_PLAIN_XMP = b"XML:com.adobe.xmp\0\0"
+_NO_END = "the file ends before its end marker; every pixel is there"
 
 
-def open_image(file: str | BinaryIO, *, at_least: int | None = None) -> Image.Image:
+def open_image(
+    file: str | BinaryIO,
+    *,
+    at_least: int | None = None,
+    suffix: str = "",
+    background: str = "white",
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Decode one image: the right way up, transparency over white, 8 bits per channel.
 
     Parameters
@@ -49,6 +99,9 @@ def open_image(file: str | BinaryIO, *, at_least: int | None = None) -> Image.Im
     file : path, or binary stream positioned at the start
     at_least : if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as neither
         side falls below this many pixels (several times faster; not the same pixels)
+    suffix : that of the file's name: TGA begins with nothing of its own and is read only under ``tga``
+    background : colour that transparency lies over
+    max_pixels : at most MAX_PIXELS
 
     Returns
     -------
@@ -57,24 +110,37 @@ def open_image(file: str | BinaryIO, *, at_least: int | None = None) -> Image.Im
     Raises
     ------
     MediaError
-        If the file is none of PNG, JPEG, WebP, TIFF, BMP or GIF, is damaged, has more than MAX_PIXELS
+        If the file is of none of the formats listed here or no plain file, is damaged, has more than ``max_pixels``
         pixels (found from the header, before memory is taken) or has pixels no 8-bit meaning is
-        known for (floating point, 32-bit integers).
+        known for (floating point, 32-bit and signed integers).
+    """
+    if isinstance(file, str):
+        with _opened(file) as stream:
+            return open_image(stream, at_least=at_least, suffix=suffix, background=background, max_pixels=max_pixels)
+    return decode_image(file, at_least=at_least, suffix=suffix, background=background, max_pixels=max_pixels)[0]
+
+
+def decode_image(
+    file: BinaryIO,
+    *,
+    at_least: int | None = None,
+    suffix: str = "",
+    background: str = "white",
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Image.Image, str | None]:
+    """As :func:`open_image`, with a note on what is missing behind the pixels, or None.
+
+    A file that is cut short is read if it lacks nothing but an end marker.
     """
     with warnings.catch_warnings():
         # What Pillow warns of (odd EXIF, sizes near the limit) does not change the pixels.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(image)
-                if at_least is not None:
-                    image.draft(None, (at_least, at_least))
-                ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image)
+            return _decoded(file, at_least, suffix, background, max_pixels)
         except (MediaError, KeyboardInterrupt):
             raise
         except UnidentifiedImageError:
-            raise MediaError("is not a PNG, JPEG, WebP, TIFF, BMP or GIF image") from None
+            raise _unidentified(file) from None
         except Image.DecompressionBombError as error:
             raise _too_large(error) from None
         except Exception as error:
@@ -87,7 +153,7 @@ def is_animation(file: BinaryIO) -> bool:
     file.seek(0)
     try:
         with Image.open(file, formats=["GIF"]) as image:
-            _check_size(image)
+            _check_size(image, MAX_PIXELS)
             image.seek(ANIMATION_FRAMES - 1)
             return True
     except Exception:
@@ -97,9 +163,85 @@ def is_animation(file: BinaryIO) -> bool:
         file.seek(0)
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise MediaError(f"is {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} pixels are read")
+def _opened(path: str) -> BinaryIO:
+    try:
+        return open_plain(path)
+    except OSError as error:
+        raise MediaError(f"cannot be opened: {error.strerror or error}") from None
+
+
+def _decoded(
+    file: BinaryIO, at_least: int | None, suffix: str, background: str, max_pixels: int
+) -> tuple[Image.Image, str | None]:
+    formats = [*FORMATS, _TGA] if suffix == "tga" else FORMATS
+    try:
+        image, found = _pixels(file, formats, at_least, background, max_pixels)
+    except UnidentifiedImageError:
+        raise
+    except ValueError as error:
+        if _TOO_MUCH_TEXT not in str(error):
+            raise
+        file = _without_texts(file)
+        image, found = _pixels(file, formats, at_least, background, max_pixels)
+    except OSError:
+        completed = _completed(file, formats, background, max_pixels)
+        if completed is None:
+            raise
+        return _pixels(completed, formats, at_least, background, max_pixels)[0], _NO_END
+    return image, _NO_END if lacks_end(file, found) else None
+
+
+def _pixels(
+    file: BinaryIO, formats: list[str], at_least: int | None, background: str, max_pixels: int
+) -> tuple[Image.Image, str]:
+    """Pixels of an image, and its format."""
+    with Image.open(file, formats=formats) as image:
+        _check_size(image, max_pixels)
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        found = image.format or ""
+        rgb = to_rgb(image, file, background)
+        # Asked of the loaded file: PNG may have it behind the pixels, and a loaded TIFF is upright already.
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return rgb if turn is None else rgb.transpose(turn), found
+
+
+def _completed(file: BinaryIO, formats: list[str], background: str, max_pixels: int) -> BinaryIO | None:
+    """``file`` with the end marker that it lacks; None if pixels are missing as well.
+
+    libjpeg shows grey for what is missing and says nothing, so that decoding without an error proves nothing.
+    """
+    file.seek(0)
+    versions = with_end(file.read())
+    first: Image.Image | None = None
+    for version in versions:
+        try:
+            image, _ = _pixels(io.BytesIO(version), formats, None, background, max_pixels)
+        except Exception:
+            return None
+        if first is not None and image.tobytes() != first.tobytes():
+            return None
+        first = first or image
+    return io.BytesIO(versions[0]) if versions else None
+
+
+def _without_texts(file: BinaryIO) -> BinaryIO:
+    """A PNG without its texts and colour profile: Pillow refuses all of a file in which they unpack to too much."""
+    file.seek(0)
+    data = file.read()
+    parts, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        # XMP that is not compressed may say which way is up.
+        if data[at + 4 : at + 8] not in _PNG_TEXTS or data.startswith(_PLAIN_XMP, at + 8):
+            parts.append(data[at:end])
+        at = end
+    return io.BytesIO(b"".join(parts))
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise MediaError(f"is {image.width}x{image.height} pixels; at most {max_pixels:,} pixels are read")
 
 
 def _too_large(error: Image.DecompressionBombError) -> MediaError:
@@ -108,28 +250,25 @@ def _too_large(error: Image.DecompressionBombError) -> MediaError:
     return MediaError(f"has {pixels} pixels; at most {MAX_PIXELS:,} pixels are read")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        kind = "floating point" if image.mode == "F" else "32-bit integers"
-        raise MediaError(f"holds {kind}, whose range has no known meaning; convert it to 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bit(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode == "RGB":
-        image.load()
-        return image
-    return image.convert("RGB")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Grey of 0..65535 scaled to 0..255; Pillow's own conversion would clip at 255."""
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+def _unidentified(file: BinaryIO) -> MediaError:
+    """Why no plugin took ``file``: Pillow keeps the reason of the one that should have to itself."""
+    file.seek(0)
+    name = image_format(file.read(HEAD_BYTES))
+    if name is None:
+        return MediaError(f"is not a {_NAMES} image")
+    reason = "the installed Pillow has no decoder for it"
+    if name in _PLUGINS:
+        file.seek(0)
+        try:
+            _PLUGINS[name](file)
+        except Exception as error:
+            reason = _first_line(error)
+    return MediaError(f'is a file of format {name} that cannot be read: "{reason}"; convert it to 8-bit PNG')
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f'cannot be decoded: "{text or type(error).__name__}"'
+    return f'cannot be decoded: "{_first_line(error)}"'
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ from PIL import Image
 
 from grncli.errors import MediaError
 from grncli.media import archives, clips
+from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
 from grncli.media.framing import Framing, Stride, frame_array, frame_image
-from grncli.media.images import is_animation, open_image
+from grncli.media.images import decode_image, is_animation, open_image
 from grncli.media.sources import Source
 
 MAX_PIECE = 512 << 20
@@ -93,7 +92,7 @@ def read_pieces(
 
     Returns
     -------
-    A note on what was left out (frames that fill no window or token), or None.
+    A note on what was left out (frames that fill no window or token) or is missing (an end marker), or None.
 
     Raises
     ------
@@ -104,9 +103,10 @@ def read_pieces(
     """
     with opened(source) as file:
         if source.kind == "image" and not _is_clip_after_all(source, file):
-            image = frame_image(open_image(file), settings.framing, settings.stride)
+            picture, note = decode_image(file, suffix=_suffix(source))
+            image = frame_image(picture, settings.framing, settings.stride)
             yield Piece(np.array(image)[np.newaxis], None, None, None, 1)
-            return None
+            return note
         with on_disk(file) as descriptor:
             if settings.frames is None:
                 return (yield from _whole(descriptor, settings, alive))
@@ -129,7 +129,7 @@ def read_crop(source: Source, crop: Crop, *, alive: Alive | None = None) -> NDAr
     with opened(source) as file:
         if source.kind == "image":
             if crop.frames == 1:
-                return _image_crop(file, crop, place)
+                return _image_crop(source, file, crop, place)
             if not _is_clip_after_all(source, file):
                 raise MediaError(f"is an image, but clips of {crop.frames} frames are asked for")
         with on_disk(file) as descriptor:
@@ -145,20 +145,11 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         if source.member is not None:
             file = archives.open_member(source.path, source.member, source.offset, source.size)
         else:
-            file = _open_regular(source.path)
+            file = open_plain(source.path)
     except OSError as error:
         raise MediaError(f"cannot be opened: {error.strerror or error}") from None
     with file:
         yield file
-
-
-def _open_regular(path: str) -> BinaryIO:
-    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise MediaError("is not a plain file")
-    return file
 
 
 @contextlib.contextmanager
@@ -179,7 +170,13 @@ def on_disk(file: BinaryIO) -> Iterator[int]:
 
 
 def _is_clip_after_all(source: Source, file: BinaryIO) -> bool:
-    return (source.member or source.path).lower().endswith(".gif") and is_animation(file)
+    # A suffix of another image is believed; without a known one the content decides.
+    suffix = _suffix(source)
+    return (suffix == "gif" or suffix not in IMAGE_SUFFIXES) and is_animation(file)
+
+
+def _suffix(source: Source) -> str:
+    return suffix_of(source.member or source.path)
 
 
 def _whole(file: int, settings: ReadSettings, alive: Alive | None) -> Generator[Piece, None, str | None]:
@@ -286,8 +283,8 @@ class _Place:
         return _Place(low + (high - low) * share, across, down, flip < crop.flip, when)
 
 
-def _image_crop(file: BinaryIO, crop: Crop, place: _Place) -> NDArray[np.uint8]:
-    image = open_image(file, at_least=math.ceil(crop.size / place.share))
+def _image_crop(source: Source, file: BinaryIO, crop: Crop, place: _Place) -> NDArray[np.uint8]:
+    image = open_image(file, at_least=math.ceil(crop.size / place.share), suffix=_suffix(source))
     side = max(1, round(place.share * min(image.size)))
     left = int(place.across * (image.width - side + 1))
     top = int(place.down * (image.height - side + 1))

@@ -7,27 +7,35 @@ import os
 import stat
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
 
 from grncli.errors import UsageError
 from grncli.media import archives
+from grncli.media.formats import (
+    LIST_SUFFIXES,
+    PLAYLIST_SUFFIXES,
+    Kind,
+    kind_of_content,
+    kind_of_suffix,
+    suffix_of,
+)
 from grncli.runtime.urls import URL_REMEDY, is_url
 
-IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif"})
-CLIP_SUFFIXES = frozenset({"mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg", "ts", "wmv", "flv", "ogv", "y4m"})
-PLAYLIST_SUFFIXES = frozenset({"m3u8", "m3u", "concat", "ffconcat", "pls", "mpd", "sdp"})
-LIST_SUFFIXES = frozenset({"txt", "lst", "list"})
 _PLAYLIST = "is a playlist that points at other files; only media files themselves are read"
 _EXPECTED = (
-    "an image (png, jpg, webp, tif, bmp, gif), a clip (mp4, mkv, webm, mov, avi, ...), a directory, "
+    "an image (png, jpg, webp, tif, bmp, gif, ...), a clip (mp4, mkv, webm, mov, avi, ...), a directory, "
     "a .tar or .zip of those, or a text file of paths"
 )
+_SHOWN_SUFFIXES = 5
+_LONGEST_SUFFIX = 12
+_NO_SUFFIX = "no suffix"
 
-Kind = Literal["image", "clip"]
+Ignored = str
+"""A file that is no media, by what :func:`describe_ignored` calls its kind: ``.xml``, or ``no suffix``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +61,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """All sources of a SRC in a stable order, and how many files were no media."""
+    """All sources of a SRC in a stable order, and how many files were no media.
+
+    Hidden files (of a directory or an archive, their name or a directory above them begins with a dot or is
+    ``__MACOSX``) are not counted: they are put there by programs, not by the user.
+    """
 
     sources: list[Source]
     ignored: int
+    ignored_suffixes: dict[str, int] = field(default_factory=dict)
+    """The ``ignored`` by suffix, the most frequent first; ``no suffix`` for those without one."""
 
 
 def list_sources(src: str) -> Listing:
@@ -66,7 +80,8 @@ def list_sources(src: str) -> Listing:
     ----------
     src : a media file; a directory, searched with its subdirectories; a .tar or .zip, or
         ``archive.zip/inner/path`` for a part of one; a text file (.txt, .lst, .list) of paths, one a
-        line; ``-`` for such paths on standard input
+        line; ``-`` for such paths on standard input. In directories and archives the suffix says what is
+        media; a file that is named itself, or in a list, may have another suffix and is known by its content
 
     Returns
     -------
@@ -88,10 +103,10 @@ def list_sources(src: str) -> Listing:
         raise UsageError(f"{printable(src)} does not exist; expected {_EXPECTED}.")
     if os.path.isdir(src):
         return _finish(src, _from_directory(src))
-    if _suffix(src) in LIST_SUFFIXES:
+    if suffix_of(src) in LIST_SUFFIXES:
         return _finish(src, _from_list(_list_lines(src)), keep_order=True)
-    source = _from_path(src, os.path.basename(src), None)
-    if source is None:
+    source = _from_path(src, os.path.basename(src), None, by_content=True)
+    if not isinstance(source, Source):
         if src.lower().endswith(archives.COMPRESSED_TARS):
             raise UsageError(
                 f"{printable(src)} is a compressed tar, whose members cannot be read one by one; unpack it."
@@ -129,20 +144,40 @@ def _disturbs(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") and char not in "\u200c\u200d"
 
 
-def _finish(src: str, found: Iterator[Source | None], keep_order: bool = False) -> Listing:
-    ignored = 0
+def describe_ignored(listing: Listing) -> str:
+    """How many files were no media, and of which suffixes: ``12 other files ignored (.txt 10, .xml 2)``."""
+    counts = list(listing.ignored_suffixes.items())
+    shown = [f"{suffix} {count}" for suffix, count in counts[:_SHOWN_SUFFIXES]]
+    if len(counts) > _SHOWN_SUFFIXES:
+        shown.append(f"others {sum(count for _, count in counts[_SHOWN_SUFFIXES:])}")
+    files = "file" if listing.ignored == 1 else "files"
+    return f"{listing.ignored} other {files} ignored" + (f" ({', '.join(shown)})" if shown else "")
+
+
+def _ignored(name: str) -> Ignored:
+    suffix = suffix_of(name)
+    # What follows the last dot of a sentence is no suffix.
+    return f".{printable(suffix)}" if 0 < len(suffix) <= _LONGEST_SUFFIX and " " not in suffix else _NO_SUFFIX
+
+
+def _finish(src: str, found: Iterator[Source | Ignored], keep_order: bool = False) -> Listing:
+    suffixes: Counter[str] = Counter()
     sources = []
     for source in found:
-        if source is None:
-            ignored += 1
-        else:
+        if isinstance(source, Source):
             sources.append(source)
+        else:
+            suffixes[source] += 1
+    ignored = suffixes.total()
+    by_count = dict(sorted(suffixes.items(), key=lambda item: (-item[1], item[0])))
     if not sources:
-        others = f"{ignored} files of other kinds" if ignored else "nothing"
+        others = (
+            f"{ignored} files of other kinds ({', '.join(list(by_count)[:_SHOWN_SUFFIXES])})" if ignored else "nothing"
+        )
         raise UsageError(f"{printable(src)} holds {others} and no media; expected {_EXPECTED}.")
     if not keep_order:
         sources.sort(key=attrgetter("relative"))
-    return Listing(_distinct(sources), ignored)
+    return Listing(_distinct(sources), ignored, by_count)
 
 
 def _distinct(sources: list[Source]) -> list[Source]:
@@ -162,29 +197,26 @@ def _distinct(sources: list[Source]) -> list[Source]:
     return sources
 
 
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1][1:].lower()
-
-
-def _kind(path: str) -> Kind | None:
-    suffix = _suffix(path)
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "clip" if suffix in CLIP_SUFFIXES else None
-
-
 def _label(relative: str) -> str | None:
     # Interned because thousands of files share each.
     return sys.intern(printable(os.path.basename(os.path.dirname(relative)))) or None
 
 
-def _from_path(path: str, relative: str, regular: bool | None) -> Source | None:
-    """Source for one file; None if its suffix is no media suffix. ``regular`` None: find out."""
-    suffix, kind = _suffix(path), _kind(path)
+def _from_path(path: str, relative: str, regular: bool | None, *, by_content: bool = False) -> Source | Ignored:
+    """Source for one file, if its suffix is one of media.
+
+    Parameters
+    ----------
+    regular : whether it is a plain file; None to find out
+    by_content : look into a file of another suffix
+    """
+    suffix, kind = suffix_of(path), kind_of_suffix(path)
     if suffix in PLAYLIST_SUFFIXES:
         return _problem(path, relative, _PLAYLIST)
+    if kind is None and by_content:
+        kind = kind_of_content(path)
     if kind is None:
-        return None
+        return _ignored(path)
     # The same string where possible: this is most of the memory of a long listing.
     name = printable(path)
     problem = None if regular else _file_problem(path)
@@ -192,7 +224,7 @@ def _from_path(path: str, relative: str, regular: bool | None) -> Source | None:
 
 
 def _problem(path: str, relative: str, problem: str) -> Source:
-    kind = _kind(path) or "image"
+    kind = kind_of_suffix(path) or "image"
     return Source(printable(path), kind, path, label=_label(relative), relative=relative, problem=problem)
 
 
@@ -213,7 +245,7 @@ def _file_problem(path: str) -> str | None:
     return "is a named pipe, socket or device, not a file"
 
 
-def _from_directory(src: str) -> Iterator[Source | None]:
+def _from_directory(src: str) -> Iterator[Source | Ignored]:
     """Walk ``src`` without recursion; links to directories are followed unless they lead back up."""
     pending: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(src, "", ())]
     while pending:
@@ -259,7 +291,8 @@ def _list_lines(src: str) -> list[bytes]:
         raise UsageError(f"{name} cannot be read: {error.strerror or error}.") from None
     if b"\0" in text or text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(f"{name} is UTF-16 or no text at all; expected paths in UTF-8, one a line.")
-    return text.removeprefix(codecs.BOM_UTF8).splitlines()
+    # Only these end a line: a lone \r, as any other control character, can be a part of a name.
+    return [line.removesuffix(b"\r") for line in text.removeprefix(codecs.BOM_UTF8).split(b"\n")]
 
 
 def _standard_input() -> bytes:
@@ -269,14 +302,14 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _from_list(lines: Iterable[bytes]) -> Iterator[Source | None]:
+def _from_list(lines: Iterable[bytes]) -> Iterator[Source | Ignored]:
     for line in lines:
         if not line.strip():
             continue
         path = os.fsdecode(line)
-        relative = "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
-        source = _from_path(path, relative, None)
-        if source is None and not os.path.isfile(path):
+        relative = _plain(path)
+        source = _from_path(path, relative, None, by_content=True)
+        if not isinstance(source, Source) and not os.path.isfile(path):
             reason = _file_problem(path) or "is not a media file"
             source = _problem(path, relative, reason)
         yield source
@@ -287,7 +320,7 @@ def _archive_part(src: str) -> tuple[str, str] | None:
     path, inner = src.rstrip("/"), ""
     while path:
         if path.lower().endswith(archives.SUFFIXES) and os.path.isfile(path):
-            return path, inner
+            return path, _plain(inner)
         if os.path.lexists(path):
             return None
         path, _, last = path.rpartition("/")
@@ -295,27 +328,38 @@ def _archive_part(src: str) -> tuple[str, str] | None:
     return None
 
 
-def _from_archive(path: str, inner: str) -> Iterator[Source | None]:
+def _from_archive(path: str, inner: str) -> Iterator[Source | Ignored]:
     for member in archives.members(path):
-        whole = member.name.removeprefix("./")
+        if member.unlisted:
+            yield _from_member(path, member, f"{inner}/{member.name}".lstrip("/"))
+            continue
+        # `tar cf x.tar cat/.` names its members cat/./1.png.
+        whole = _plain(member.name)
         if inner and whole != inner and not whole.startswith(inner + "/"):
             continue
         relative = whole[len(inner) :].lstrip("/") or os.path.basename(whole)
-        if _hidden(relative.split("/")):
+        if _hidden(relative):
             continue
         yield _from_member(path, member, relative)
 
 
-def _hidden(parts: Iterable[str]) -> bool:
-    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+def _plain(path: str) -> str:
+    """``path`` without the parts that lead nowhere or up."""
+    return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
 
 
-def _from_member(path: str, member: archives.Member, relative: str) -> Source | None:
-    kind, problem = _kind(member.name), member.problem
-    if _suffix(member.name) in PLAYLIST_SUFFIXES:
+def _hidden(relative: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in relative.split("/"))
+
+
+def _from_member(path: str, member: archives.Member, relative: str) -> Source | Ignored:
+    kind, problem = kind_of_suffix(member.name), member.problem
+    if suffix_of(member.name) in PLAYLIST_SUFFIXES:
         kind, problem = "image", _PLAYLIST
+    if member.unlisted:
+        kind = "image"
     if kind is None:
-        return None
+        return _ignored(member.name)
     return Source(
         name=printable(f"{path}/{member.name}"),
         kind=kind,
@@ -324,6 +368,6 @@ def _from_member(path: str, member: archives.Member, relative: str) -> Source | 
         offset=member.offset,
         size=member.size,
         label=_label(relative),
-        relative="/".join(part for part in relative.split("/") if part not in ("", ".", "..")),
+        relative=relative,
         problem=problem,
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from grncli.draws import Purpose, uniform
-from grncli.errors import StoreError, StoreMismatch, UsageError
+from grncli.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.hbq import index_to_bits, unpack
+from grncli.media.formats import suffix_of
+from grncli.media.images import open_image
 from grncli.models.generator import GeneratorConfig
 from grncli.models.transformer import Grid
 from grncli.sampling.refiner import Job
@@ -131,12 +132,11 @@ def read_mask(path: Path, grid: Grid, stride: Sequence[int]) -> Tensor:
     """
     _, height, width = grid
     try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > MAX_MASK_PIXELS:
-                raise UsageError(f"--keep {path}: is {opened.width}x{opened.height}, too large for a mask")
-            white: NDArray[np.bool_] = np.asarray(opened.convert("L")) >= 128
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise UsageError(f"--keep {path}: cannot be read as a picture ({' '.join(str(error).split())})") from None
+        # What shows nothing is not white.
+        picture = open_image(str(path), suffix=suffix_of(str(path)), background="black", max_pixels=MAX_MASK_PIXELS)
+    except MediaError as error:
+        raise UsageError(f"--keep {path}: cannot be read as a picture: it {error}") from None
+    white: NDArray[np.bool_] = np.asarray(picture.convert("L")) >= 128
     full = (height * stride[1], width * stride[2])
     if white.shape == full:
         white = np.all(white.reshape(height, stride[1], width, stride[2]), axis=(1, 3))

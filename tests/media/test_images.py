@@ -1,13 +1,20 @@
 import io
+import os
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from grncli.errors import MediaError
+from grncli.media import images
 from grncli.media.images import is_animation, open_image
+
+AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 
 
 def saved(image, format, **options):
@@ -141,6 +148,104 @@ def test_a_huge_image_is_refused_from_its_header():
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(MediaError, match=r"3,600,000,000 pixels; at most 178,956,970"):
         open_image(io.BytesIO(data))
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+BOMB = zlib.compress(bytes(20 << 20), 9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "times"),
+    [
+        (b"zTXt", b"key\0\0" + BOMB, 100),
+        (b"iTXt", b"key\0\1\0\0\0" + BOMB, 100),
+        (b"iCCP", b"key\0\0" + BOMB, 100),
+        # Each within what one text may be, all of them more than all may.
+        (b"zTXt", b"key\0\0" + zlib.compress(bytes(1 << 20), 9), 100),
+        (b"tEXt", b"key\0" + bytes(1 << 20), 70),
+        (b"eXIf", b"MM\0\x2a" + bytes([0xFF] * 1000), 100),
+        (b"prVt", bytes(1 << 20), 20),
+    ],
+)
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_texts_and_profiles_of_a_png_cannot_take_much_memory(kind, body, times, place):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    data = saved(Image.fromarray(pixels), "PNG").getvalue()
+    at = data.index(b"IDAT" if place == "before" else b"IEND") - 4
+    data = data[:at] + png_chunk(kind, body) * times + data[at:]
+    tracemalloc.start()
+    try:
+        found = open_image(io.BytesIO(data))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(np.asarray(found), pixels)
+    assert peak < 2.5 * len(data) + (100 << 20)
+
+
+def test_xmp_says_which_way_is_up_even_behind_a_bomb():
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 6)
+    data = saved(Image.fromarray(pixels), "PNG").getvalue()
+    at = data.index(b"IDAT") - 4
+    xmp = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="3"/>')
+    data = data[:at] + xmp + png_chunk(b"zTXt", b"key\0\0" + BOMB) + data[at:]
+    assert np.array_equal(np.asarray(open_image(io.BytesIO(data)))[..., 0], pixels[::-1, ::-1])
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", pytest.param("AVIF", marks=AVIF)])
+def test_of_an_animation_the_first_frame_is_read(format):
+    frames = [Image.new("RGB", (16, 16), (40 * n, 10, 200)) for n in range(6)]
+    stream = saved(frames[0], format, save_all=True, append_images=frames[1:])
+    assert not is_animation(stream)
+    assert np.abs(np.asarray(open_image(stream)).astype(int) - (0, 10, 200)).max() <= 12
+
+
+def test_of_a_jpeg_with_several_pictures_the_first_is_read():
+    frames = [Image.new("RGB", (16, 16), (0, 200 * n, 200)) for n in range(2)]
+    stream = saved(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert np.abs(np.asarray(open_image(stream)).astype(int) - (0, 0, 200)).max() <= 3
+
+
+@AVIF
+def test_a_format_without_a_decoder_is_said_so(monkeypatch):
+    data = saved(Image.new("RGB", (16, 16)), "AVIF").getvalue()
+    with monkeypatch.context() as patch:
+        # Pillow before 11.3.
+        patch.delitem(images._PLUGINS, "AVIF")
+        patch.setattr(images, "FORMATS", [name for name in images.FORMATS if name != "AVIF"])
+        with pytest.raises(MediaError, match=r"format AVIF that cannot be read: .*no decoder"):
+            open_image(io.BytesIO(data))
+    # A later one, built without the library.
+    monkeypatch.setattr(images.AvifImagePlugin, "SUPPORTED", False)
+    with pytest.raises(MediaError, match=r"format AVIF that cannot be read: .*AVIF support not installed"):
+        open_image(io.BytesIO(data))
+
+
+def test_no_plugin_is_imported_at_the_first_odd_file():
+    code = (
+        "import io, sys; from grncli.media.images import open_image\n"
+        "before = set(sys.modules)\n"
+        "for head in (b'', b'II*\\0', b'\\xff\\xd8\\xff', b'%!PS-Adobe', b'P6 ', b'\\0' * 600):\n"
+        "    try: open_image(io.BytesIO(head))\n"
+        "    except Exception: pass\n"
+        "print([name for name in set(sys.modules) - before if name.endswith('Plugin')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_path_that_is_no_plain_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path, reason in (
+        (tmp_path / "a.png", "not a plain file"),
+        ("/dev/zero", "not a plain file"),
+        (tmp_path / "b", "No such"),
+    ):
+        with pytest.raises(MediaError, match=reason):
+            open_image(str(path))
 
 
 def test_a_gif_is_a_clip_from_five_frames_on():

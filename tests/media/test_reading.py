@@ -263,6 +263,39 @@ def test_a_gif_reads_as_image_or_clip(tmp_path):
     assert piece.pixels[:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160]
 
 
+def test_files_without_a_known_suffix_are_read_by_their_content(make_clip, make_image, tmp_path):
+    os.rename(make_image("a.png", size=(40, 32)), tmp_path / "picture")
+    os.rename(make_clip("b.mp4"), tmp_path / "clip.part")
+    frames = [Image.new("L", (16, 16), 40 * i) for i in range(6)]
+    frames[0].save(tmp_path / "moving", "GIF", save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(tmp_path / "named.png", "GIF", save_all=True, append_images=frames[1:], duration=100)
+    assert [pieces(tmp_path / name)[0].frames for name in ("picture", "clip.part", "moving", "named.png")] == [
+        1,
+        21,
+        5,
+        1,
+    ]
+
+
+def test_a_picture_without_its_end_marker_has_a_note_and_gives_crops(make_image, tmp_path):
+    Image.open(make_image("a.png")).save(tmp_path / "a.jpg")
+    whole = read_crop(source_of(tmp_path / "a.jpg"), crop())
+    assert note_of(tmp_path / "a.jpg") is None
+    os.truncate(tmp_path / "a.jpg", os.path.getsize(tmp_path / "a.jpg") - 2)
+    assert "end marker" in note_of(tmp_path / "a.jpg")
+    assert np.array_equal(read_crop(source_of(tmp_path / "a.jpg"), crop()), whole)
+
+
+def test_a_tga_is_read_from_files_and_archives(make_image, tmp_path):
+    image = tmp_path / "a.tga"
+    Image.open(make_image("b.png")).save(image)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(image, "a.tga")
+    for path in (image, tmp_path / "x.zip"):
+        assert (pieces(path)[0].pixels == (10, 20, 30)).all()
+        assert (read_crop(source_of(path), crop()) == (10, 20, 30)).all()
+
+
 def test_members_read_like_files(make_clip, make_image, tmp_path):
     clip, image = make_clip("a.mp4"), make_image("b.png")
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:

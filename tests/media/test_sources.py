@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from grncli.errors import MediaError, UsageError
-from grncli.media.sources import class_names, list_sources
+from grncli.media.sources import class_names, describe_ignored, list_sources
 
 
 def names(listing):
@@ -241,6 +241,111 @@ def test_an_unreadable_list_is_refused(tmp_path):
         list_sources(str(tmp_path / "l.txt"))
 
 
+def test_every_kind_of_still_picture_is_listed_by_its_suffix(tmp_path):
+    suffixes = ["png", "apng", "jpg", "JPEG", "jpe", "jfif", "webp", "avif", "gif", "Tif", "bmp", "tga", "qoi"]
+    suffixes += ["pbm", "pgm", "ppm", "pnm", "jp2", "j2k", "jpx"]
+    for suffix in suffixes:
+        (tmp_path / f"a.{suffix}").touch()
+    for suffix in ("eps", "pdf", "svg", "heic"):
+        (tmp_path / f"a.{suffix}").touch()
+    listing = list_sources(str(tmp_path))
+    assert names(listing) == sorted(f"a.{suffix}" for suffix in suffixes)
+    assert {source.kind for source in listing.sources} == {"image"}
+    assert listing.ignored_suffixes == {".eps": 1, ".heic": 1, ".pdf": 1, ".svg": 1}
+
+
+def test_what_is_ignored_is_said_by_suffix(tmp_path):
+    (tmp_path / "a.png").touch()
+    for name in ("a.txt", "b.TXT", "c.txt", "x.xml", "none", "two words.of a sentence", "e\n.s\x1bc"):
+        (tmp_path / name).touch()
+    listing = list_sources(str(tmp_path))
+    assert listing.ignored == sum(listing.ignored_suffixes.values()) == 7
+    assert describe_ignored(listing) == "7 other files ignored (.txt 3, no suffix 2, .s\\x1bc 1, .xml 1)"
+    for number in range(5):
+        (tmp_path / f"x.{number}").touch()
+    assert describe_ignored(list_sources(str(tmp_path))).endswith("(.txt 3, no suffix 2, .0 1, .1 1, .2 1, others 4)")
+
+
+IMAGE = b"\x89PNG\r\n\x1a\n"
+CLIP = b"\0\0\0\x20ftypisom"
+
+
+def test_a_file_of_unknown_suffix_that_is_named_is_known_by_its_content(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, head in (
+        ("picture", IMAGE),
+        ("clip.part", CLIP),
+        ("page.html", b"<html>"),
+        ("l.txt", b"picture\nclip.part\npage.html\n"),
+    ):
+        (tmp_path / name).write_bytes(head)
+    for name, kind in (("picture", "image"), ("clip.part", "clip")):
+        [source] = list_sources(name).sources
+        assert (source.kind, source.relative, source.problem) == (kind, name, None)
+    listing = list_sources("l.txt")
+    assert [(source.relative, source.kind) for source in listing.sources] == [
+        ("picture", "image"),
+        ("clip.part", "clip"),
+    ]
+    assert listing.ignored_suffixes == {".html": 1}
+    with pytest.raises(UsageError, match="of no known kind"):
+        list_sources("page.html")
+    # In a directory the suffix decides.
+    (tmp_path / "a.png").touch()
+    assert names(list_sources(".")) == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["fifo", "fifo.part"])
+def test_a_pipe_of_unknown_suffix_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="of no known kind"):
+        list_sources(str(tmp_path / name))
+    (tmp_path / "l.txt").write_text(f"{tmp_path / name}\n")
+    assert (
+        "named pipe" in problems(list_sources(str(tmp_path / "l.txt")))[names(list_sources(str(tmp_path / "l.txt")))[0]]
+    )
+
+
+def test_only_line_feeds_end_the_lines_of_a_list(tmp_path, make_image, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [make_image(name) for name in ("a\x0bb.png", "c\x0cd.png", "e\x1c\x85f.png", "g\rh.png", "\u2028i.png")]
+    (tmp_path / "l.txt").write_bytes("\r\n".join(paths).encode())
+    listing = list_sources("l.txt")
+    assert [source.path for source in listing.sources] == paths
+    assert not problems(listing)
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_dots_in_the_path_of_a_member_are_no_hidden_names(tmp_path, write):
+    suffix = write.__name__[-3:]
+    path = write(tmp_path / f"x.{suffix}", ["cat/./1.png", "././dog/2.png", ".//dog/3.png", "./.git/4.png", "a/.5.png"])
+    listing = list_sources(path)
+    assert [(source.relative, source.label) for source in listing.sources] == [
+        ("cat/1.png", "cat"), ("dog/2.png", "dog"), ("dog/3.png", "dog"),
+    ]  # fmt: skip
+    assert names(list_sources(f"{path}/./dog/")) == ["2.png", "3.png"]
+    assert names(list_sources(f"{path}/cat/1.png")) == ["1.png"]
+
+
+def test_classes_of_a_zip_of_windows_are_its_folders(tmp_path):
+    listing = list_sources(write_zip(tmp_path / "x.zip", ["cat\\1.png", "dog\\1.png", "dog\\read.me"]))
+    assert [(source.relative, source.label) for source in listing.sources] == [
+        ("cat/1.png", "cat"),
+        ("dog/1.png", "dog"),
+    ]
+    assert listing.ignored_suffixes == {".me": 1}
+
+
+def test_what_cannot_be_listed_of_an_archive_is_a_failed_source(tmp_path):
+    path = write_tar(tmp_path / "x.tar", ["cat/a.png"])
+    with open(path, "ab") as file:
+        file.write(b"garbage" * 200)
+    for src in (path, f"{path}/cat"):
+        listing = list_sources(src)
+        assert len(listing.sources) == 2
+        assert len(problems(listing)) == 1
+
+
 @pytest.mark.parametrize("write", [write_zip, write_tar])
 def test_members_of_an_archive_are_listed(tmp_path, write):
     suffix = write.__name__[-3:]
@@ -308,7 +413,7 @@ def test_nothing_to_read_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds nothing and no media"):
         list_sources(str(tmp_path))
     (tmp_path / "a.md").touch()
-    with pytest.raises(UsageError, match="1 files of other kinds"):
+    with pytest.raises(UsageError, match=r"1 files of other kinds \(\.md\)"):
         list_sources(str(tmp_path))
 
 

@@ -1,5 +1,7 @@
 """Starting from samples that are there: masks, shares, first frames, and what does not fit."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,29 @@ def test_a_mask_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "m.png").write_text("white")
     with pytest.raises(UsageError, match="cannot be read as a picture"):
         read_mask(tmp_path / "m.png", (1, 4, 4), STRIDE)
+
+
+def test_a_mask_that_never_ends_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "m.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("m.png", "zero.png"):
+        with pytest.raises(UsageError, match=r"cannot be read as a picture: it is not a plain file"):
+            read_mask(tmp_path / name, (1, 4, 4), STRIDE)
+    with pytest.raises(UsageError, match="No such file"):
+        read_mask(tmp_path / "none.png", (1, 4, 4), STRIDE)
+
+
+def test_a_mask_too_large_is_refused_from_its_header(tmp_path, monkeypatch):
+    monkeypatch.setattr("grncli.sampling.starting.MAX_MASK_PIXELS", 200)
+    with pytest.raises(UsageError, match="is 16x16 pixels; at most 200"):
+        read_mask(write_mask(tmp_path / "m.png", np.ones((16, 16))), (1, 4, 4), STRIDE)
+
+
+def test_what_is_transparent_in_a_mask_is_not_white(tmp_path):
+    pixels = np.full((4, 4, 2), 255, np.uint8)
+    pixels[1:, :, 1] = 0
+    Image.fromarray(pixels, "LA").save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", (1, 4, 4), STRIDE).sum(dim=1).tolist() == [4, 0, 0, 0]
 
 
 @pytest.mark.parametrize("frames", [1, 3])

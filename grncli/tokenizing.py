@@ -169,16 +169,16 @@ def tokenize(
         or when no source at all could be read.
     """
     plan = make_plan(src, run, settings, warn=warn)
-    for line in plan.lines():
-        say(line)
-    for doubt in plan.chosen.doubts:
-        warn(doubt)
     began = time.monotonic()
     with open_part(
         out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite, goes_on=plan.begins_with
     ) as writer:
         encoder = Encoder(plan, settings, writer, stop or Stop(), report, warn)
         encoder.resume()
+        for line in plan.lines():
+            say(line)
+        for doubt in plan.chosen.doubts:
+            warn(doubt)
         if settings.retry_failed:
             encoder.retry()
         encoder.go_on()

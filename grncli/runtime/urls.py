@@ -12,8 +12,8 @@ URL_REMEDY = "only files of this machine are read and written, so copy them here
 
 # At least two letters: one may be a drive. Chains such as simplecache::s3://b are URLs too.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://")
-# `Path` keeps only one of the two slashes.
-_URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+):/")
+# `Path` keeps only one of the two slashes, and none at the end.
+_URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+):(?:/|$)")
 
 
 def is_url(text: str) -> bool:
@@ -26,12 +26,13 @@ def refuse_urls(arguments: Iterable[Any]) -> None:
     for argument in arguments:
         if isinstance(argument, (list, tuple)):
             refuse_urls(argument)
-        elif isinstance(argument, Path) and _URL_AS_PATH.match(str(argument)):
-            _refuse(str(argument), _URL_AS_PATH.sub(r"\1://", str(argument), count=1))
+        elif isinstance(argument, Path) and (match := _URL_AS_PATH.match(str(argument))):
+            slashes = "///" if match[1].lower() == "file" else "//"
+            _refuse(str(argument), f"{match[1]}:{slashes}{str(argument)[match.end() :]}")
         elif isinstance(argument, str) and is_url(argument):
             _refuse(argument, argument)
 
 
-def _refuse(path: str, shown: str) -> None:
+def _refuse(path: str, url: str) -> None:
     if not os.path.lexists(path):
-        raise UsageError(f"{shown}: is a URL, expected a path; {URL_REMEDY}")
+        raise UsageError(f"{url}: is a URL, expected a path; {URL_REMEDY}")

@@ -5,7 +5,6 @@ Results go to files or standard output, messages and progress to standard error.
 
 import errno
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -28,7 +27,7 @@ R = TypeVar("R")
 
 FAILED, USAGE, STOPPED = 1, 2, 75
 LINE_EVERY = 30.0  # seconds between progress lines where there is no terminal
-NUMBERS = 52  # columns of a bar's counts, times and rate
+NUMBERS = 50  # columns of a bar's counts, times and rate
 BARS = range(10, 41)  # columns of the bar itself
 
 debug = False  # set once by main() from --debug: let tracebacks through
@@ -227,8 +226,8 @@ class Progress:
                 miniters=1,  # or a slow step after quick ones would not show
             )
         # The bar keeps its place: what a long note has too much is cut at the right.
-        columns = shutil.get_terminal_size().columns - len(self.what) - NUMBERS
-        width = min(max(columns, BARS[0]), BARS[-1])
+        noted = -(-len(note) // 8) * 8  # or the bar would change with every digit of the note
+        width = min(max(_columns() - len(self.what) - NUMBERS - noted, BARS[0]), BARS[-1])
         self._bar.bar_format = (
             f"{{desc}}: {{percentage:3.0f}}%|{{bar:{width}}}| "
             "{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -241,6 +240,14 @@ class Progress:
         of = f"/{total}" if total is not None else ""
         left = f", {format_seconds((total - done) / rate)} left" if total is not None and rate > 0 else ""
         return f"{self.what}: {done}{of} {self.unit}, {rate:.3g}/s{left}{', ' + note if note else ''}"
+
+
+def _columns() -> int:
+    """Width of the terminal on standard error."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def format_seconds(seconds: float) -> str:

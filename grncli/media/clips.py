@@ -1,153 +1,52 @@
-"""Frames of a clip, decoded by the bundled ffmpeg in a process of its own.
-
-ffmpeg is given an open file descriptor instead of a name, may use no other protocol and only knows
-real containers: whatever a file claims to contain, no other file or address is ever opened.
-"""
+"""Frames of a clip: decoded, timed, over white, and checked for damage."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import subprocess
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import IO
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grncli.errors import MediaError
-from grncli.media.framing import MAX_PIXELS
+from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Decoding, Way, ffmpeg, widen_pipe
+from grncli.media.clip_log import Header
 
-CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,gif,flv,asf,ogg,yuv4mpegpipe"
-# Frame threads multiply memory and add little when several workers decode side by side.
-_THREADS = 2
-# Lines at level error that say nothing about the pixels.
-_HARMLESS = (
-    "Not detecting m3u8",
-    "co located POCs unavailable",
-    "mmco: unref short failure",
-    "deprecated pixel format",
-    "non monotonically increasing dts",
-)
-# Sound is not decoded, but ffmpeg looks into it when it opens a file, and complains.
-_SOUND = re.compile(r"\[(aac|aac_latm|mp[123]\w*|ac3|eac3|opus|vorbis|flac|dca|truehd|pcm_\w+) @")
-_RESIZED = re.compile(r"\[info\] Reconfiguring filter graph because .*video parameters changed to .*?, (\d+x\d+)")
-_BROADCAST_RATES = {rate: round(rate * 1.001) / 1.001 for rate in (23.98, 29.97, 47.95, 59.94, 119.88)}
+__all__ = ["Header", "Reading", "count_frames", "ffmpeg", "read_frames", "read_header", "widen_pipe"]
+
+# Complaints that say themselves that something is missing.
+_MISSING = ("ended prematurely", "partial file", "CRC mismatch")
+# What may lie behind the last packet of a clip that does not say how long it is; a few seconds at the most.
+_MAX_JUNK = 64 << 10
+# How far ffmpeg looks for the next packet of a transport stream.
+_RESYNC, _TS_PACKET = 65536, 188
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a clip says of itself before a frame is decoded; a damaged or odd clip may say nothing."""
+@dataclass
+class Reading:
+    """What becomes known of a clip while its frames are read."""
 
-    duration: float | None
-    """Seconds, of the longest stream."""
-    fps: float | None
-    """Average frames per second of the picture."""
-    streams: int = 1
-    """Number of streams, sound and subtitles included."""
-
-    def expected(self, fps: float | None = None) -> float | None:
-        """About how many frames there are, resampled to ``fps`` if given."""
-        rate = fps or self.fps
-        return self.duration * rate if self.duration and rate else None
-
-
-def widen_pipe(pipe: IO[bytes]) -> None:
-    """Let a pipe hold 1 MiB, where the system allows it: its writer goes on while the reader is busy."""
-    request = getattr(fcntl, "F_SETPIPE_SZ", None)
-    if request is not None:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe, request, 1 << 20)
-
-
-@lru_cache(maxsize=1)
-def ffmpeg() -> str:
-    """Path of the bundled ffmpeg."""
-    # Imported here because images do not need it and a worker should start fast.
-    import imageio_ffmpeg
-
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
-
-
-class Decoding:
-    """One run of ffmpeg over an open file; iterate for frames, close to end it early.
-
-    Parameters
-    ----------
-    file : file descriptor of a regular file holding the whole clip
-    output : ffmpeg's output options; None only reads the header
-    seconds : where to start
-    """
-
-    def __init__(self, file: int, output: Sequence[str] | None, seconds: float = 0.0) -> None:
-        os.lseek(file, 0, os.SEEK_SET)
-        command = [ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-v", "level+info"]
-        command += ["-protocol_whitelist", "fd", "-format_whitelist", CONTAINERS]
-        command += ["-threads", str(_THREADS), "-max_pixels", str(MAX_PIXELS)]
-        command += ["-ss", f"{seconds:.6f}"] if seconds > 0 else []
-        command += ["-fd", str(file), "-i", "fd:", *(output or ())]
-        self._process = subprocess.Popen(
-            command,
-            pass_fds=[file],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self.output: IO[bytes] = self._process.stdout
-        widen_pipe(self.output)
-        self._log = _Log(self._process.stderr)
-
-    def __enter__(self) -> Decoding:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
-        self.output.close()
-
-    def header(self) -> Header:
-        """What the input said of itself; waits for ffmpeg to have read it."""
-        return self._log.header()
-
-    def problem(self) -> str | None:
-        """First error ffmpeg reported, once it has ended; None if all was well."""
-        status = self._process.wait()
-        return self._log.problem() or (f"ffmpeg ended with status {status}" if status else None)
-
-    def resized(self) -> str | None:
-        """How the size of the coded frames changed midway, once ffmpeg has ended; None if it did not."""
-        return self._log.resized()
-
-    def reached(self) -> float:
-        """Seconds the output lasts, once ffmpeg has ended; 0 if it said nothing."""
-        return self._log.reached
-
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Frames [H, W, 3] as they arrive; PPM tells the size of each, so rotation needs no care."""
-        while (magic := self.output.readline(16)) == b"P6\n":
-            width, height = map(int, self.output.readline(64).split())
-            self.output.readline(16)
-            if width * height > MAX_PIXELS:
-                raise MediaError(f"is {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are read")
-            frame = np.empty((height, width, 3), np.uint8)
-            if self.output.readinto(frame.data.cast("B")) != frame.nbytes:  # type: ignore[attr-defined]
-                return
-            yield frame
-        assert not magic, "ffmpeg wrote something that is no PPM image"
+    alive: Callable[[], None] | None = None
+    """Called now and then while more of the file is looked at than frames are given."""
+    header: Header | None = None
+    """Known before the first frame."""
+    times: list[float | None] = field(default_factory=list)
+    """When each frame is shown, in seconds from the first; None where the clip does not say."""
+    tick: float = 0.0
+    """Seconds to which the clip rounds its times."""
+    transparent: bool = False
+    """Whether a frame so far had a pixel that is not opaque."""
+    left_out: int = 0
+    """Frames at the start that cannot be decoded: those they are predicted from are not in the clip."""
 
 
 def read_header(file: int) -> Header:
     """Duration and rate of the clip in ``file``; MediaError if it is no clip."""
     with Decoding(file, None) as decoding:
-        header = decoding.header()
+        header = decoding.log.header()
         if header.fps is None and header.duration is None:
             raise MediaError(_no_frames(decoding.problem()))
         return header
@@ -160,7 +59,7 @@ def read_frames(
     start: float = 0.0,
     frames: int | None = None,
     filters: Sequence[str] = (),
-    on_header: Callable[[Header], None] | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Frames of a clip in order, one in memory at a time.
 
@@ -171,72 +70,171 @@ def read_frames(
     start : seconds to skip
     frames : stop after this many; None reads all
     filters : further ffmpeg video filters, applied after resampling
-    on_header : called once, before the first frame
+    reading : filled in as the frames are given; the time of a frame is there before the frame
 
     Yields
     ------
-    uint8 [H, W, 3]; rotation metadata is applied
+    uint8 [H, W, 3]; rotation metadata is applied, transparent pixels are over white
 
     Raises
     ------
     MediaError
-        After the last good frame, if ``file`` is no clip, or is damaged: ffmpeg reported an error, or a
-        read of the whole clip ended more than a tenth of its duration, and two frames, early. Or if the
-        size of its frames changes midway: those after the change are scaled to the first size. A read
-        that reaches ``frames`` is not checked: what ffmpeg says of the frames beyond depends on how
-        far ahead it happened to be.
+        After the last good frame, if ``file`` is no clip, or is damaged: ffmpeg complained about a
+        picture, or about the container and frames are missing, or a read of the whole clip ended more than
+        a tenth of its duration, and two frames, early. Or if the size of its frames changes midway: those
+        after the change are scaled to the first size. A read that reaches ``frames`` is not checked: what
+        ffmpeg says of the frames beyond depends on how far ahead it happened to be.
     """
     chain = [f"fps={fps:.8g}"] if fps else []
-    chain += [*filters, "format=rgb24"]
-    output = ["-map", "0:V:0", "-vf", ",".join(chain), "-filter_threads", "1", "-fps_mode", "passthrough"]
+    # Of the two formats ffmpeg takes the one that loses nothing: the second for pictures with an alpha channel only.
+    chain += [*filters, "format=rgb24|rgba"]
+    output = [*PICTURE, "-vf", ",".join(chain), "-filter_threads", "1", "-fps_mode", "passthrough"]
     output += ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int"]
     output += ["-frames:v", str(frames)] if frames is not None else []
-    output += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    count = 0
-    with Decoding(file, output, start) as decoding:
-        for frame in decoding.frames():
-            if count == 0 and on_header is not None:
-                on_header(decoding.header())
+    output += ["-f", "image2pipe", "-c:v", "pam", "pipe:1"]
+    reading = reading or Reading()
+    count, first = 0, 0.0
+    with _begun(file, output, start, reading) as decoding:
+        for frame, time in decoding.frames():
+            first = time if not count and time is not None else first
+            reading.tick, reading.transparent = decoding.tick, decoding.transparent
+            reading.times.append(None if time is None else time - first)
             count += 1
             yield frame
             if count == frames:
                 return
-        problem = decoding.problem()
-    _check(file, count, decoding, problem, fps, whole=frames is None and start <= 0)
+        _check(file, count, decoding, reading, fps, start, whole=frames is None and start <= 0)
 
 
 def count_frames(file: int, fps: float | None = None, alive: Callable[[], None] | None = None) -> int:
     """Number of frames :func:`read_frames` gives for the whole clip, with the same checks."""
-    output = ["-map", "0:V:0", *(["-vf", f"fps={fps:.8g}"] if fps else []), "-fps_mode", "passthrough"]
+    output = [*PICTURE, *(["-vf", f"fps={fps:.8g}"] if fps else []), "-fps_mode", "passthrough", "-f", "null", "-"]
+    reading = Reading(alive)
+    count = 0
+    with _begun(file, output, 0.0, reading) as decoding:
+        for count, _ in enumerate(decoding.times(), start=1):  # noqa: B007
+            if alive is not None:
+                alive()
+        _check(file, count, decoding, reading, fps, 0.0, whole=True)
+    return count
+
+
+@contextlib.contextmanager
+def _begun(file: int, output: Sequence[str], seconds: float, reading: Reading) -> Iterator[Decoding]:
+    """A decoding that has come to its first frame; begun anew where that shows that another way is needed."""
+    way, complaint = Way(seconds), None
+    while True:
+        # One at a time: they would move each other's place in the file.
+        with Decoding(file, output, way, timed=True) as decoding:
+            some = decoding.begun()
+            reading.header = decoding.log.header()
+            hidden = reading.header.decoder if reading.header.decoder != way.decoder else None
+            # All that led to the first frame was said before it came.
+            suspicion = decoding.log.suspicion()
+            if hidden is None and (complaint or not suspicion or not some):
+                if complaint and not some:
+                    raise MediaError(_no_frames(complaint))
+                yield decoding
+                return
+        if hidden is not None:
+            way = replace(way, decoder=hidden)
+            continue
+        complaint = suspicion
+        # A seek may well land between keyframes; only what is missing at the start is worth a word.
+        reading.left_out = _leading(file, reading.alive) if seconds <= 0 else 0
+        way = replace(way, skip_leading=seconds > 0 or reading.left_out > 0)
+
+
+def _leading(file: int, alive: Callable[[], None] | None) -> int:
+    """Number of packets before the first keyframe, and of those shown before it."""
+    # No clip waits so long for a keyframe; and it could be hours long.
+    output = [*PICTURE, "-t", "120", "-c", "copy", "-copyinkf", "-bsf:v", ONLY_LEADING]
     output += ["-progress", "pipe:1", "-f", "null", "-"]
     count = 0
     with Decoding(file, output) as decoding:
         for line in decoding.output:
-            if line.startswith(b"frame=") and int(line[6:]) > count:
+            if line.startswith(b"frame="):
                 count = int(line[6:])
                 if alive is not None:
                     alive()
-        problem = decoding.problem()
-    _check(file, count, decoding, problem, fps, whole=True)
     return count
 
 
-def _check(file: int, count: int, decoding: Decoding, problem: str | None, fps: float | None, whole: bool) -> None:
+def _check(
+    file: int,
+    count: int,
+    decoding: Decoding,
+    reading: Reading,
+    fps: float | None,
+    start: float,
+    *,
+    whole: bool,
+) -> None:
     """Raise MediaError if a decode that gave ``count`` frames, and has ended, was damaged or short."""
     if count == 0:
-        raise MediaError(_no_frames(problem))
-    header = decoding.header()
+        raise MediaError(_no_frames(decoding.problem()))
+    header = decoding.log.header()
     expected = header.expected(fps) if whole else None
     about = f" of about {round(expected)}" if expected else ""
-    if (change := decoding.resized()) is not None:
+    if (change := decoding.log.resized()) is not None:
         raise MediaError(f"changes its frame size {change} midway; cut it into clips of one size each")
+    failure = decoding.failure()
+    problem = decoding.log.damage() or failure
+    if problem is None and start <= 0 and (complaints := decoding.log.container_complaints()):
+        problem = None if _is_complete(file, complaints, header, reading.alive) else complaints[0]
     if problem is not None:
         raise MediaError(f'decoded {count}{about} frames, then "{problem}"')
     if expected is None or expected - count < 2 or count >= 0.9 * expected or header.duration is None:
         return
     # Some codecs leave out frames that repeat the one before: those clips have few, but last.
-    if decoding.reached() < 0.9 * header.duration and not _other_stream_lasts(file, header):
+    reached = decoding.log.reached - header.first
+    if reached < 0.9 * header.duration and not _other_stream_lasts(file, header):
         raise MediaError(f"decoded {count}{about} frames, then it ended; the file is cut short")
+
+
+def _is_complete(file: int, complaints: Sequence[str], header: Header, alive: Callable[[], None] | None) -> bool:
+    """Whether all frames of a constant rate are there, from the first to the end, in spite of ``complaints``."""
+    if any(text in complaint for complaint in complaints for text in _MISSING):
+        return False
+    with Decoding(file, [*PICTURE, "-fps_mode", "passthrough", "-f", "null", "-"], timed=True) as decoding:
+        times = []
+        for time in decoding.times():
+            times.append(time)
+            if alive is not None:
+                alive()
+    known = np.array([time for time in times if time is not None])
+    if len(known) < max(2, len(times)):
+        return False
+    steps = np.diff(known)
+    usual = float(np.median(steps))
+    if usual <= 0 or steps.min() < 0 or steps.max() > 1.5 * usual:
+        return False
+    if header.duration is not None and header.duration - (known[-1] + usual - known[0]) > 1.5 * usual:
+        return False
+    return (header.counted and header.duration is not None) or all(_is_junk(file, text) for text in complaints)
+
+
+def _is_junk(file: int, complaint: str) -> bool:
+    """Whether a complaint is about padding at the end, or so little that it can be left out of account."""
+    size, padding = os.fstat(file).st_size, _padding(file)
+    if "max resync size reached" in complaint:
+        return padding >= _RESYNC - _TS_PACKET
+    place = re.search(r"at pos(?:ition)? (\d+)", complaint)
+    rest = re.search(r"Truncating packet of size \d+ to (\d+)", complaint)
+    left = size - int(place[1]) if place else int(rest[1]) if rest else None
+    return left is not None and left <= max(_MAX_JUNK, size // 10, padding)
+
+
+def _padding(file: int) -> int:
+    """Number of zeros that a file ends with."""
+    end = size = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - _MAX_JUNK)
+        solid = os.pread(file, end - start, start).rstrip(b"\0")
+        if solid or start == 0:
+            return size - start - len(solid)
+        end = start
+    return size
 
 
 def _other_stream_lasts(file: int, header: Header) -> bool:
@@ -249,7 +247,7 @@ def _other_stream_lasts(file: int, header: Header) -> bool:
         for line in decoding.output:
             if line.startswith(b"out_time_us=") and line[12:13].isdigit():
                 last = int(line[12:]) / 1e6
-    return last >= 0.9 * header.duration
+    return last - header.first >= 0.9 * header.duration
 
 
 def _no_frames(problem: str | None) -> str:
@@ -260,87 +258,3 @@ def _no_frames(problem: str | None) -> str:
     if "whitelist" in problem:
         return "is a playlist or another kind of file that is not read as a clip"
     return f'no frame could be decoded: "{problem}"'
-
-
-class _Log:
-    """Drains ffmpeg's standard error; keeps the header and the first error, however much is written."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._header: list[str] = []
-        self._header_done = threading.Event()
-        self._error: str | None = None
-        self._sizes: list[str] = []
-        self.reached = 0.0
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        # A bound on the line: metadata may hold megabytes.
-        while line := self._stream.readline(4096):
-            text = line.decode("utf-8", "replace").rstrip()
-            if self._error is None and ("[error]" in text or "[fatal]" in text):
-                self._error = _complaint(text)
-            if self._header_done.is_set():
-                self.reached = _seconds("time=", text) or self.reached
-                # ffmpeg goes on and scales to the first size; the line also comes with a change of colours alone.
-                if len(self._sizes) < 100 and (change := _RESIZED.search(text)):
-                    self._sizes.append(change[1])
-                continue
-            if "[info] Stream mapping:" in text or "[info] Output #0" in text:
-                self._header_done.set()
-            elif re.search(r"\[info\] +(Duration:|Stream #)", text) and len(self._header) < 100:
-                self._header.append(text)
-        self._header_done.set()
-
-    def close(self) -> None:
-        self._thread.join()
-        self._stream.close()
-
-    def header(self) -> Header:
-        self._header_done.wait()
-        lines = self._header
-        duration = next((_seconds("Duration: ", line) for line in lines if "Duration:" in line), None)
-        pictures = [line for line in lines if _is_picture(line)]
-        streams = sum("Stream #" in line for line in lines)
-        return Header(duration, _rate(pictures[0]) if pictures else None, streams)
-
-    def problem(self) -> str | None:
-        self._thread.join()
-        return self._error
-
-    def resized(self) -> str | None:
-        self._thread.join()
-        picture = next((line for line in self._header if _is_picture(line)), "")
-        first = re.search(r", (\d+x\d+)\b", picture)
-        other = next((size for size in self._sizes if first and size != first[1]), None)
-        return f"from {first[1]} to {other}" if first and other else None
-
-
-def _is_picture(header_line: str) -> bool:
-    return ": Video: " in header_line and "(attached pic)" not in header_line
-
-
-def _complaint(line: str) -> str | None:
-    """The sentence of an error line without its address; None if it is of no consequence."""
-    if any(text in line for text in _HARMLESS) or _SOUND.search(line):
-        return None
-    # Only follows from having no output, which read_header asks for.
-    if "At least one output file must be specified" in line:
-        return None
-    return re.sub(r"^(\[[^\]]* @ \w+\] ?)*\[(error|fatal)\] ", "", line)[:200]
-
-
-def _seconds(key: str, line: str) -> float | None:
-    """Value of the time in hours, minutes and seconds that follows ``key``."""
-    match = re.search(key + r"(\d+):(\d+):(\d+(?:\.\d+)?)", line)
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
-
-
-def _rate(line: str) -> float | None:
-    match = re.search(r"([\d.]+)(k?) fps", line) or re.search(r"([\d.]+)(k?) tbr", line)
-    if match is None:
-        return None
-    rate = float(match[1]) * (1000 if match[2] else 1)
-    # ffmpeg rounds to two digits; the rates of television are whole numbers divided by 1.001.
-    return _BROADCAST_RATES.get(rate, rate) or None

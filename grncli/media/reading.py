@@ -23,6 +23,8 @@ from grncli.media.sources import Source
 MAX_PIECE = 512 << 20
 """Bytes of pixels in one piece."""
 _COPY = 1 << 20
+_MILLISECOND = 0.0011
+"""And what is lost in rounding."""
 
 Alive = Callable[[], None]
 
@@ -51,9 +53,9 @@ class Piece:
     clip: int | None
     """Number of the window in its clip; None for images and whole clips."""
     start: float | None
-    """Seconds into the clip; None for images and where the rate is unknown."""
+    """When its first frame is shown, in seconds from the first frame of the clip; None for images and where unknown."""
     fps: float | None
-    """Rate of ``pixels``; None for images and where the clip does not say."""
+    """Rate of ``pixels``, the mean rate if it varies; None for images and where unknown."""
     frames: int
     """T."""
 
@@ -92,7 +94,8 @@ def read_pieces(
 
     Returns
     -------
-    A note on what was left out (frames that fill no window or token) or is missing (an end marker), or None.
+    A note on what was left out (frames that fill no window or token, or that cannot be decoded because the clip
+    starts behind those they are predicted from) or is missing (an end marker), or None.
 
     Raises
     ------
@@ -181,20 +184,56 @@ def _suffix(source: Source) -> str:
 
 def _whole(file: int, settings: ReadSettings, alive: Alive | None) -> Generator[Piece, None, str | None]:
     """The whole clip, cut to whole tokens."""
-    headers: list[clips.Header] = []
+    reading = clips.Reading(alive)
     frames: list[NDArray[np.uint8]] = []
-    for frame in clips.read_frames(file, fps=settings.fps, on_header=headers.append):
+    for frame in clips.read_frames(file, fps=settings.fps, reading=reading):
         # A copy where framing gave a view, which would keep the whole frame alive.
         frames.append(np.ascontiguousarray(frame_array(frame, settings.framing, settings.stride)))
-        _check_size(frames, headers[0].expected(settings.fps))
+        _check_size(frames, _header_of(reading).expected(settings.fps))
         if alive is not None:
             alive()
     step = settings.stride[0]
     dropped = (len(frames) - 1) % step
     del frames[len(frames) - dropped :]
     pixels = _stacked(frames)
-    yield Piece(pixels, None, 0.0, settings.fps or headers[0].fps, len(pixels))
-    return f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None
+    _, fps = _when(reading, 0, len(pixels), settings.fps)
+    yield Piece(pixels, None, 0.0, fps, len(pixels))
+    return _note(reading, f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None)
+
+
+def _header_of(reading: clips.Reading) -> clips.Header:
+    assert reading.header is not None
+    return reading.header
+
+
+def _when(
+    reading: clips.Reading, first: int, length: int, resampled: float | None
+) -> tuple[float | None, float | None]:
+    """Start in seconds and rate of ``length`` frames from number ``first`` on; None where unknown.
+
+    A clip of a constant rate is held to that rate: its times are rounded to the clip's ticks. Where the times do not
+    follow it, they are the truth, and the rate is the mean over these frames.
+    """
+    fps = resampled or _header_of(reading).fps
+    times = reading.times[first : first + length]
+    if resampled is not None or None in times:
+        return (first / fps if fps else None), fps
+    true = np.array(times, np.float64)
+    if fps is not None:
+        steady = np.arange(first, first + length) / fps
+        # ffmpeg tells the rate in hundredths, and some writers round to milliseconds whatever the clip's ticks are.
+        tolerance = max(_MILLISECOND, 0.99 * min(reading.tick, 0.01)) + steady * 0.005 / fps
+        if (abs(true - steady) <= tolerance).all():
+            return first / fps, fps
+    lasts = true[-1] - true[0]
+    return round(float(true[0]), 6), round(float((length - 1) / lasts), 6) if lasts > 0 else fps
+
+
+def _note(reading: clips.Reading, *more: str | None) -> str | None:
+    """What was left out, in one sentence; None if nothing was."""
+    lost = reading.left_out
+    start = f"{lost} frames at the start left out: what they are predicted from is missing" if lost else None
+    return "; ".join(filter(None, [start, *more])) or None
 
 
 def _check_size(frames: list[NDArray[np.uint8]], expected: float | None) -> None:
@@ -219,10 +258,10 @@ def _stacked(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def _windows(file: int, settings: ReadSettings, length: int, alive: Alive | None) -> Generator[Piece, None, str | None]:
     """Consecutive windows of ``length`` frames; those of them that the settings ask for."""
     chosen, limit = _chosen_windows(file, settings, length, alive)
-    headers: list[clips.Header] = []
+    reading = clips.Reading(alive)
     window: NDArray[np.uint8] | None = None
     count = 0
-    for frame in clips.read_frames(file, fps=settings.fps, frames=limit, on_header=headers.append):
+    for frame in clips.read_frames(file, fps=settings.fps, frames=limit, reading=reading):
         if alive is not None:
             alive()
         number, place = divmod(count, length)
@@ -234,13 +273,13 @@ def _windows(file: int, settings: ReadSettings, length: int, alive: Alive | None
             window = np.empty((length, *framed.shape), np.uint8)
         window[place] = framed
         if place == length - 1:
-            fps = settings.fps or headers[0].fps
-            yield Piece(window, number, number * length / fps if fps else None, fps, length)
+            start, fps = _when(reading, number * length, length, settings.fps)
+            yield Piece(window, number, start, fps, length)
             window = None
     if count < length:
         raise _too_short(count, length, settings.fps)
     left = count % length
-    return f"{left} frames at the end left out: no whole clip of {length}" if left else None
+    return _note(reading, f"{left} frames at the end left out: no whole clip of {length}" if left else None)
 
 
 def _chosen_windows(
@@ -301,6 +340,8 @@ def _clip_crop(source: Source, file: int, crop: Crop, place: _Place, alive: Aliv
     rate = fps or header.fps
     latest = max(0.0, (header.duration or 0.0) - crop.frames / rate) if rate else 0.0
     start = place.when * latest
+    # From the first picture on: sound may begin before it, and seeking counts from the first of all.
+    start += header.first if start > 0 else 0.0
     while True:
         frames = _crop_window(file, crop, place, fps, start, alive)
         if len(frames) == crop.frames:
@@ -317,18 +358,36 @@ def _crop_window(
 ) -> list[NDArray[np.uint8]]:
     """Up to crop.frames frames from ``start``; ffmpeg crops and scales, so little is passed on."""
     share, across, down = place.share, place.across, place.down
-    filters = [
-        f"crop=w='max(2,round({share:.6f}*min(iw,ih)))':h=ow:x='(iw-ow)*{across:.6f}':y='(ih-oh)*{down:.6f}'",
-        f"scale={crop.size}:{crop.size}:flags=bicubic",
-        *(["hflip"] if place.flipped else []),
-    ]
+    cropped = f"crop=w='max(2,round({share:.6f}*min(iw,ih)))':h=ow:x='(iw-ow)*{across:.6f}':y='(ih-oh)*{down:.6f}'"
+    scaled = f"scale={crop.size}:{crop.size}:flags=bicubic"
+    flipped = ["hflip"] if place.flipped else []
+    reading = clips.Reading(alive)
+    frames = _some_frames(file, crop, fps, start, [cropped, scaled, *flipped], reading)
+    if not reading.transparent:
+        return frames
+    # A transparent pixel must be white before it is mixed with its neighbours.
+    frames = _some_frames(file, crop, fps, start, [cropped, *flipped], clips.Reading(alive))
+    size = (crop.size, crop.size)
+    return [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames]
+
+
+def _some_frames(
+    file: int,
+    crop: Crop,
+    fps: float | None,
+    start: float,
+    filters: list[str],
+    reading: clips.Reading,
+) -> list[NDArray[np.uint8]]:
+    """Up to crop.frames frames from ``start``; none where a seek has gone beyond the end."""
     frames: list[NDArray[np.uint8]] = []
-    reading = clips.read_frames(file, fps=fps, start=start, frames=crop.frames, filters=filters)
     try:
-        for frame in reading:
+        for frame in clips.read_frames(
+            file, fps=fps, start=start, frames=crop.frames, filters=filters, reading=reading
+        ):
             frames.append(frame)
-            if alive is not None:
-                alive()
+            if reading.alive is not None:
+                reading.alive()
     except MediaError:
         # Seeking to the very end finds no frame; the same from the start is a real failure.
         if frames or start <= 0:

@@ -21,6 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FAILED, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
+REMEMBERED = 1000  # sentences, each of which is said once
 LINE_EVERY = 60.0  # seconds between progress lines where there is no terminal
 
 debug = False  # set once by main() from --debug: let tracebacks through
@@ -105,6 +106,7 @@ class Progress:
         self._bar: Any = None
         self._began = self._said = time.monotonic()
         self._first: int | None = None
+        self._told: set[str] = set()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         """Show that ``done`` of ``total`` are ready (both absolute counts)."""
@@ -117,7 +119,11 @@ class Progress:
             say(self._line(done, total, note))
 
     def say(self, text: str) -> None:
-        """One line on standard error, above the bar."""
+        """One line on standard error, above the bar; once, as two stages of a command may open the same run."""
+        if text in self._told:
+            return
+        if len(self._told) < REMEMBERED:
+            self._told.add(text)
         if self._bar is None:
             say(text)
         else:

@@ -29,6 +29,7 @@ FAILED, USAGE, STOPPED = 1, 2, 75
 LINE_EVERY = 30.0  # seconds between progress lines where there is no terminal
 NUMBERS = 50  # columns of a bar's counts, times and rate
 BARS = range(10, 41)  # columns of the bar itself
+REMEMBERED = 1000  # sentences, each of which is said once
 
 debug = False  # set once by main() from --debug: let tracebacks through
 speaker = ""  # set by `launched`: which of several processes this is, where it is not the first
@@ -175,6 +176,7 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._first: int | None = None
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._told: set[str] = set()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         """Show that ``done`` of ``total`` are ready (both absolute counts)."""
@@ -188,7 +190,11 @@ class Progress:
             say(self._line(done, total, note))
 
     def say(self, text: str) -> None:
-        """One line on standard error, above the bar."""
+        """One line on standard error, above the bar; once, as two stages of a command may open the same run."""
+        if text in self._told:
+            return
+        if len(self._told) < REMEMBERED:
+            self._told.add(text)
         if self._bar is None:
             say(text)
             return

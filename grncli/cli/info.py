@@ -24,6 +24,7 @@ def info(
     """Show what a store or run directory is: shapes, counts, settings, size, labels, failures, completeness."""
     from grncli.describing import describe
     from grncli.describing import verify as verify_path
+    from grncli.media.sources import printable
 
     problems = verify_path(path) if verify else []
     try:
@@ -39,7 +40,7 @@ def info(
         print_json(found)
     elif "kind" in found:
         for line in _store_lines(path, found) if found["kind"] == "store" else _run_lines(path, found):
-            print(line)
+            print(printable(line))
     if verify and not problems:
         whole = "every byte is as it was committed" if found["kind"] == "store" else "the weights load and are finite"
         say(f"{path}: {whole}")

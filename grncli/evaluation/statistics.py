@@ -5,6 +5,7 @@ torch-fidelity share), and ours says in ``grn`` how it came about.
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -317,6 +318,7 @@ def _members(path: Path) -> set[str]:
 def read_statistics(path: Path) -> Distribution:
     """Read a statistics file; MediaError where it is damaged or holds something else. Nothing in it is unpickled."""
     try:
+        _require_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = (_real(file[name]) for name in ("mu", "sigma"))
             count = int(file["count"]) if "count" in file else None
@@ -335,6 +337,20 @@ def read_statistics(path: Path) -> Distribution:
     counted = {} if count is None else {"count": count}
     told = {**about, **counted, "src": str(path), **({"made_of": about["src"]} if "src" in about else {})}
     return Distribution(mean=mean, covariance=covariance, count=count, features=features, about=told)
+
+
+def _require_sizes(path: Path) -> None:
+    """ValueError where an array claims another size than its bytes have, before memory is taken for it."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+                claimed = math.prod(shape) * dtype.itemsize
+                if claimed != member.file_size - file.tell():
+                    raise ValueError(f"{member.filename[:40]} is {list(shape)} of {dtype}, which is not its size")
+                if member.filename in ("mu.npy", "sigma.npy") and claimed > MAX_DIMENSIONS**2 * dtype.itemsize:
+                    raise ValueError(f"{member.filename} is {list(shape)}, expected at most {MAX_DIMENSIONS} features")
 
 
 def _is_size(value: Any) -> bool:

@@ -15,7 +15,7 @@ from grncli.store.durable import write_all
 
 _BUFFER_BYTES = 1 << 20
 _REMEDY = "restore the file."
-_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+_KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("grid", "key", "source", "prompt"), (str, "text")),
     **dict.fromkeys(("class", "label"), ((str, type(None)), "text or null")),
     **dict.fromkeys(("row", "clip", "frames", "position", "prompt_number"), (int, "a whole number from 0")),

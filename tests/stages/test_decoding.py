@@ -1,7 +1,10 @@
 """``grn decode`` from Python."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,13 @@ from PIL import Image
 
 from grncli import load_tokenizer, open_store
 from grncli.decoding import DecodeSettings, decode
-from grncli.errors import StoreMismatch, UsageError
+from grncli.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
+from grncli.evaluation.pairs import match
 from grncli.hbq import dequantize, unpack
+from grncli.media.sources import list_sources
 from grncli.media.writing import write_png
 from grncli.models.tokenizer import to_frames
-from grncli.outputs import file_name
+from grncli.outputs import OutputFolder, file_name
 from grncli.quality import mean_over_frames, psnr
 from grncli.stopping import Stop, Stopped
 from grncli.tokenizing import TokenizeSettings, tokenize
@@ -218,3 +223,116 @@ def test_long_names_stay_apart_and_fit() -> None:
     names = {file_name({"key": "é" * 120 + end}, ".png") for end in ("1.jpg", "2.jpg")}
     assert len(names) == 2
     assert all(len(name.encode()) < 230 for name in names)
+
+
+@pytest.mark.parametrize("at", [1, 2, 5, 9])
+def test_a_full_disk_names_the_file_and_leaves_no_line_twice(
+    at: int, store: Path, run_dir: Path, tmp_path: Path, read_tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, real, calls = DecodeSettings(select=(0, 6, None)), os.write, 0
+
+    def full(fd: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            real(fd, data[: len(data) // 2])
+        if calls >= at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    decode(store, tmp_path / "whole", run_dir, settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("grncli.outputs.os.write", full)
+        if at <= 6:
+            with pytest.raises(OSError, match="No space left") as caught:
+                decode(store, tmp_path / "out", run_dir, settings)
+            assert caught.value.filename == str(tmp_path / "out/decoded.jsonl")
+    decode(store, tmp_path / "out", run_dir, settings)
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
+
+
+def test_a_run_killed_before_a_listed_file_goes_on(
+    store: Path, run_dir: Path, tmp_path: Path, read_tree: Callable
+) -> None:
+    decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 4, None)))
+    before = read_tree(tmp_path / "out")
+    (tmp_path / "out/a/00@flip.png").unlink()
+    assert decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 4, None))).written == 1
+    assert read_tree(tmp_path / "out") == before
+
+
+def test_two_at_once_are_kept_apart(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    with (
+        OutputFolder(tmp_path / "out", open_store(store), 4, overwrite=False),
+        pytest.raises(LockError, match="out is being written by this process"),
+    ):
+        decode(store, tmp_path / "out", run_dir, DecodeSettings())
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u2028b.png", "a\x85b.png", "a\nb.png", os.fsdecode(b"\xff\xfe.png"), "日" * 83 + ".png"]
+)
+def test_any_name_is_decoded_and_found_again(
+    name: str, draw_picture: Callable, run_dir: Path, tmp_path: Path, read_tree: Callable
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in" / name, draw_picture(0))
+    tokenize(str(tmp_path / "in"), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0))
+    for written in (1, 0):
+        summary = decode(tmp_path / "s.zarr", tmp_path / "out", run_dir, DecodeSettings(compare=str(tmp_path / "in")))
+        assert (summary.written, summary.present, summary.quality.missing) == (written, 1 - written, 0)
+    ours, theirs = (list_sources(str(tmp_path / folder)).sources for folder in ("in", "out"))
+    assert match(ours, theirs, "in", "out") == [(ours[0], theirs[0])]
+
+
+def test_what_lies_behind_a_link_is_neither_written_nor_removed(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    decode(store, out, run_dir, DecodeSettings(select=(0, 2, None)))
+    os.rename(out / "a", outside)
+    (out / "a").symlink_to(outside)
+    before = sorted(outside.iterdir())
+    for settings in (DecodeSettings(select=(0, 8, None)), DecodeSettings(rounds=1, overwrite=True)):
+        with pytest.raises(OSError, match="is a link, and nothing is written or removed"):
+            decode(store, out, run_dir, settings)
+    assert sorted(outside.iterdir()) == before
+
+
+def test_an_interrupted_overwrite_is_repeated_or_gone_on_with(
+    store: Path, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Callable
+) -> None:
+    out, again = tmp_path / "out", DecodeSettings(rounds=1, select=(0, 4, None), overwrite=True)
+    decode(store, tmp_path / "whole", run_dir, again)
+    decode(store, out, run_dir, DecodeSettings(select=(0, 4, None)))
+    with monkeypatch.context() as patch:
+        patch.setattr("grncli.outputs.whole_file", lambda path: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            decode(store, out, run_dir, again)
+    decode(store, out, run_dir, replace(again, select=(0, 2, None)))
+    assert decode(store, out, run_dir, again).present == 2
+    assert read_tree(out) == read_tree(tmp_path / "whole")
+
+
+def test_a_folder_that_is_moved_away_is_an_error(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    def move(done: int, total: int, note: str) -> None:
+        if done == total:
+            (tmp_path / "out").rename(tmp_path / "moved")
+
+    with pytest.raises(MissingFolderError, match="out was moved, replaced or removed"):
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)), report=move)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"a":' * 9000, "\x00"])
+def test_a_damaged_manifest_is_told(content: str, store: Path, run_dir: Path, tmp_path: Path) -> None:
+    decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 1, None)))
+    (tmp_path / "out/decode.json").write_text(content)
+    with pytest.raises(UsageError, match=r"decode\.json.*choose another DIR"):
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(overwrite=True))
+
+
+def test_settings_that_name_no_reading_are_told(store: Path, run_dir: Path, media_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "s.zarr")
+    document = (tmp_path / "s.zarr/zarr.json").read_text()
+    (tmp_path / "s.zarr/zarr.json").write_text(document.replace('"frames": null', '"frames": 4.5'))
+    with pytest.raises(StoreError, match=r"zarr\.json: preprocessing: field frames\S* is 4\.5"):
+        decode(tmp_path / "s.zarr", tmp_path / "out", run_dir, DecodeSettings(compare=str(media_dir)))

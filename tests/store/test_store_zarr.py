@@ -28,6 +28,14 @@ def joined(store, read):
     }
 
 
+def test_one_filter_silences_what_zarr_says_of_our_other_files(store):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
+        assert len(list(zarr.open_group(store.path, mode="r").members(max_depth=None))) > 2
+    assert [str(warning.message) for warning in caught] == []
+
+
 def test_zarr_sees_the_same_arrays(store):
     group = zarr.open_group(store.path, mode="r")
     assert group.attrs["grn"]["rounds"] == 3

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import RECIPE, check_run_is_free, read_released, read_tensors, run_of, sha256_of
+from grncli.checkpoint import RECIPE, read_released, read_tensors, run_of, sha256_of
 from grncli.errors import CheckpointError, UsageError
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.generator import Generator
@@ -25,6 +25,7 @@ from grncli.networks import (
     write_imported,
 )
 from grncli.recipe import parse_recipe
+from grncli.rundir import check_run_is_free
 from grncli.training.generator_recipe import GeneratorRecipe
 
 KIND = "generator"

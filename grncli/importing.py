@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from grncli import generators, tokenizers
-from grncli.checkpoint import check_run_is_free, read_released
+from grncli.checkpoint import read_released
 from grncli.errors import CheckpointError
+from grncli.rundir import check_run_is_free
 
 TEXT_GENERATOR = ("block_chunks.", "text_proj.")  # how names of weights begin that are the file itself
 

@@ -1,7 +1,6 @@
 """What tokenizers and generators have in common as run directories: finding, checking, filling and importing them."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,21 +11,32 @@ import yaml
 from torch import Tensor, nn
 
 from grncli.checkpoint import (
-    CHECKPOINTS,
     EMA,
     RECIPE,
-    check_run_is_free,
-    clear_run,
     find_checkpoint,
     read_config,
     read_state,
-    recipe_kind,
     run_of,
     sha256_of,
+    take_checkpoint,
     write_checkpoint,
 )
 from grncli.errors import CheckpointError, GrnError, UsageError
 from grncli.recipe import dump_recipe, read_recipe
+from grncli.rundir import (
+    STAGING,
+    check_run_is_free,
+    clear_run,
+    locked_run,
+    mark_complete,
+    new_record,
+    recipe_kind,
+    refuse_links,
+    remove,
+    write_record,
+)
+from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import brief
 
 
 class NetworkRecipe(Protocol):
@@ -55,8 +65,8 @@ def read_run(run: str | Path, schema: type[AnyRecipe], kind: str) -> tuple[Path,
     """The newest checkpoint of a run and its recipe; CheckpointError where it is of another kind or was edited."""
     checkpoint = find_checkpoint(Path(run))
     found = run_kind(Path(run))
-    if found not in (None, kind):
-        raise CheckpointError(f"{run}: is the run of a {found}, expected that of a {kind}")
+    if found is not None and found != kind:
+        raise CheckpointError(f"{run}: is the run of a {found[:40]}, expected that of a {kind}")
     recipe = read_recipe(run_of(checkpoint) / RECIPE, schema)
     _check_config(recipe, checkpoint)
     return checkpoint, recipe
@@ -69,6 +79,10 @@ def fill(network: AnyModule, weights: Mapping[str, Tensor], name: str) -> AnyMod
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{name}: the weights do not fit the network of the recipe ({reason})") from None
+    for key, weight in network.state_dict().items():
+        # The others, such as half-precision ones, would take their types into the network.
+        if weight.dtype not in (torch.float32, torch.int64):
+            raise CheckpointError(f"{name}: {key} is {weight.dtype}, expected torch.float32; use another checkpoint")
     return network.eval().requires_grad_(False)
 
 
@@ -93,7 +107,7 @@ def describe_network(
     checkpoint: Path, recipe: NetworkRecipe, network: nn.Module, only: Sequence[str]
 ) -> dict[str, Any]:
     """What ``grn info`` tells of any run; of an imported one ``only`` these sections of the recipe."""
-    step = read_state(checkpoint)["step"]
+    step = read_state(checkpoint).step
     sections = asdict(recipe)  # type: ignore[call-overload]
     return {
         "kind": recipe.kind,
@@ -158,18 +172,22 @@ def write_imported(
 ) -> None:
     """Make the run directory of an imported network: whole, or not at all."""
     check_run_is_free(run, recipe.kind, overwrite=overwrite)
-    run = run.resolve()  # links stay what they are
-    partial = run.with_name(f".{run.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_checkpoint(partial, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(recipe.network))
-    (partial / RECIPE).write_text(dump_recipe(recipe, only), encoding="utf-8")
-    if run.exists():
-        clear_run(run)
-        for name in (RECIPE, CHECKPOINTS):
-            (partial / name).rename(run / name)
-        partial.rmdir()
-    else:
-        partial.rename(run)
+    with locked_run(run):
+        check_run_is_free(run, recipe.kind, overwrite=overwrite)  # another process may have made it since
+        staging = run / STAGING
+        remove(staging)
+        try:
+            # What is there already is cleared only once the new one is on disk.
+            made = write_checkpoint(staging, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(recipe.network))
+            clear_run(run, but=(STAGING,))
+            refuse_links(run)
+            with whole_file(run / RECIPE) as temporary:
+                temporary.write_text(dump_recipe(recipe, only), encoding="utf-8")
+            write_record(run, new_record(None, None, None))
+            take_checkpoint(made, run)
+        finally:
+            remove(staging)
+        mark_complete(run)
 
 
 def made_on_meta(build: Callable[[], AnyModule]) -> AnyModule:
@@ -184,6 +202,6 @@ def _check_config(recipe: NetworkRecipe, checkpoint: Path) -> None:
     for field, value in (made or {}).items():
         if field not in told or told[field] != value:
             raise CheckpointError(
-                f"{checkpoint / EMA}: was made with network.{field}={value}, and {RECIPE} says {told.get(field)}; "
-                f"restore {RECIPE}"
+                f"{checkpoint / EMA}: was made with network.{field[:40]}={brief(value)}, and {RECIPE} says "
+                f"{brief(told.get(field))}; restore {RECIPE}"
             )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import EMA, check_run_is_free, read_released, read_tensors, sha256_of
+from grncli.checkpoint import EMA, read_released, read_tensors, sha256_of
 from grncli.errors import CheckpointError
 from grncli.models.released import tokenizer_config, tokenizer_weights
 from grncli.models.tokenizer import Tokenizer
@@ -24,6 +24,7 @@ from grncli.networks import (
     write_imported,
 )
 from grncli.recipe import parse_recipe
+from grncli.rundir import check_run_is_free
 from grncli.training.recipes import TokenizerRecipe
 
 KIND = "tokenizer"

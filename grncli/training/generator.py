@@ -16,7 +16,7 @@ from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.loop import Report, train
 from grncli.training.processes import ALONE, Processes
 from grncli.training.refining import Preview, RefinementObjective
-from grncli.training.runs import check_division, prepare_run, steps_done
+from grncli.training.runs import bits_record, check_division, look_at_run, open_run, touch_complete
 
 GIB = 1 << 30
 
@@ -59,8 +59,12 @@ def train_generator(
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
     recipe = plan.recipe
-    done = steps_done(run, recipe, overwrite=overwrite)
+    assert recipe.bits is not None
+    data = bits_record(recipe.bits.stores, sum(recipe.bits.grids.values()))
+    done = look_at_run(run, recipe, data, overwrite=overwrite).steps
     if done >= recipe.training.steps:
+        if processes.leads:
+            touch_complete(run, recipe)
         return 0
     check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
     loader = BitLoader(
@@ -71,24 +75,24 @@ def train_generator(
         seed=recipe.training.seed,
         processes=processes,
     )
-    prepare_run(run, recipe, processes, overwrite=overwrite)
-    torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
-    network = Generator(recipe.network)
-    network.recompute = recipe.training.recompute
-    if recipe.training.compile:
-        network.compile()
-    train(
-        RefinementObjective(recipe, network, loader, device, sheet),
-        run,
-        training=recipe.training,
-        config=asdict(recipe.network),
-        device=device,
-        dtype=dtype,
-        processes=processes,
-        stop=stop or Stop(),
-        report=report,
-        warn=warn,
-    )
+    with open_run(run, recipe, data, processes, overwrite=overwrite, warn=warn):
+        torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
+        network = Generator(recipe.network)
+        network.recompute = recipe.training.recompute
+        if recipe.training.compile:
+            network.compile()
+        train(
+            RefinementObjective(recipe, network, loader, device, sheet),
+            run,
+            training=recipe.training,
+            config=asdict(recipe.network),
+            device=device,
+            dtype=dtype,
+            processes=processes,
+            stop=stop or Stop(),
+            report=report,
+            warn=warn,
+        )
     return recipe.training.steps - done
 
 

@@ -150,7 +150,7 @@ def test_a_run_that_crashed_between_checkpoints_repeats_the_lost_steps(whole, tm
     objective.spoil = lambda step, loss: loss / 0 if step == 7 else loss  # a crash of whatever kind
     with pytest.raises(GrnError):
         launch(tmp_path, objective)
-    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == 4
+    assert read_state(list_checkpoints(tmp_path)[-1]).step == 4
     launch(tmp_path)
     assert_same_end(tmp_path, whole)
 
@@ -263,7 +263,7 @@ def test_a_stop_saves_the_last_step(tmp_path):
     objective = Toy()
     with pytest.raises(Stopped):
         launch(tmp_path, objective, stop=StopAfter(objective, 3))
-    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == 3
+    assert read_state(list_checkpoints(tmp_path)[-1]).step == 3
 
 
 def test_a_stop_tells_why_and_where(tmp_path):
@@ -275,7 +275,7 @@ def test_a_stop_tells_why_and_where(tmp_path):
 def test_a_stop_asked_for_in_the_last_step_is_no_stop(tmp_path):
     objective = Toy()
     launch(tmp_path, objective, stop=StopAfter(objective, 8))
-    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == 8
+    assert read_state(list_checkpoints(tmp_path)[-1]).step == 8
 
 
 def test_a_stop_that_arrives_while_saving_does_not_claim_an_unsaved_step(tmp_path):
@@ -292,7 +292,7 @@ def test_a_stop_that_arrives_while_saving_does_not_claim_an_unsaved_step(tmp_pat
     with pytest.raises(Stopped, match="stopped after step") as stopped:
         launch(tmp_path, stop=Restless(), checkpoint_every=100)
     step = int(str(stopped.value).split("after step ")[1].split()[0])
-    assert read_state(list_checkpoints(tmp_path)[-1])["step"] == step
+    assert read_state(list_checkpoints(tmp_path)[-1]).step == step
 
 
 def test_batches_are_closed_after_a_stop(tmp_path):

@@ -1,6 +1,7 @@
 """What tokenizers and generators have in common as run directories: finding, checking, filling and importing them."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from grncli.checkpoint import (
     take_checkpoint,
     write_checkpoint,
 )
-from grncli.errors import CheckpointError, GrnError, UsageError
+from grncli.errors import CheckpointError, GrnError, RecipeError, UsageError
 from grncli.recipe import dump_recipe, read_recipe
 from grncli.rundir import (
     STAGING,
@@ -188,6 +189,21 @@ def write_imported(
         finally:
             remove(staging)
         mark_complete(run)
+
+
+def check_memory(network: nn.Module, copies: int, device: torch.device) -> None:
+    """Raise RecipeError where so many copies of a network's weights, which are on no device yet, exceed all memory."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = parameters * torch.float32.itemsize * copies
+    if needed > memory:
+        raise RecipeError(
+            f"the network has {parameters / 1e6:.4g} M parameters, and training it takes {needed / 1e9:.4g} GB for "
+            f"weights, gradients, moments and averages; {device.type} has {memory / 1e9:.4g} GB: make it smaller"
+        )
 
 
 def made_on_meta(build: Callable[[], AnyModule]) -> AnyModule:

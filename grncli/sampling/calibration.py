@@ -5,12 +5,16 @@ Usable values depend on the model's entropies at the step that decides: for the 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, Strict
 
 from grncli.checkpoint import SCHEDULE, run_of
+from grncli.errors import CheckpointError
 from grncli.refinement import Complexity, fit
+from grncli.runtime.checking import read_json_as
 from grncli.runtime.files import whole_file
 from grncli.sampling.plan import Plan, Say
 from grncli.sampling.refiner import measure_entropies
@@ -18,6 +22,18 @@ from grncli.stopping import Stop, Unfinished
 
 SAMPLES = 128  # that are begun to measure entropies
 APART = 1 << 32  # places from here on are for measuring only
+
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What of a kept fit is used again."""
+
+    target_steps: Annotated[Finite, Field(gt=0)]
+    k: Finite
+    b: Finite
+    conditions: dict[str, Any]
 
 
 def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
@@ -31,7 +47,7 @@ def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
     settings, start = plan.settings, plan.rules.schedule
     assert isinstance(start, Complexity)
     conditions = _conditions(plan, start)
-    stored = _stored(plan.run)
+    stored = _stored(plan.run, say)
     fits = stored.get("conditions") == conditions and settings.k in (None, stored.get("k"))
     if settings.target_steps is not None:
         if fits and stored.get("target_steps") == settings.target_steps:
@@ -86,13 +102,15 @@ def _conditions(plan: Plan, start: Complexity) -> dict[str, Any]:
     return dict(json.loads(json.dumps(conditions)))
 
 
-def _stored(run: Path) -> dict[str, Any]:
+def _stored(run: Path, say: Say) -> dict[str, Any]:
     """The last fit of a run; empty where there is none that can be read."""
     try:
-        stored = json.loads(_file(run).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return vars(read_json_as(_file(run), _Fit, error=CheckpointError, remedy="--target-steps fits it again"))
+    except FileNotFoundError:
         return {}
-    return stored if isinstance(stored, dict) else {}
+    except CheckpointError as error:
+        say(f"{error}; it is left out of account")
+        return {}
 
 
 def _file(run: Path) -> Path:

@@ -9,6 +9,7 @@ import torch
 
 from grncli.errors import RecipeError, StoreError, StoreMismatch
 from grncli.models.generator import Generator
+from grncli.networks import check_memory, made_on_meta
 from grncli.stopping import Stop
 from grncli.store import BitStore, open_store
 from grncli.training.bits import BitLoader, Samples, check_validation, gather
@@ -67,6 +68,7 @@ def train_generator(
             touch_complete(run, recipe)
         return 0
     check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
+    check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(
         plan.samples,
         batch=recipe.data.batch,

@@ -11,6 +11,7 @@ from grncli.media.decoder import DecoderPool
 from grncli.media.sources import list_sources
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
+from grncli.networks import check_memory, made_on_meta
 from grncli.stopping import Stop
 from grncli.training.crops import CropLoader, CropSampler
 from grncli.training.loop import Report, train
@@ -62,6 +63,8 @@ def train_tokenizer(
     media = {"image": recipe.data.image, "clip": recipe.data.clip}
     batches = {f"data.{kind}.batch": data.batch for kind, data in media.items() if data is not None}
     check_division(batches, recipe.optimization.accumulate, processes)
+    network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
+    check_memory(network, recipe.optimization.copies, device)
     with (
         open_run(run, recipe, data, processes, overwrite=overwrite, warn=warn),
         DecoderPool(recipe.data.workers) as pool,

@@ -43,6 +43,7 @@ def test_the_log_is_cut_back_to_the_step_a_run_resumes_from(tmp_path):
 def test_a_crash_while_the_log_is_cut_back_keeps_it(tmp_path, monkeypatch):
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1}\n')
+
     def crash(temporary, path):
         assert path == log  # what is there until now is whole
         raise OSError("killed")

@@ -136,7 +136,7 @@ def import_generator(
         )
         bits = _bits(released, told, network.null_class)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
-        raise CheckpointError(f"{file}: {error}, expected the weights of a released generator") from None
+        raise CheckpointError(f"{file}: {str(error)[:300]}, expected the weights of a released generator") from None
     data = {
         "network": asdict(network),
         "bits": bits,

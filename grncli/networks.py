@@ -137,11 +137,13 @@ def choose_weights(
     """
     present = [name for name, entry in names.items() if isinstance(loaded.get(entry), dict)]
     if wanted is not None and wanted not in present:
-        raise CheckpointError(f"{file}: has no weights under {wanted!r}, expected one of {present or list(loaded)[:5]}")
+        raise CheckpointError(
+            f"{file}: has no weights under {wanted!r}, expected one of {present or brief(list(loaded))}"
+        )
     if not present:
         entries = " or ".join(map(repr, names.values()))
         raise CheckpointError(
-            f"{file}: has the entries {list(loaded)[:5]}, expected the weights of a {kind} under {entries}"
+            f"{file}: has the entries {brief(list(loaded))}, expected the weights of a {kind} under {entries}"
         )
     chosen = wanted or present[0]
     weights = loaded[names[chosen]]

@@ -108,7 +108,7 @@ def import_tokenizer(
         named = tokenizer_weights(released)
         network = asdict(tokenizer_config(named))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
-        raise CheckpointError(f"{file}: {error}, expected the weights of a released tokenizer") from None
+        raise CheckpointError(f"{file}: {str(error)[:300]}, expected the weights of a released tokenizer") from None
     told = read_settings(settings, SETTINGS)
     data: dict[str, Any] = {"imported": {"file": file.name, "weights": chosen, "sha256": sha256_of(file)}}
     data["network"] = network | {key: value for key, value in told.items() if key == "attention"}

@@ -1,10 +1,10 @@
-"""Run directories: the recipe, and checkpoints written whole or not at all.
+"""Checkpoints of a run: written whole or not at all, found, and read with everything in them checked.
 
-RUN/recipe.yaml                        what was trained, fully resolved
-RUN/metrics.jsonl                      one JSON object a line
 RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json,
                                        and the same of a discriminator
 RUN/checkpoints/latest                 link to the newest complete one
+
+Whatever else lies beside them, such as a copy called ``step-00001000.bak``, is the user's: never read, never removed.
 """
 
 import hashlib
@@ -14,65 +14,60 @@ import re
 import shutil
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-import yaml
+from pydantic import Field, Strict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from grncli.errors import CheckpointError
+from grncli.runtime.checking import Count, Text, read_json_as
+from grncli.runtime.jsonfiles import brief, parse_json
 
 RECIPE = "recipe.yaml"
+RECORD = "run.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PREVIEWS = "previews"
 TENSORBOARD = "tensorboard"
 SCHEDULE = "schedule.json"  # fitted to a generator by grn sample
+COMPLETE = "COMPLETE"
+LOCK = ".lock"
 EMA = "ema.safetensors"  # what everything downstream uses
+STATE = "state.json"
+LATEST = "latest"
+
+REASON = 200  # characters of another library's error in a message
+
+_STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
+_LEFT = re.compile(r"\.step-[0-9]{8,}\.(partial|old)|\.latest\.partial")
+
+Number = Annotated[float, Strict()]
+Sums = dict[Text, Annotated[list[Number], Field(min_length=2, max_length=3)]]
+"""Of each number of the log, what is added up since its last line, and over how many steps."""
 
 
-def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
-    """Refuse to write into a directory, except an empty one and a run of the same kind that the user wants replaced.
+@dataclass(frozen=True)
+class CheckpointState:
+    """What ``state.json`` holds: everything of a run that changes and is no tensor.
 
-    ``kind`` is None where it is not known yet.
+    Parameters
+    ----------
+    averaged : steps that the moving averages have seen
+    sums : of each process that trained, in their order
+    tensors : how many each file of the checkpoint holds
     """
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
-        return
-    found = recipe_kind(run)
-    if found is None:
-        raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
-    if kind not in (None, found):
-        raise CheckpointError(f"{run}: is the run of a {found}, expected that of a {kind} or a new name")
-    if not overwrite:
-        raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
 
-
-def is_run(run: Path) -> bool:
-    """Whether a directory has a recipe of ours."""
-    return recipe_kind(run) is not None
-
-
-def recipe_kind(run: Path) -> str | None:
-    """``tokenizer`` or ``generator``; None without a recipe of ours: a file called recipe.yaml may be anybody's."""
-    try:
-        recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    if not isinstance(recipe, dict) or not {"kind", "network"} <= recipe.keys():
-        return None
-    return str(recipe["kind"])
-
-
-def clear_run(run: Path) -> None:
-    """Remove what a run directory of ours holds, and nothing else that lies in it."""
-    for name in (METRICS, RECIPE, SCHEDULE):
-        (run / name).unlink(missing_ok=True)
-    for name in (PREVIEWS, TENSORBOARD, CHECKPOINTS):
-        shutil.rmtree(run / name, ignore_errors=True)
+    step: Count
+    averaged: Count = 0
+    sums: list[Sums] = field(default_factory=list)
+    tensors: dict[Annotated[str, Strict(), Field(pattern=r"^[a-z0-9_]{1,64}$")], Count] = field(default_factory=dict)
 
 
 def write_checkpoint(
@@ -91,42 +86,80 @@ def write_checkpoint(
     config : sizes of the network; kept in the header of each file, so that the file's hash covers them
     """
     folder = run / CHECKPOINTS
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run)
+        partial.mkdir()
         header = {"config": json.dumps(config, sort_keys=True)}
         for name, named in tensors.items():
             contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
             save_file(contiguous, partial / f"{name}.safetensors", metadata=header)
-        (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n")
+        counts = {name: len(named) for name, named in tensors.items()}
+        (partial / STATE).write_text(json.dumps({**state, "tensors": counts}, indent=1) + "\n")
         for file in partial.iterdir():
             _fsync(file)
         _fsync(partial)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        _fsync(folder)
+        _put_in_place(partial, final)
+        _point_latest(folder, final.name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:REASON]
         raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
-    _point_latest(folder, final.name)
     return final
+
+
+def take_checkpoint(checkpoint: Path, run: Path) -> None:
+    """Move a checkpoint that was written elsewhere on the same file system into a run."""
+    folder = run / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    _put_in_place(checkpoint, folder / checkpoint.name)
+    _point_latest(folder, checkpoint.name)
 
 
 def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> None:
     """Remove all but the newest ``keep`` checkpoints, and those whose step is a multiple of ``keep_every``."""
     for old in list_checkpoints(run)[:-keep]:
-        if keep_every is None or int(old.name.removeprefix("step-")) % keep_every:
+        if not old.is_symlink() and (keep_every is None or step_of(old) % keep_every):
             shutil.rmtree(old, ignore_errors=True)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint, so that nobody takes it for the newest; returns its new path."""
+    number = 1
+    while True:
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged{f'-{number}' if number > 1 else ''}")
+        if not os.path.lexists(aside):
+            checkpoint.rename(aside)
+            return aside
+        number += 1
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what killed saves left in a run's checkpoints."""
+    for path in _entries(run / CHECKPOINTS):
+        if _LEFT.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / CHECKPOINTS).glob("step-*") if (path / "state.json").is_file())
+    ours = [path for path in _entries(run / CHECKPOINTS) if is_step(path) and (path / STATE).is_file()]
+    return sorted(ours, key=step_of)
+
+
+def is_step(path: Path) -> bool:
+    """Whether a name is that of a checkpoint, complete or not."""
+    return _STEP.fullmatch(path.name) is not None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -137,7 +170,7 @@ def find_checkpoint(run: Path) -> Path:
     CheckpointError
         If ``run`` is no run directory or has no checkpoint yet.
     """
-    if (run / EMA).is_file() and (run / "state.json").is_file():
+    if (run / EMA).is_file() and (run / STATE).is_file():
         return run
     if not (run / RECIPE).is_file():
         found = "is not there" if not run.exists() else "holds no recipe.yaml"
@@ -155,6 +188,25 @@ def run_of(checkpoint: Path) -> Path:
     return checkpoint.resolve().parent.parent
 
 
+def check_checkpoint(checkpoint: Path) -> CheckpointState:
+    """The state of a checkpoint whose files are there, of their whole length and with all their tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If one is not. The weights themselves are not read.
+    """
+    state = read_state(checkpoint)
+    counts: dict[str, int | None] = {**state.tensors} or {"ema": None}
+    for name, count in counts.items():
+        file = checkpoint / f"{name}.safetensors"
+        with _opened(file) as opened:
+            found = len(opened.keys())
+        if count not in (None, found):
+            raise CheckpointError(f"{file}: holds {found} tensors, expected {count}; use another checkpoint")
+    return state
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """Named tensors of one safetensors file, on the CPU.
 
@@ -163,30 +215,48 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is missing or damaged.
     """
-    try:
+    with _reading(file):
         return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read as safetensors ({' '.join(str(error).split())})") from None
+
+
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path | str) -> None:
+    """Raise CheckpointError unless ``found``, read from ``file``, has the names, shapes and types of ``wanted``."""
+    for name in [*(wanted.keys() - found.keys())][:1]:
+        raise CheckpointError(f"{file}: holds no tensor {name}, expected it; use another checkpoint")
+    for name in [*(found.keys() - wanted.keys())][:1]:
+        raise CheckpointError(f"{file}: holds a tensor {brief(name)}, which is none of the network's; use another one")
+    for name, tensor in wanted.items():
+        for what in ("shape", "dtype"):
+            is_, was = getattr(found[name], what), getattr(tensor, what)
+            if is_ != was:
+                is_, was = (str(list(value) if what == "shape" else value)[:100] for value in (is_, was))
+                raise CheckpointError(
+                    f"{file}: {name} has the {what} {is_}, expected {was}; use another checkpoint, or restore {RECIPE}"
+                )
 
 
 def read_config(file: Path) -> dict[str, Any] | None:
     """Sizes of the network in the header of a safetensors file, None where it has none."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = opened.metadata() or {}
-        return dict(json.loads(header["config"])) if "config" in header else None
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: has no readable header ({' '.join(str(error).split())})") from None
+    with _opened(file) as opened:
+        header = opened.metadata() or {}
+    if "config" not in header:
+        return None
+    remedy = "use another checkpoint"
+    config = parse_json(header["config"].encode(), f"{file}: config", error=CheckpointError, remedy=remedy)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file}: config is {brief(config)}, expected the network's sizes; {remedy}")
+    return config
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The JSON part of a checkpoint."""
+def read_state(checkpoint: Path) -> CheckpointState:
+    """The JSON part of a checkpoint; CheckpointError where it is missing, damaged or of another step."""
+    file, remedy = checkpoint / STATE, "use another checkpoint"
     try:
-        state = json.loads((checkpoint / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint / 'state.json'}: cannot be read ({error})") from None
-    if not isinstance(state, dict) or "step" not in state:
-        raise CheckpointError(f"{checkpoint / 'state.json'}: cannot be read (it holds no step)")
+        state = read_json_as(file, CheckpointState, error=CheckpointError, remedy=remedy)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: is not there, expected a checkpoint; {remedy}") from None
+    if is_step(checkpoint) and state.step != step_of(checkpoint):
+        raise CheckpointError(f"{file}: field step is {state.step}, expected {step_of(checkpoint)}; {remedy}")
     return state
 
 
@@ -225,11 +295,50 @@ def read_released(file: Path) -> dict[str, Any]:
     return loaded
 
 
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    # Opening a named pipe would wait forever.
+    if not file.is_file():
+        found = "is no plain file" if file.exists() else "is not there"
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({found})")
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:REASON]
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})") from None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    with _reading(file), safe_open(file, framework="pt") as opened:
+        yield opened
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _put_in_place(made: Path, final: Path) -> None:
+    """Rename a checkpoint to where one of the same step may lie, which is gone only after that."""
+    old = final.with_name(f".{final.name}.old")
+    if os.path.lexists(final):
+        final.rename(old)
+    made.rename(final)
+    _fsync(final.parent)
+    if old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
+
+
 def _point_latest(folder: Path, name: str) -> None:
-    link = folder / ".latest.partial"
+    link = folder / f".{LATEST}.partial"
     link.unlink(missing_ok=True)
     link.symlink_to(name)
-    os.replace(link, folder / "latest")
+    os.replace(link, folder / LATEST)
     _fsync(folder)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import RECIPE, check_run_is_free, find_checkpoint, run_of
+from grncli.checkpoint import RECIPE, find_checkpoint, run_of
 from grncli.errors import CheckpointError, UsageError
 from grncli.hbq import MAX_ROUNDS
 from grncli.loading import Loaded, Released, Say, open_released, open_run
@@ -26,6 +26,7 @@ from grncli.networks import (
     write_imported,
 )
 from grncli.recipe import parse_recipe
+from grncli.rundir import check_run_is_free
 from grncli.training.generator_recipe import GeneratorRecipe
 
 KIND = "generator"
@@ -138,7 +139,7 @@ def import_generator(
         )
         bits = _bits(released, told, network.null_class)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
-        raise CheckpointError(f"{file}: {error}, expected the weights of a released generator") from None
+        raise CheckpointError(f"{file}: {str(error)[:300]}, expected the weights of a released generator") from None
     data = {
         "network": asdict(network),
         "bits": bits,

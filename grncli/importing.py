@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from grncli import generators, tokenizers
-from grncli.checkpoint import check_run_is_free
 from grncli.errors import CheckpointError
 from grncli.loading import open_released
+from grncli.rundir import check_run_is_free
 
 TEXT_GENERATOR = ("block_chunks.", "text_proj.")  # how names of weights begin that are the file itself
 

@@ -20,7 +20,6 @@ from torch import nn
 from grncli.checkpoint import EMA, RECIPE, find_checkpoint, read_released, read_state, run_of
 from grncli.errors import CheckpointError, GrnError
 from grncli.networks import NetworkRecipe, check_config, check_weights, fill, is_finished, made_on_meta, read_recipe_of
-from grncli.runtime.jsonfiles import brief
 
 ATTEMPTS = 5
 SHOWN = 200  # characters of a reason that safetensors gives
@@ -172,9 +171,7 @@ def _open(
     weights: str,
 ) -> Loaded[AnyModule, AnyRecipe]:
     recipe = read_recipe_of(checkpoint, schema, kind, run)
-    step = read_state(checkpoint)["step"]
-    if type(step) is not int:
-        raise CheckpointError(f"{checkpoint / 'state.json'}: step is {brief(step)}, expected a whole number")
+    step = read_state(checkpoint).step
     file = weights_file(checkpoint, weights)
     with ExitStack() as stack:
         held = stack.enter_context(HeldFile(file))

@@ -1,7 +1,7 @@
 """What tokenizers and generators have in common as run directories: finding, checking, filling and importing them."""
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,21 +12,31 @@ import yaml
 from torch import Tensor, nn
 
 from grncli.checkpoint import (
-    CHECKPOINTS,
     EMA,
     RECIPE,
-    check_run_is_free,
-    clear_run,
     find_checkpoint,
     read_config,
     read_state,
-    recipe_kind,
     run_of,
     sha256_of,
+    take_checkpoint,
     write_checkpoint,
 )
-from grncli.errors import CheckpointError, GrnError, UsageError
+from grncli.errors import CheckpointError, GrnError, RecipeError, UsageError
 from grncli.recipe import dump_recipe, read_recipe
+from grncli.rundir import (
+    STAGING,
+    check_run_is_free,
+    clear_run,
+    locked_run,
+    mark_complete,
+    new_record,
+    recipe_kind,
+    refuse_links,
+    remove,
+    write_record,
+)
+from grncli.runtime.files import whole_file
 from grncli.runtime.jsonfiles import brief
 
 SHOWN_DIMENSIONS = 6  # of a tensor, in a message
@@ -147,7 +157,7 @@ def describe_network(
     checkpoint: Path, recipe: NetworkRecipe, network: nn.Module, only: Sequence[str]
 ) -> dict[str, Any]:
     """What ``grn info`` tells of any run; of an imported one ``only`` these sections of the recipe."""
-    step = read_state(checkpoint)["step"]
+    step = read_state(checkpoint).step
     sections = asdict(recipe)  # type: ignore[call-overload]
     return {
         "kind": recipe.kind,
@@ -176,11 +186,13 @@ def choose_weights(
     """
     present = [name for name, entry in names.items() if isinstance(loaded.get(entry), dict)]
     if wanted is not None and wanted not in present:
-        raise CheckpointError(f"{file}: has no weights under {wanted!r}, expected one of {present or list(loaded)[:5]}")
+        raise CheckpointError(
+            f"{file}: has no weights under {wanted!r}, expected one of {present or brief(list(loaded))}"
+        )
     if not present:
         entries = " or ".join(map(repr, names.values()))
         raise CheckpointError(
-            f"{file}: has the entries {list(loaded)[:5]}, expected the weights of a {kind} under {entries}"
+            f"{file}: has the entries {brief(list(loaded))}, expected the weights of a {kind} under {entries}"
         )
     chosen = wanted or present[0]
     weights = loaded[names[chosen]]
@@ -212,18 +224,37 @@ def write_imported(
 ) -> None:
     """Make the run directory of an imported network: whole, or not at all."""
     check_run_is_free(run, recipe.kind, overwrite=overwrite)
-    run = run.resolve()  # links stay what they are
-    partial = run.with_name(f".{run.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_checkpoint(partial, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(recipe.network))
-    (partial / RECIPE).write_text(dump_recipe(recipe, only), encoding="utf-8")
-    if run.exists():
-        clear_run(run)
-        for name in (RECIPE, CHECKPOINTS):
-            (partial / name).rename(run / name)
-        partial.rmdir()
+    with locked_run(run):
+        check_run_is_free(run, recipe.kind, overwrite=overwrite)  # another process may have made it since
+        staging = run / STAGING
+        remove(staging)
+        try:
+            # What is there already is cleared only once the new one is on disk.
+            made = write_checkpoint(staging, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(recipe.network))
+            clear_run(run, but=(STAGING,))
+            refuse_links(run)
+            with whole_file(run / RECIPE) as temporary:
+                temporary.write_text(dump_recipe(recipe, only), encoding="utf-8")
+            write_record(run, new_record(None, None, None))
+            take_checkpoint(made, run)
+        finally:
+            remove(staging)
+        mark_complete(run)
+
+
+def check_memory(network: nn.Module, copies: int, device: torch.device) -> None:
+    """Raise RecipeError where so many copies of a network's weights, which are on no device yet, exceed all memory."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
     else:
-        partial.rename(run)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = parameters * torch.float32.itemsize * copies
+    if needed > memory:
+        raise RecipeError(
+            f"the network has {parameters / 1e6:.4g} M parameters, and training it takes {needed / 1e9:.4g} GB for "
+            f"weights, gradients, moments and averages; {device.type} has {memory / 1e9:.4g} GB: make it smaller"
+        )
 
 
 def made_on_meta(build: Callable[[], AnyModule]) -> AnyModule:

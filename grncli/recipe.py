@@ -4,6 +4,8 @@ What a recipe holds is declared as frozen dataclasses where it is used; this mod
 """
 
 import difflib
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -14,8 +16,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from grncli.errors import RecipeError
+from grncli.runtime.jsonfiles import brief
 
 Schema = TypeVar("Schema")
+
+MAX_BYTES = 4 << 20
+"""Largest recipe: a file, and what it stands for once every alias in it is written out."""
 
 
 def read_recipe(path: Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
@@ -30,16 +36,36 @@ def read_recipe(path: Path, schema: type[Schema], overrides: Sequence[str] = ())
     RecipeError
         In one sentence, for a missing or unreadable file, an unknown field (with the nearest name), or a wrong value.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: an impossible date, say
-        raise RecipeError(f"{path}: cannot be read as a YAML recipe ({_one_line(error)})") from None
+    data = load_yaml(path)
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: holds a {type(data).__name__}, expected fields and values")
     for override in overrides:
         _assign(data, override)
     return parse_recipe(data, schema, str(path))
+
+
+def load_yaml(path: Path) -> Any:
+    """The plain data of a YAML file that may be anybody's; RecipeError where it cannot be read or is too large.
+
+    Ten lines of YAML can stand for gigabytes: an alias repeats all that its anchor holds, aliases among it.
+    """
+    try:
+        loader = yaml.SafeLoader(_read_text(path))
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                return None
+            if _written_out(root, {}) > MAX_BYTES:
+                raise ValueError(f"its aliases stand for more than {MAX_BYTES >> 20} MiB")
+            return loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        reason = "it is nested too deeply, or holds itself"
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: an impossible date, say
+        reason = _one_line(error)[:300]
+    raise RecipeError(f"{path}: cannot be read as a YAML recipe ({reason})")
 
 
 def parse_recipe(data: Mapping[str, Any], schema: type[Schema], name: str) -> Schema:
@@ -49,16 +75,38 @@ def parse_recipe(data: Mapping[str, Any], schema: type[Schema], name: str) -> Sc
         return TypeAdapter(schema).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        found = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
+        field = ".".join(str(part) for part in first["loc"])[:100]
+        found = "" if isinstance(first["input"], dict) else f" is {brief(first['input'])}"
         place = f"{field}{found}: " if field else ""  # no field: a check over several of them failed
-        raise RecipeError(f"{name}: {place}{first['msg'].removeprefix('Value error, ')}") from None
+        raise RecipeError(f"{name}: {place}{first['msg'].removeprefix('Value error, ')[:300]}") from None
 
 
 def dump_recipe(recipe: Any, only: Sequence[str] = ()) -> str:
     """A recipe as YAML text, every field resolved, in the order of declaration; or ``only`` these sections."""
     data = {key: value for key, value in asdict(recipe).items() if not only or key in only}
     return yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True)
+
+
+def _read_text(path: Path) -> str:
+    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no plain file")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
+    return data.decode("utf-8")
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Characters and values that a node stands for; each node is looked at once, however often it is repeated."""
+    if id(node) not in sizes:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        sizes[id(node)] = 1 + own + sum(_written_out(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def _plain(value: Any) -> Any:
@@ -98,7 +146,7 @@ def _refuse_unknown(data: Any, schema: Any, name: str, prefix: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(known)}"
-            raise RecipeError(f"{name}: there is no field {prefix}{key}; {hint}")
+            raise RecipeError(f"{name}: there is no field {prefix}{str(key)[:100]}; {hint}")
         _refuse_unknown(value, hints[key], name, f"{prefix}{key}.")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grncli.checkpoint import check_run_is_free
 from grncli.errors import CheckpointError
 from grncli.loading import Loaded, Released, Say, open_released, open_run
 from grncli.models.released import tokenizer_config, tokenizer_weights
@@ -24,6 +23,7 @@ from grncli.networks import (
     write_imported,
 )
 from grncli.recipe import parse_recipe
+from grncli.rundir import check_run_is_free
 from grncli.training.recipes import TokenizerRecipe
 
 KIND = "tokenizer"
@@ -115,7 +115,7 @@ def import_tokenizer(
         named = tokenizer_weights(released)
         network = asdict(tokenizer_config(named))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
-        raise CheckpointError(f"{file}: {error}, expected the weights of a released tokenizer") from None
+        raise CheckpointError(f"{file}: {str(error)[:300]}, expected the weights of a released tokenizer") from None
     told = read_settings(settings, SETTINGS)
     data: dict[str, Any] = {"imported": {"file": file.name, "weights": chosen, "sha256": sha256}}
     data["network"] = network | {key: value for key, value in told.items() if key == "attention"}

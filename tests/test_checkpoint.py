@@ -72,7 +72,7 @@ def test_a_crash_at_any_moment_leaves_a_complete_newest_checkpoint(run, monkeypa
         with pytest.raises(Killed):
             write(run, 2)
     newest = find_checkpoint(run)
-    step = read_state(newest)["step"]
+    step = read_state(newest).step
     assert read_tensors(newest / "ema.safetensors")["a"].unique().tolist() == [step]
     assert read_tensors(newest / "weights.safetensors")["a"].unique().tolist() == [step]
 
@@ -116,7 +116,7 @@ def test_latest_points_at_the_newest_checkpoint(run):
 
 
 def test_a_checkpoint_can_be_reached_through_latest(run):
-    assert read_state(find_checkpoint(run / "checkpoints" / "latest"))["step"] == 1
+    assert read_state(find_checkpoint(run / "checkpoints" / "latest")).step == 1
 
 
 def test_the_run_of_latest_is_the_run(run):
@@ -213,10 +213,37 @@ def test_missing_tensors_are_told(tmp_path):
     assert "cannot be read as safetensors" in message_of(read_tensors, tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "3", "{}", "\0"])
-def test_a_damaged_state_is_told(tmp_path, content):
+STATES = [
+    ("", "state.json: cannot be read"),
+    ("{", "state.json: cannot be read"),
+    ("\0", "state.json: cannot be read"),
+    ("[" * 100_000, "state.json: cannot be read as JSON (it is nested too deeply)"),
+    ("[1, 2]", "state.json: is [1, 2]: "),
+    ("3", "state.json: is 3: "),
+    ("{}", "state.json: has no field step"),
+    ('{"step": "4"}', "state.json: field step is '4': "),
+    ('{"step": 4.0}', "state.json: field step is 4.0: "),
+    ('{"step": -1}', "state.json: field step is -1: "),
+    ('{"step": 1, "averaged": true}', "field averaged is True: "),
+    ('{"step": 1, "sums": [{"loss": [1]}]}', "field sums.0.loss is [1]: "),
+    ('{"step": 1, "sums": [{"loss": "12"}]}', "field sums.0.loss is '12': "),
+    ('{"step": 1, "tensors": {"../../x": 1}}', "field tensors"),
+    ('{"step": "' + "x" * 100_000 + '"}', "field step is 'xxx"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), STATES)
+def test_a_damaged_state_is_told_by_file_and_field_in_a_short_line(tmp_path, content, words):
     (tmp_path / "state.json").write_text(content)
-    assert "state.json: cannot be read" in message_of(read_state, tmp_path)
+    told = message_of(read_state, tmp_path)
+    assert words in told
+    assert told.endswith("; use another checkpoint")
+    assert len(told) < len(str(tmp_path)) + 400
+
+
+def test_a_checkpoint_that_is_called_by_another_step_is_damaged(run):
+    (run / "checkpoints" / "step-00000001").rename(run / "checkpoints" / "step-00000009")
+    assert "state.json: field step is 1, expected 9" in message_of(read_state, find_checkpoint(run))
 
 
 # Pickles

@@ -7,10 +7,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from grncli import checkpoint
+from grncli import checkpoint, networks
 from grncli.checkpoint import find_checkpoint, write_checkpoint
-from grncli.errors import CheckpointError, GrnError, RecipeError, UsageError
+from grncli.errors import CheckpointError, GrnError, LockError, RecipeError, UsageError
 from grncli.recipe import dump_recipe
+from grncli.rundir import locked_run
 from grncli.tokenizers import describe_tokenizer, import_tokenizer, load_tokenizer, open_tokenizer
 from grncli.training.recipes import TokenizerRecipe
 
@@ -189,6 +190,49 @@ def test_a_missing_file_is_told(tmp_path):
 
 def test_a_run_is_not_written_over(run, released):
     assert "is already a run directory" in message_of(import_tokenizer, released, run)
+
+
+class Killed(BaseException):
+    """What no handler of ours catches, as little as it catches a kill."""
+
+
+def die(*_, **__):
+    raise Killed
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failed_import_leaves_what_was_there(run, released, tmp_path, monkeypatch, overwrite):
+    target = run if overwrite else tmp_path / "fresh"
+    before, entries = open_tokenizer(run).identity, set(tmp_path.iterdir())
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    message = message_of(import_tokenizer, released, target, weights="vae", overwrite=overwrite)
+    assert "cannot be written (" in message
+    assert set(tmp_path.iterdir()) == entries
+    assert open_tokenizer(run).identity == before
+
+
+@pytest.mark.parametrize("moment", ["clear_run", "refuse_links", "write_record", "take_checkpoint", "mark_complete"])
+def test_a_killed_import_can_be_repeated(run, released, monkeypatch, moment):
+    with monkeypatch.context() as patched:
+        patched.setattr(networks, moment, die)
+        patched.setattr(networks, "remove", lambda path: None)  # as a kill, which tidies nothing
+        with pytest.raises(Killed):
+            import_tokenizer(released, run, weights="vae", overwrite=True)
+    import_tokenizer(released, run, weights="vae", overwrite=True)
+    assert sorted(path.name for path in run.iterdir()) == [
+        *(".lock", "COMPLETE", "checkpoints", "recipe.yaml", "run.json")
+    ]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["latest", "step-00000000"]
+    assert load_tokenizer(run).rounds == 4
+
+
+def test_a_run_that_is_being_written_is_not_replaced(run, released):
+    with locked_run(run), pytest.raises(LockError, match="is being trained by this process"):
+        import_tokenizer(released, run, weights="vae", overwrite=True)
 
 
 def test_a_run_is_replaced_when_asked(run, released):

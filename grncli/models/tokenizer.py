@@ -27,10 +27,15 @@ from grncli.models.layers import (
     fold_shortcut,
     unfold_shortcut,
 )
+from grncli.runtime.jsonfiles import brief
 
 # Input pixels (batch x frames x height x width) up to which a clip passes whole. The released network holds about
 # 1 kB of activations per pixel at a time, so this bounds it near 2 GB.
 WHOLE_CLIP_PIXELS = 2**21
+# Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
+MAX_WIDTH = 1 << 14
+MAX_STAGES = 12
+MAX_BLOCKS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +54,24 @@ class TokenizerConfig:
     attention: bool = True  # in the middle; some checkpoints were trained with it left out
 
     def __post_init__(self) -> None:
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers is {list(self.multipliers)}, expected at least one number above 0")
-        for name in ("channels", "patch", "encoder_width", "decoder_width", "encoder_blocks", "decoder_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if (
+            not 1 <= len(self.multipliers) <= MAX_STAGES
+            or not 1 <= min(self.multipliers) <= max(self.multipliers) <= 256
+        ):
+            raise ValueError(
+                f"multipliers is {brief(list(self.multipliers))}, expected 1 to {MAX_STAGES} numbers from 1 to 256"
+            )
+        most = {"channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "decoder_width": MAX_WIDTH, "patch": 64}
+        for name in (*most, "encoder_blocks", "decoder_blocks"):
+            if not 1 <= getattr(self, name) <= most.get(name, MAX_BLOCKS):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 to {most.get(name, MAX_BLOCKS)}")
         last = len(self.multipliers)
         for name, stages in (("halve_space", self.halve_space), ("halve_time", self.halve_time)):
             wrong = [stage for stage in stages if not 1 <= stage < last]
             if wrong:
                 raise ValueError(f"{name} names stage {wrong[0]}, expected 1 to {last - 1} (the last never halves)")
+            if len(set(stages)) < len(stages):
+                raise ValueError(f"{name} is {brief(list(stages))}, expected each stage once")
         self._check_shortcuts()
 
     def _check_shortcuts(self) -> None:

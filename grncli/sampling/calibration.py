@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from grncli.checkpoint import SCHEDULE, run_of
-from grncli.errors import GrnError
+from grncli.errors import CheckpointError
 from grncli.refinement import Complexity, fit
 from grncli.runtime.checking import read_json_as
 from grncli.runtime.files import whole_file
@@ -24,6 +24,16 @@ Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 SAMPLES = 128  # that are begun to measure entropies
 APART = 1 << 32  # places from here on are for measuring only
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What of a kept fit is used again."""
+
+    target_steps: Annotated[Finite, Field(gt=0)]
+    k: Finite
+    b: Finite
+    conditions: dict[str, Any]
 
 
 def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
@@ -92,24 +102,14 @@ def _conditions(plan: Plan, start: Complexity) -> dict[str, Any]:
     return dict(json.loads(json.dumps(conditions)))
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """A fit that is kept, as far as it is used again."""
-
-    target_steps: Finite
-    k: Finite
-    b: Finite
-    conditions: dict[str, Any]
-
-
 def _stored(run: Path, say: Say) -> dict[str, Any]:
     """The last fit of a run; empty where there is none that can be read."""
     try:
-        return vars(read_json_as(_file(run), _Fit, error=GrnError, remedy="it is not used"))
+        return vars(read_json_as(_file(run), _Fit, error=CheckpointError, remedy="--target-steps fits it again"))
     except FileNotFoundError:
         return {}
-    except GrnError as error:
-        say(str(error))
+    except CheckpointError as error:
+        say(f"{error}; it is left out of account")
         return {}
 
 

@@ -10,6 +10,7 @@ import torch
 from grncli.devices import DTYPES
 from grncli.errors import RecipeError, StoreError, StoreMismatch
 from grncli.models.generator import Generator
+from grncli.networks import check_memory, made_on_meta
 from grncli.stopping import Stop
 from grncli.store import BitStore, open_store
 from grncli.training.bits import BitLoader, Samples, check_validation, gather
@@ -18,7 +19,7 @@ from grncli.training.loop import Report, train
 from grncli.training.precision import describe_start, settle_dtype
 from grncli.training.processes import ALONE, Processes
 from grncli.training.refining import Preview, RefinementObjective
-from grncli.training.runs import check_division, prepare_run, steps_done
+from grncli.training.runs import bits_record, check_division, look_at_run, open_run, touch_complete
 
 GIB = 1 << 30
 
@@ -63,10 +64,15 @@ def train_generator(
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
     recipe = settle_dtype(plan.recipe, run, device, processes, overwrite=overwrite, warn=warn)
-    done = steps_done(run, recipe, overwrite=overwrite)
+    assert recipe.bits is not None
+    data = bits_record(recipe.bits.stores, sum(recipe.bits.grids.values()))
+    done = look_at_run(run, recipe, data, overwrite=overwrite).steps
     if done >= recipe.training.steps:
+        if processes.leads:
+            touch_complete(run, recipe)
         return 0
     check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
+    check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(
         plan.samples,
         batch=recipe.data.batch,
@@ -75,26 +81,26 @@ def train_generator(
         seed=recipe.training.seed,
         processes=processes,
     )
-    prepare_run(run, recipe, processes, overwrite=overwrite)
-    torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
-    network = Generator(recipe.network)
-    say(describe_start("train-gen", network, recipe.training, device, processes))
-    network.recompute = recipe.training.recompute
-    if recipe.training.compile:
-        network.compile()
-    train(
-        RefinementObjective(recipe, network, loader, device, sheet),
-        run,
-        training=recipe.training,
-        config=asdict(recipe.network),
-        device=device,
-        dtype=DTYPES[recipe.training.dtype],
-        processes=processes,
-        stop=stop or Stop(),
-        report=report,
-        progress=progress,
-        warn=warn,
-    )
+    with open_run(run, recipe, data, processes, overwrite=overwrite, warn=warn):
+        torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
+        network = Generator(recipe.network)
+        say(describe_start("train-gen", network, recipe.training, device, processes))
+        network.recompute = recipe.training.recompute
+        if recipe.training.compile:
+            network.compile()
+        train(
+            RefinementObjective(recipe, network, loader, device, sheet),
+            run,
+            training=recipe.training,
+            config=asdict(recipe.network),
+            device=device,
+            dtype=DTYPES[recipe.training.dtype],
+            processes=processes,
+            stop=stop or Stop(),
+            report=report,
+            progress=progress,
+            warn=warn,
+        )
     return recipe.training.steps - done
 
 

@@ -5,7 +5,11 @@ from math import isfinite
 from typing import Any, Literal
 
 from grncli.models.generator import GeneratorConfig
+from grncli.runtime.jsonfiles import brief
+from grncli.store.layout import parse_grid
 from grncli.training.recipes import Optimization, Training
+
+MAX_STRIDE = 1 << 16  # pixels per token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,16 @@ class Bits:
     grids: dict[str, int]  # TxHxW: samples
     stores: tuple[str, ...] = ()  # hashes of their bits, in the order of training
     fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if not all(1 <= pixels <= MAX_STRIDE for pixels in self.stride):
+            raise ValueError(f"stride is {list(self.stride)}, expected three numbers from 1 to {MAX_STRIDE}")
+        wrong = [name for name, samples in self.grids.items() if parse_grid(name) is None or samples < 0]
+        if wrong or not self.grids:
+            shown = brief({name: self.grids[name] for name in wrong})
+            raise ValueError(f"grids is {shown}, expected numbers of samples by TxHxW")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ValueError(f"fps is {self.fps}, expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
 """What a run tells of itself: means over steps, time, ``metrics.jsonl``, TensorBoard."""
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from grncli.errors import UsageError
+from grncli.errors import CheckpointError, UsageError
+from grncli.runtime.files import naming, whole_file
+from grncli.runtime.jsonfiles import brief, json_lines
 
 
 class Averages:
@@ -30,11 +34,47 @@ class Averages:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] += 1
 
+    def means(self) -> dict[str, Tensor]:
+        """The means so far, and the totals of pairs."""
+        return {name: total if total.dim() else total / self._counts[name] for name, total in self._sums.items()}
+
+    def clear(self) -> None:
+        """Start anew."""
+        self._sums, self._counts = {}, Counter()
+
     def take(self) -> dict[str, Tensor]:
         """The means so far, and the totals of pairs; starts anew."""
-        means = {name: total if total.dim() else total / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, Counter()
+        means = self.means()
+        self.clear()
         return means
+
+    def sums(self) -> dict[str, list[float]]:
+        """What is added up and, last, over how many steps: for a checkpoint, exactly."""
+        return {
+            name: [*(total.tolist() if total.dim() else [total.item()]), self._counts[name]]
+            for name, total in self._sums.items()
+        }
+
+    def restore(self, sums: Mapping[str, Sequence[float]], device: torch.device) -> None:
+        """Go on from what ``sums`` told."""
+        for name, (*total, count) in sums.items():
+            value = torch.tensor(total, dtype=torch.float32, device=device)
+            self._sums[name] = value if len(total) > 1 else value[0]
+            self._counts[name] = int(count)
+
+
+def own_sums(saved: Sequence[Mapping[str, Sequence[float]]], rank: int, count: int) -> dict[str, list[float]]:
+    """What one of ``count`` processes goes on from, of the sums of all that saved: its own, or an equal share."""
+    if len(saved) == count:
+        return {name: list(values) for name, values in saved[rank].items()}
+    shares: dict[str, list[float]] = {}
+    for sums in saved:
+        for name, (*total, steps) in sums.items():
+            before = shares.get(name, [0.0] * len(total) + [steps])
+            # Of a pair, all processes together have the total; of a mean, each has that of all.
+            among = count if len(total) > 1 else len(saved)
+            shares[name] = [old + new / among for old, new in zip(before[:-1], total, strict=True)] + [steps]
+    return shares
 
 
 class Stopwatch:
@@ -59,21 +99,39 @@ class Stopwatch:
 
 
 class MetricsLog:
-    """``metrics.jsonl``, cut back to the step a run resumes from."""
+    """``metrics.jsonl``, cut back to the step a run resumes from.
 
-    def __init__(self, path: Path, step: int) -> None:
+    Parameters
+    ----------
+    belongs : whether a number of that very step would be logged there by a run that was never meant to end at it
+
+    Raises
+    ------
+    CheckpointError
+        If a line before the last is damaged.
+    """
+
+    def __init__(self, path: Path, step: int, belongs: Callable[[str], bool] = lambda name: True) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         # Replaced at once, so that a crash here does not lose the log.
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(path)
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as log:
+            for line in _lines(path):
+                kept = {name: value for name, value in line.items() if name == "step" or belongs(name)}
+                if line["step"] < step:
+                    log.write(json.dumps(line) + "\n")
+                elif line["step"] == step and len(kept) > min(1, len(line) - 1):
+                    log.write(json.dumps(kept) + "\n")
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append one JSON object."""
-        with self.path.open("a") as log:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, **numbers}) + "\n")
+
+    def sync(self) -> None:
+        """Wait until all lines are on disk."""
+        with naming(self.path), self.path.open("a") as log:
+            os.fsync(log.fileno())
 
 
 class TensorBoardLog:
@@ -100,9 +158,17 @@ class TensorBoardLog:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
+    def sync(self) -> None:
+        """Nothing more: each point is written out at once."""
 
-def _lines(path: Path) -> list[str]:
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Complete lines of a log; a line torn by a crash is left out."""
-    if not path.is_file():
-        return []
-    return [line for line in path.read_text().split("\n")[:-1] if line.startswith("{") and line.endswith("}")]
+    if not path.exists():
+        return
+    remedy = "remove that line, or move the file away, and run the same command again"
+    for number, line in enumerate(json_lines(path, error=CheckpointError, remedy=remedy), start=1):
+        step = line.get("step")
+        if type(step) is not int:
+            raise CheckpointError(f"{path}:{number}: field step is {brief(step)}, expected a whole number; {remedy}")
+        yield line

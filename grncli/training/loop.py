@@ -21,17 +21,23 @@ from grncli.checkpoint import (
     METRICS,
     PREVIEWS,
     TENSORBOARD,
+    check_checkpoint,
+    check_tensors,
     list_checkpoints,
     prune_checkpoints,
     read_state,
     read_tensors,
+    set_aside,
     write_checkpoint,
 )
 from grncli.errors import CheckpointError, GrnError
+from grncli.rundir import Place
 from grncli.stopping import Stop, Stopped
-from grncli.training.logs import Averages, MetricsLog, Stopwatch, TensorBoardLog
+from grncli.training.logs import Averages, MetricsLog, Stopwatch, TensorBoardLog, own_sums
 from grncli.training.processes import ALONE, Processes
 from grncli.training.recipes import Optimization, Training
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
 
 
 @dataclass(frozen=True)
@@ -129,15 +135,21 @@ def train(
     Stopped
         If ``stop`` of any process asked for it; a checkpoint of the last step is there.
     GrnError
-        If the loss is not finite, or the gradient at a checkpoint.
+        If the loss is not finite, or the gradient at a checkpoint; if the run was moved away.
     """
     states = [TrainingState(player, player.module.to(device), processes) for player in objective.players()]
-    step = load_newest(run, states, warn)
-    logs = _open_logs(run, step, training) if processes.leads else []
-    first = states[0]
+    restored = load_newest(run, states, warn)
+    step = restored.step
+    if step >= training.steps:
+        return
+    processes.wait()  # until all have read, also what is damaged
+    output = _Output(run, restored, training) if processes.leads else None
+    averages, first = Averages(), states[0]
+    if step % training.log_every:
+        averages.restore(own_sums(restored.sums, processes.rank, processes.count), device)
     progress(step)
     with closing(objective.batches(step)) as batches:
-        watch, averages = Stopwatch(), Averages()
+        watch = Stopwatch()
         while step < training.steps:
             with watch.waiting():
                 batch = next(batches)
@@ -150,19 +162,27 @@ def train(
             step += 1
             progress(step)
             last = step == training.steps
+            line: dict[str, float] = {}
             if step % training.log_every == 0 or last:
-                line = {**processes.mean(averages.take()), "learning_rate": first.rate, **watch.lap()}
-                _report(logs, report, step, line)
-            if processes.leads and (step % training.preview_every == 0 or last):
+                line = {**processes.mean(averages.means()), "learning_rate": first.rate, **watch.lap()}
+            if step % training.log_every == 0:
+                averages.clear()
+            if output and (step % training.preview_every == 0 or last):
+                output.place.check()
                 objective.preview(first.average.module, run / PREVIEWS, step)
-            if processes.leads and (step % training.validate_every == 0 or last):
-                _report(logs, report, step, objective.validate(first.average.module))
+            if output and (step % training.validate_every == 0 or last):
+                line |= objective.validate(first.average.module)
+            if line:
+                if output:
+                    output.log(step, line)
+                report(Report(step, line))
             if step % training.checkpoint_every == 0 or last or asked:
                 # It would have spoilt the weights, which only the next loss tells.
                 if not numbers["gradient_norm"].isfinite():
                     raise _not_finite(run, "gradient", step, batch)
-                if processes.leads:
-                    _save(run, step, states, config, training)
+                sums = processes.gather_json(averages.sums())
+                if output:
+                    output.save(step, states, sums, config)
                 processes.wait()
             if asked and not last:
                 reason = stop.reason or "another process"
@@ -187,53 +207,87 @@ def _step(
     return averages.take()
 
 
-def _open_logs(run: Path, step: int, training: Training) -> list[MetricsLog | TensorBoardLog]:
-    logs: list[MetricsLog | TensorBoardLog] = [MetricsLog(run / METRICS, step)]
-    return [*logs, TensorBoardLog(run / TENSORBOARD, step)] if training.tensorboard else logs
+class _Output:
+    """What a run leaves, of which the first process is the only writer: logs and checkpoints."""
 
+    def __init__(self, run: Path, restored: "Restored", training: Training) -> None:
+        self.run, self.training = run, training
+        for checkpoint in restored.damaged:
+            set_aside(checkpoint)
+        run.mkdir(parents=True, exist_ok=True)
+        self.place = Place(run)
+        step = restored.step
+        self.logs: list[MetricsLog | TensorBoardLog] = [
+            MetricsLog(run / METRICS, step, lambda name: _is_logged(name, step, training))
+        ]
+        if training.tensorboard:
+            self.logs.append(TensorBoardLog(run / TENSORBOARD, step))
 
-def _report(
-    logs: Sequence[MetricsLog | TensorBoardLog],
-    report: Callable[[Report], None],
-    step: int,
-    numbers: Mapping[str, float],
-) -> None:
-    if numbers:
-        for log in logs:
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write a line to every log."""
+        self.place.check()
+        for log in self.logs:
             log.write(step, numbers)
-        report(Report(step, numbers))
+
+    def save(
+        self, step: int, states: Sequence["TrainingState"], sums: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+    ) -> None:
+        """Write a checkpoint; once this returns, it is known to be there."""
+        self.place.check()
+        for log in self.logs:
+            log.sync()
+        tensors = {file: named for state in states for file, named in state.tensors().items()}
+        state = {"step": step, "averaged": states[0].averaged, "sums": sums}
+        made = write_checkpoint(self.run, step, tensors, state, config)
+        prune_checkpoints(self.run, self.training.keep, self.training.keep_every)
+        self.place.check()
+        check_checkpoint(made)
 
 
-def _save(
-    run: Path, step: int, states: Sequence["TrainingState"], config: Mapping[str, Any], training: Training
-) -> None:
-    tensors = {file: named for state in states for file, named in state.tensors().items()}
-    write_checkpoint(run, step, tensors, {"step": step, "averaged": states[0].averaged}, config)
-    prune_checkpoints(run, training.keep, training.keep_every)
+def _is_logged(name: str, step: int, training: Training) -> bool:
+    """Whether a step has a number in the log when it is not the last one, which has all of them."""
+    every = training.validate_every if name.startswith("validation_") else training.log_every
+    return step % every == 0
 
 
-def load_newest(run: Path, states: Sequence["TrainingState"], warn: Callable[[str], None]) -> int:
-    """Restore the newest checkpoint of ``run`` that can be read, if any; returns the number of steps done.
+@dataclass(frozen=True)
+class Restored:
+    """Where a run resumes.
+
+    Parameters
+    ----------
+    step : steps done
+    sums : what each process had added up for the next line of the log
+    damaged : newer checkpoints, which cannot be read
+    """
+
+    step: int = 0
+    sums: Sequence[Mapping[str, Sequence[float]]] = ()
+    damaged: Sequence[Path] = ()
+
+
+def load_newest(run: Path, states: Sequence["TrainingState"], warn: Callable[[str], None]) -> Restored:
+    """Restore the newest checkpoint of ``run`` that can be read, if any.
 
     Raises
     ------
     CheckpointError
         If there are checkpoints and none can be read.
     """
-    checkpoints = list_checkpoints(run)
-    for number, checkpoint in enumerate(reversed(checkpoints), start=1):
+    checkpoints = list_checkpoints(run)[::-1]
+    for number, checkpoint in enumerate(checkpoints):
         try:
             loaded = [state.read(checkpoint) for state in states]
             done = read_state(checkpoint)
         except CheckpointError as error:
-            if number == len(checkpoints):
+            if number == len(checkpoints) - 1:
                 raise
             warn(f"{error}; going on from the checkpoint before it")
             continue
         for state, files in zip(states, loaded, strict=True):
-            state.load(files, int(done.get("averaged", 0)))
-        return int(done["step"])
-    return 0
+            state.load(files, done.averaged)
+        return Restored(done.step, done.sums, checkpoints[:number])
+    return Restored()
 
 
 class TrainingState:
@@ -306,15 +360,32 @@ class TrainingState:
         return {name: dict(average.module.state_dict()) for name, average in self.averages.items()} | files
 
     def read(self, checkpoint: Path) -> dict[str, dict[str, Tensor]]:
-        """The files of ``tensors`` from a checkpoint; CheckpointError if one is missing or damaged."""
-        return {name: read_tensors(checkpoint / f"{name}.safetensors") for name in self.tensors()}
+        """The files of ``tensors`` from a checkpoint; CheckpointError if one does not fit."""
+        check_checkpoint(checkpoint)
+        files = {}
+        for name, ours in self.tensors().items():
+            file = checkpoint / f"{name}.safetensors"
+            files[name] = read_tensors(file)
+            check_tensors(
+                files[name], self._moments_of(files[name]) if name == self.called("optimizer") else ours, file
+            )
+        return files
+
+    def _moments_of(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a file of moments holds: all of a parameter, or none where it never had a gradient."""
+        moments: dict[str, Tensor] = {}
+        for name, parameter in zip(self.names, self.module.parameters(), strict=True):
+            if any(f"{moment}.{name}" in found for moment in MOMENTS):
+                like = parameter.detach()
+                moments |= {f"{moment}.{name}": like if moment != "step" else like.new_empty(()) for moment in MOMENTS}
+        return moments
 
     def load(self, files: Mapping[str, Mapping[str, Tensor]], averaged: int) -> None:
         """Take over what ``read`` found."""
         self.module.load_state_dict(files[self.called("weights")])
         moments = files[self.called("optimizer")]
         for name, parameter in zip(self.names, self.module.parameters(), strict=True):
-            for moment in ("step", "exp_avg", "exp_avg_sq"):
+            for moment in MOMENTS:
                 if (value := moments.get(f"{moment}.{name}")) is not None:
                     # A fused AdamW wants its step count beside the weights, the other on the CPU.
                     device = parameter.device if self.optimizer.defaults["fused"] or moment != "step" else value.device

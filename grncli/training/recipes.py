@@ -117,6 +117,8 @@ class DiscriminatorSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "width", "layers")
+        if self.width > 1 << 14 or self.layers > 16:
+            raise ValueError(f"width is {self.width} and layers {self.layers}, expected up to {1 << 14} and up to 16")
         if self.learning_rate is not None:
             _positive(self, "learning_rate")
 
@@ -136,6 +138,14 @@ class Optimization:
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "clip_norm", "accumulate")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {list(self.betas)}, expected 0 up to but without 1")
+        if not 0 <= self.weight_decay < inf or not self.learning_rate < inf:
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}, expected finite numbers"
+            )
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, expected 0 or more")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule is {self.schedule!r}, expected constant or cosine")
         if not self.decays or not all(0 <= decay < 1 for decay in self.decays):
@@ -145,6 +155,11 @@ class Optimization:
     def decays(self) -> tuple[float, ...]:
         """Of each moving average."""
         return self.ema if isinstance(self.ema, tuple) else (self.ema,)
+
+    @property
+    def copies(self) -> int:
+        """How often training holds the weights: with their gradients, two moments and the moving averages."""
+        return 4 + len(self.decays)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +182,8 @@ class Training:
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "log_every", "checkpoint_every", "preview_every", "validate_every", "keep")
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 63) - 1}")
         if self.keep_every is not None:
             _positive(self, "keep_every")
 

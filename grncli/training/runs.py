@@ -1,16 +1,37 @@
-"""Run directories that training writes: what is done, whether the recipe is still the same, and making one."""
+"""Run directories that training writes: what is done, whether recipe and data are still the same, and making one."""
 
-from dataclasses import asdict, replace
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import yaml
-
-from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints, recipe_kind
+from grncli.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
 from grncli.devices import DTYPES
 from grncli.errors import CheckpointError, RecipeError
-from grncli.recipe import dump_recipe, read_recipe
+from grncli.media.sources import Source, printable
+from grncli.recipe import dump_recipe, load_yaml, read_recipe
+from grncli.rundir import (
+    DataRecord,
+    check_run_is_free,
+    clear_run,
+    is_run,
+    locked_run,
+    mark_complete,
+    new_record,
+    read_record,
+    recipe_kind,
+    refuse_links,
+    tidy_run,
+    unmark_complete,
+    write_record,
+)
 from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import brief
 from grncli.training.processes import Processes
 from grncli.training.recipes import Optimization, Training
 
@@ -45,17 +66,55 @@ def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[s
     return recipe
 
 
-def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
-    """Steps that the run directory has done with this recipe, 0 where there is none; nothing is written.
+@dataclass(frozen=True)
+class Standing:
+    """What a run directory has of what is asked for.
+
+    Parameters
+    ----------
+    steps : that are done and saved in a checkpoint whose files are sound
+    anew : whether a run begins, where there is none or in place of the one that is there
+    """
+
+    steps: int
+    anew: bool
+
+
+def media_record(sources: Sequence[Source], src: str) -> DataRecord:
+    """The media of a run by their names below SRC and their sizes, so that they may be moved but not changed."""
+    digest = hashlib.sha256()
+    for source in sources:
+        size = source.size
+        if source.problem is not None:
+            size = -1
+        elif source.member is None:
+            try:
+                size = os.stat(source.path).st_size
+            except OSError:
+                size = -1
+        digest.update(os.fsencode(source.relative) + b"\0%d\n" % size)
+    return DataRecord(digest.hexdigest(), len(sources), "sources", os.path.abspath(src) if src != "-" else src)
+
+
+def bits_record(stores: Sequence[str], samples: int) -> DataRecord:
+    """The bits of a run by the hashes of their stores, in the order of training."""
+    return DataRecord(hashlib.sha256(json.dumps(list(stores)).encode()).hexdigest(), samples, "samples")
+
+
+def look_at_run(run: Path, recipe: Recipe, data: DataRecord, *, overwrite: bool) -> Standing:
+    """What the run directory has of this recipe and data; nothing is written.
+
+    With ``overwrite`` a run is made anew, except one that the same request began and that is not finished: this is
+    the same command again after it was stopped.
 
     Raises
     ------
     CheckpointError
-        If ``run`` was trained with another recipe, is an imported one, or is no run directory.
+        If ``run`` was trained with another recipe or other data, is an imported one, or is no run directory.
     """
-    if overwrite or not is_run(run):
+    if not is_run(run) or (overwrite and not _was_begun_by(run, recipe, data)):
         check_run_is_free(run, recipe.kind, overwrite=overwrite)
-        return 0
+        return Standing(0, anew=True)
     if recipe_kind(run) != recipe.kind:
         check_run_is_free(run, recipe.kind, overwrite=overwrite)  # which says why it is not
     present: Any = read_recipe(run / RECIPE, type(recipe))
@@ -71,34 +130,123 @@ def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
             f"{run} was made with another recipe ({_differences(comparable, recipe)}); "
             "use the same one, another --out, or --overwrite"
         )
-    checkpoints = list_checkpoints(run)
-    return int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+    _compare_data(run, data)
+    return Standing(_sound_steps(run), anew=False)
 
 
 def recorded_dtype(run: Path) -> str | None:
     """The number format that a run is trained in; None where there is no run, or its recipe does not say."""
     try:
-        dtype = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))["training"]["dtype"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, yaml.YAMLError):
+        dtype = load_yaml(run / RECIPE)["training"]["dtype"]
+    except (RecipeError, KeyError, TypeError):
         return None
-    return dtype if dtype in DTYPES else None
+    return dtype if isinstance(dtype, str) and dtype in DTYPES else None
 
 
-def prepare_run(run: Path, recipe: Recipe, processes: Processes, *, overwrite: bool) -> None:
-    """Make the run directory, or empty one that is to be overwritten, and put the recipe into it.
+@contextmanager
+def open_run(
+    run: Path,
+    recipe: Recipe,
+    data: DataRecord,
+    processes: Processes,
+    *,
+    overwrite: bool,
+    warn: Callable[[str], None],
+) -> Iterator[None]:
+    """Be the only writer of a run for the time of a block, and mark it as complete when the block ends well.
 
-    The first of several processes does, once all have looked at what is there.
+    The run is made, or cleared where it is to be made anew. Of several processes the first does this, once all have
+    looked at what is there.
+
+    Raises
+    ------
+    LockError
+        If another process trains the run.
+    CheckpointError
+        As ``look_at_run``, and where a link is in the place of what the run writes.
     """
     processes.wait()
-    if processes.leads:
-        if overwrite or not is_run(run):
-            clear_run(run)
-            run.mkdir(parents=True, exist_ok=True)
-        text = dump_recipe(recipe)
-        if not is_run(run) or (run / RECIPE).read_text(encoding="utf-8") != text:
-            with whole_file(run / RECIPE) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-    processes.wait()
+    with contextlib.ExitStack() as stack:
+        if processes.leads:
+            stack.enter_context(locked_run(run))
+            _prepare(run, recipe, data, overwrite, warn)
+        processes.wait()
+        yield
+        if processes.leads:
+            mark_complete(run)
+
+
+def touch_complete(run: Path, recipe: Recipe) -> None:
+    """Renew the date of a finished run's mark, for make; or leave the mark, where a kill came before it.
+
+    Where nothing can be written nothing is: the run is finished all the same.
+    """
+    with contextlib.suppress(OSError, CheckpointError):
+        try:
+            os.utime(run / COMPLETE, follow_symlinks=False)
+        except FileNotFoundError:
+            # Fewer steps may be asked for than the run's own recipe has.
+            wanted = read_recipe(run / RECIPE, type(recipe)).training.steps
+            if os.access(run, os.W_OK) and _sound_steps(run) >= wanted:
+                with locked_run(run):
+                    mark_complete(run)
+
+
+def _prepare(run: Path, recipe: Recipe, data: DataRecord, overwrite: bool, warn: Callable[[str], None]) -> None:
+    standing = look_at_run(run, recipe, data, overwrite=overwrite)  # again: another process may have written since
+    before = None
+    if standing.anew:
+        clear_run(run)
+    else:
+        before = read_record(run)
+        if overwrite:
+            warn(f"{run}: resumes at step {standing.steps} what this command with --overwrite began")
+        elif before is None and standing.steps:
+            warn(f"{run}: has no run.json, so nobody knows whether it was trained on the same data before")
+    refuse_links(run)
+    if not standing.anew:
+        unmark_complete(run)
+        tidy_run(run)
+    text = dump_recipe(recipe)
+    if standing.anew or (run / RECIPE).read_text(encoding="utf-8") != text:
+        with whole_file(run / RECIPE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_record(run, new_record(before, data, _request(recipe, data) if overwrite else None))
+
+
+def _was_begun_by(run: Path, recipe: Recipe, data: DataRecord) -> bool:
+    """Whether the very same request with ``--overwrite`` began a run that is not finished."""
+    try:
+        record = read_record(run)
+    except CheckpointError:
+        return False
+    same = record is not None and record.overwrite == _request(recipe, data)
+    return same and not os.path.lexists(run / COMPLETE)
+
+
+def _request(recipe: Recipe, data: DataRecord) -> str:
+    return hashlib.sha256(f"{dump_recipe(recipe)}\0{data.digest}".encode()).hexdigest()
+
+
+def _compare_data(run: Path, data: DataRecord) -> None:
+    record = read_record(run)
+    if record is None or record.data is None or record.data.digest == data.digest:
+        return
+    was = record.data
+    place = f" of {brief(printable(was.source))}" if was.source else ""
+    raise CheckpointError(
+        f"{run}: was trained on other data ({was.items} {was.unit[:20]}{place}, digest {was.digest[:8]}) than these "
+        f"{data.items} {data.unit} (digest {data.digest[:8]}), whose names or sizes differ; "
+        "give the same data, another --out, or --overwrite"
+    )
+
+
+def _sound_steps(run: Path) -> int:
+    """The step of the newest checkpoint whose files are sound; what is in the tensors is not looked at."""
+    for checkpoint in reversed(list_checkpoints(run)):
+        with contextlib.suppress(CheckpointError):
+            return check_checkpoint(checkpoint).step
+    return 0
 
 
 def check_division(batches: dict[str, int], accumulate: int, processes: Processes) -> None:

@@ -12,6 +12,7 @@ from grncli.media.decoder import DecoderPool
 from grncli.media.sources import list_sources
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
+from grncli.networks import check_memory, made_on_meta
 from grncli.stopping import Stop
 from grncli.training.crops import CropLoader, CropSampler
 from grncli.training.loop import Report, train
@@ -19,7 +20,7 @@ from grncli.training.precision import describe_start, settle_dtype
 from grncli.training.processes import ALONE, Processes, share_batch_norm
 from grncli.training.recipes import TokenizerLosses, TokenizerRecipe
 from grncli.training.reconstruction import Reconstruction
-from grncli.training.runs import check_division, prepare_run, steps_done
+from grncli.training.runs import check_division, look_at_run, media_record, open_run, touch_complete
 
 
 def train_tokenizer(
@@ -56,19 +57,27 @@ def train_tokenizer(
         If ``src`` lacks the media that the recipe wants, or ``run`` holds something else.
     """
     recipe = settle_dtype(recipe, run, device, processes, overwrite=overwrite, warn=warn)
-    done = steps_done(run, recipe, overwrite=overwrite)
+    sources = list_sources(src).sources
+    data = media_record(sources, src)
+    done = look_at_run(run, recipe, data, overwrite=overwrite).steps
     if done >= recipe.training.steps:
+        if processes.leads:
+            touch_complete(run, recipe)
         return 0
     lpips = find_lpips(recipe.losses, cache or default_cache(), warn)
-    sampler = CropSampler(recipe.data, list_sources(src).sources, recipe.training.seed, src)
+    sampler = CropSampler(recipe.data, sources, recipe.training.seed, src)
     media = {"image": recipe.data.image, "clip": recipe.data.clip}
     batches = {f"data.{kind}.batch": data.batch for kind, data in media.items() if data is not None}
     check_division(batches, recipe.optimization.accumulate, processes)
-    prepare_run(run, recipe, processes, overwrite=overwrite)
-    torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
-    tokenizer = Tokenizer(recipe.network, recipe.most_rounds)
-    say(describe_start("train-tokenizer", tokenizer, recipe.training, device, processes))
-    with DecoderPool(recipe.data.workers) as pool:
+    network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
+    check_memory(network, recipe.optimization.copies, device)
+    with (
+        open_run(run, recipe, data, processes, overwrite=overwrite, warn=warn),
+        DecoderPool(recipe.data.workers) as pool,
+    ):
+        torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
+        tokenizer = Tokenizer(recipe.network, recipe.most_rounds)
+        say(describe_start("train-tokenizer", tokenizer, recipe.training, device, processes))
         loader = CropLoader(sampler, pool, processes, warn)
         objective = Reconstruction(recipe, tokenizer, loader, lpips, device)
         if recipe.training.recompute:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from grncli import devices
 from grncli.checkpoint import list_checkpoints, read_tensors, sha256_of
 from grncli.cli import app
+from grncli.rundir import locked_run
 from grncli.store import Fingerprint, open_part, open_store
 
 SQUARE, WIDE = (1, 2, 2), (1, 2, 3)
@@ -200,6 +201,74 @@ def test_a_killed_run_ends_with_the_same_tensors(trained: Path, killed: Path, na
 
 def test_a_killed_run_ends_with_the_same_log(trained: Path, killed: Path) -> None:
     assert metrics(killed) == metrics(trained)
+
+
+def test_a_finished_run_is_marked_and_says_how_it_was_made(trained: Path, killed: Path) -> None:
+    records = [json.loads((run / "run.json").read_text()) for run in (trained, killed)]
+    assert all((run / "COMPLETE").read_bytes() == b"" for run in (trained, killed))
+    assert [record["resumed"] is None for record in records] == [True, False]
+    assert records[0]["data"] == records[1]["data"]
+    assert records[0]["data"]["items"] == 20
+    assert "train-gen" in records[0]["command"]
+    assert set(records[0]["versions"]) == {"grn", "torch", "python"}
+
+
+def test_a_finished_run_that_is_extended_has_the_log_of_one_that_was_never_finished(
+    trained: Path, recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    arguments = [recipe, store, "--out", tmp_path / "run", "training.log_every=7", "training.validate_every=8"]
+    for steps in (10, STEPS):
+        assert here(*arguments, f"training.steps={steps}").exit_code == 0
+        assert (tmp_path / "run" / "COMPLETE").exists()
+    assert here(*arguments[:3], tmp_path / "once", *arguments[4:]).exit_code == 0
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "once")
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [7, 8, 14, 16, 21, 24]
+
+
+def test_a_run_that_another_process_trains_is_refused(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run")
+    with locked_run(tmp_path / "run"):
+        for more in (["training.steps=4"], ["--overwrite"]):
+            result = here(recipe, store, "--out", tmp_path / "run", *more)
+            assert (result.exit_code, "is being trained by" in sentence(result)) == (1, True)
+        succeed(recipe, store, "--out", tmp_path / "run")  # there is nothing to do
+
+
+def test_the_command_that_was_stopped_resumes_also_with_overwrite(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "network.depth=3")
+    stopped = [recipe, store, "--out", tmp_path / "run", "--overwrite", "--max-time", "0.001s"]
+    for step in (1, 2, 3):
+        result = here(*stopped)
+        assert (result.exit_code, f"after step {step} of {STEPS}" in result.stderr) == (75, True), result.stderr
+    assert here(*stopped[:-2]).exit_code == 0
+    assert (tmp_path / "run" / "COMPLETE").exists()
+    assert "after step 1 of" in here(*stopped).stderr  # a finished one is made anew
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
+def test_a_link_in_a_run_is_refused_and_replaced_by_overwriting(
+    recipe: Path, store: Path, tmp_path: Path, read_tree: Callable, name: str
+) -> None:
+    run = tmp_path / "run"
+    succeed(recipe, store, "--out", run)
+    (tmp_path / "scratch").mkdir()
+    (run / name).rename(tmp_path / "scratch" / name)
+    (run / name).symlink_to(tmp_path / "scratch" / name)
+    before = read_tree(tmp_path / "scratch")
+    result = here(recipe, store, "--out", run, "training.steps=4")
+    assert (result.exit_code, f"{run / name}: is a link" in sentence(result)) == (1, True)
+    succeed(recipe, store, "--out", run, "training.seed=7", "--overwrite")
+    assert read_tree(tmp_path / "scratch") == before
+    assert not (run / name).is_symlink()
+    assert [line["step"] for line in metrics(run)] == [1, 2]
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(
+    recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    result = here(recipe, store, "--out", tmp_path / "run", "network.width=65536", "network.depth=64")
+    assert (result.exit_code, "GB: make it smaller" in sentence(result)) == (1, True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(

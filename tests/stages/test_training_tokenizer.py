@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,16 @@ def test_run_of_another_recipe_is_refused_and_kept(media_dir: Path, tmp_path: Pa
     assert load_tokenizer(tmp_path / "run").rounds == 2
 
 
+def test_a_run_of_other_media_is_refused_and_of_moved_media_resumed(media_dir: Path, tmp_path: Path) -> None:
+    images = replace(recipe(2), data=replace(recipe().data, clip=None))
+    longer = replace(images, training=replace(images.training, steps=3))
+    shutil.copytree(media_dir / "a", tmp_path / "moved")
+    train_tokenizer(images, str(media_dir / "a"), tmp_path / "run", device=CPU)
+    with pytest.raises(CheckpointError, match=r"was trained on other data \(6 sources of .*than these 6 sources"):
+        train_tokenizer(longer, str(media_dir / "b"), tmp_path / "run", device=CPU)
+    assert train_tokenizer(longer, str(tmp_path / "moved"), tmp_path / "run", device=CPU) == 1
+
+
 def test_continuous_baseline_trains(media_dir: Path, tmp_path: Path) -> None:
     train_tokenizer(recipe(2, rounds=None), str(media_dir), tmp_path / "run", device=CPU)
     assert load_tokenizer(tmp_path / "run").rounds is None
@@ -119,8 +130,6 @@ def test_missing_kind_of_media_is_refused(media_dir: Path, tmp_path: Path) -> No
 
 
 def test_unreadable_source_is_named_once_and_replaced(media_dir: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(media_dir / "a", tmp_path / "in")
     (tmp_path / "in/bad.png").write_bytes(b"bad")
     said: list[str] = []

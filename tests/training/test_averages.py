@@ -1,10 +1,12 @@
 """Means over steps and parts of batches, and several moving averages of the weights."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
-from grncli.training.logs import Averages
+from grncli.training.logs import Averages, own_sums
 from grncli.training.loop import Batch, Player, TrainingState
 from grncli.training.processes import ALONE
 from grncli.training.recipes import Optimization
@@ -41,6 +43,29 @@ def test_a_pair_without_weight_is_left_out():
     averages = Averages()
     averages.add({"accuracy": torch.zeros(2), "loss": torch.tensor(1.0)})
     assert ALONE.mean(averages.take()) == {"loss": 1.0}
+
+
+def test_sums_go_on_exactly_where_they_were():
+    whole, first, second = Averages(), Averages(), Averages()
+    for step in range(6):
+        numbers = {"loss": torch.tensor(0.1 + step), "share": torch.tensor([0.3 * step, 1.0])}
+        whole.add(numbers)
+        (first if step < 3 else second).add(numbers)
+        if step == 2:
+            second.restore(json.loads(json.dumps(first.sums())), torch.device("cpu"))
+    assert {name: mean.tolist() for name, mean in second.means().items()} == {
+        name: mean.tolist() for name, mean in whole.means().items()
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_sums_of_other_processes_are_shared_out(count):
+    """Two processes saved; whatever number resumes, the mean over all of them is the same."""
+    saved = [{"loss": [6.0, 2], "share": [1.0, 4.0, 2]}, {"loss": [2.0, 2], "share": [3.0, 4.0, 2]}]
+    own = [own_sums(saved, rank, count) for rank in range(count)]
+    assert sum(sums["loss"][0] / sums["loss"][1] for sums in own) / count == pytest.approx(2.0)
+    total, weight = (sum(sums["share"][place] for sums in own) for place in (0, 1))
+    assert (total, weight) == (pytest.approx(4.0), pytest.approx(8.0))
 
 
 def test_taking_starts_anew():

@@ -65,7 +65,7 @@ def read_generator(run: str | Path, weights: str = "ema") -> tuple[Generator, Ge
     checkpoint, recipe = _read_run(run)
     present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
     if weights not in present:
-        raise CheckpointError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
+        raise UsageError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
     file = checkpoint / f"{weights}.safetensors"
     network = fill(made_on_meta(lambda: Generator(recipe.network)), read_tensors(file), str(file))
     return network, recipe, {"name": run_of(checkpoint).name, "sha256": sha256_of(file)}

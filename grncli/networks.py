@@ -26,7 +26,7 @@ from grncli.checkpoint import (
     write_checkpoint,
 )
 from grncli.errors import CheckpointError, GrnError, UsageError
-from grncli.recipe import dump_recipe, read_recipe
+from grncli.recipe import dump_recipe, read_own_recipe
 
 
 class NetworkRecipe(Protocol):
@@ -57,7 +57,7 @@ def read_run(run: str | Path, schema: type[AnyRecipe], kind: str) -> tuple[Path,
     found = run_kind(Path(run))
     if found not in (None, kind):
         raise CheckpointError(f"{run}: is the run of a {found}, expected that of a {kind}")
-    recipe = read_recipe(run_of(checkpoint) / RECIPE, schema)
+    recipe = read_own_recipe(run_of(checkpoint) / RECIPE, schema)
     _check_config(recipe, checkpoint)
     return checkpoint, recipe
 

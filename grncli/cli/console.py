@@ -3,7 +3,6 @@
 Results go to files or standard output, messages and progress to standard error.
 """
 
-import json
 import os
 import sys
 import time
@@ -65,13 +64,17 @@ def _explain(error: BaseException) -> int:
 
 
 def say(text: str) -> None:
-    """One line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on standard error; what would drive a terminal is escaped, as it may be from somebody else's file."""
+    from grncli.media.sources import printable  # with archives and all, which help texts do not need
+
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    from grncli.runtime.jsonfiles import to_json
+
+    print(to_json(document, indent=2))
 
 
 def make_stop(max_time: str | None = None) -> Stop:
@@ -119,7 +122,9 @@ class Progress:
         if self._bar is None:
             say(text)
         else:
-            self._bar.write(text, file=sys.stderr)
+            from grncli.media.sources import printable
+
+            self._bar.write(printable(text), file=sys.stderr)
 
     def __enter__(self) -> "Progress":
         return self

@@ -13,7 +13,7 @@ from grncli.cli.training import training_session
 def train_tokenizer(
     recipe: Annotated[Path, Argument(metavar="RECIPE", help="YAML file, such as recipes/….yaml.", show_default=False)],
     data: Annotated[str, Option("--data", metavar="SRC", help="Images and clips; see grn tokenize.")],
-    out: Annotated[Path, Option("--out", metavar="RUN", help="Run directory; an interrupted one is gone on with.")],
+    out: Annotated[Path, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")],
     overrides: Annotated[
         list[str] | None,
         Argument(
@@ -30,7 +30,10 @@ def train_tokenizer(
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
-    """Train a tokenizer on a folder of images and clips; with torchrun, in several processes."""
+    """Train a tokenizer on a folder of images and clips.
+
+    With torchrun, in several processes.
+    """
     with training_session("train-tokenizer", device, dtype, max_time) as session:
         from grncli.training.recipes import TokenizerRecipe
         from grncli.training.runs import read_training_recipe

@@ -13,6 +13,7 @@ from grncli.stopping import Stop
 from grncli.store import BitStore, open_store
 from grncli.training.bits import BitLoader, Samples, check_validation, gather
 from grncli.training.generator_recipe import GeneratorRecipe
+from grncli.training.logs import check_extras
 from grncli.training.loop import Report, train
 from grncli.training.processes import ALONE, Processes
 from grncli.training.refining import Preview, RefinementObjective
@@ -62,6 +63,7 @@ def train_generator(
     done = steps_done(run, recipe, overwrite=overwrite)
     if done >= recipe.training.steps:
         return 0
+    check_extras(recipe.training)
     check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
     loader = BitLoader(
         plan.samples,

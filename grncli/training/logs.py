@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from grncli.errors import UsageError
+from grncli.training.recipes import Training
 
 
 class Averages:
@@ -86,19 +87,30 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # an optional extra
-        except ImportError:
-            raise UsageError(
-                "training.tensorboard=true needs the tensorboard package: pip install 'grncli[tensorboard]'"
-            ) from None
-        self._writer: Any = SummaryWriter(folder, purge_step=step + 1)
+        self._writer: Any = summary_writer()(folder, purge_step=step + 1)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add one point to the curve of each number."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer; UsageError if the tensorboard package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an optional extra
+    except ImportError:
+        raise UsageError(
+            "training.tensorboard=true needs the tensorboard package: pip install 'grncli[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
+def check_extras(training: Training) -> None:
+    """Raise UsageError for what a run needs and is not installed, before anything of it is made."""
+    if training.tensorboard:
+        summary_writer()
 
 
 def _lines(path: Path) -> list[str]:

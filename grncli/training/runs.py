@@ -1,21 +1,28 @@
 """Run directories that training writes: what is done, whether the recipe is still the same, and making one."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints, recipe_kind
 from grncli.errors import CheckpointError, RecipeError
-from grncli.recipe import dump_recipe, read_recipe
+from grncli.recipe import dump_recipe, field_names, read_own_recipe, read_recipe
 from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import SHOWN, brief
+from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.processes import Processes
-from grncli.training.recipes import Optimization, Training
+from grncli.training.recipes import Optimization, TokenizerRecipe, Training
 
 # What of a recipe may change between the parts of a run.
 EXTENDABLE = (
     *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
     *("keep", "keep_every", "compile", "recompute", "tensorboard"),
 )
+
+SHOWN_FIELDS = 3
+COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
+SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
 
 
 class Recipe(Protocol):
@@ -36,10 +43,32 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[str, ...] | list[str]) -> AnyRecipe:
     """A recipe to train by; RecipeError when it is one for something else."""
-    recipe = read_recipe(path, schema, overrides)
+
+    def check(fields: Mapping[str, Any]) -> None:
+        _check_kind(path, fields, schema)
+
+    recipe = read_recipe(path, schema, overrides, check)
     if recipe.imported is not None:
         raise RecipeError(f"{path}: is the recipe of an imported run, which has no training to repeat")
     return recipe
+
+
+def _check_kind(path: Path, fields: Mapping[str, Any], schema: type) -> None:
+    """Raise RecipeError for the recipe of another command, as its ``kind`` says, or without one its fields."""
+    wanted = next(kind for kind, each in SCHEMAS.items() if each is schema)
+    kind, sign = fields.get("kind"), f"kind: {fields.get('kind')}"
+    if kind is None:
+        names = {kind: set(field_names(each)) for kind, each in SCHEMAS.items()}
+        present = {
+            *fields,
+            *(f"{key}.{name}" for key, each in fields.items() if isinstance(each, dict) for name in each),
+        }
+        (other,) = names.keys() - {wanted}
+        telling = sorted(present & (names[other] - names[wanted]))
+        if telling and not present & (names[wanted] - names[other]):  # with some of both it is rather a mistake
+            kind, sign = other, f"it has {', '.join(telling[:SHOWN_FIELDS])}"
+    if kind != wanted and isinstance(kind, str) and kind in COMMANDS:
+        raise RecipeError(f"{path}: is a recipe for {COMMANDS[kind]} ({sign}), expected one for {COMMANDS[wanted]}")
 
 
 def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
@@ -55,7 +84,7 @@ def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
         return 0
     if recipe_kind(run) != recipe.kind:
         check_run_is_free(run, recipe.kind, overwrite=overwrite)  # which says why it is not
-    present: Any = read_recipe(run / RECIPE, type(recipe))
+    present: Any = read_own_recipe(run / RECIPE, type(recipe))
     if present.imported is not None:
         raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")
     comparable = replace(
@@ -110,7 +139,11 @@ def _differences(there: Any, asked: Any) -> str:
 
     old, new = flat("", asdict(there)), flat("", asdict(asked))
     return ", ".join(
-        f"{key}={old.get(key)} there, {new.get(key)} asked"
+        f"{key}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     )
+
+
+def _shown(value: Any) -> str:
+    return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

@@ -13,6 +13,7 @@ from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
 from grncli.stopping import Stop
 from grncli.training.crops import CropLoader, CropSampler
+from grncli.training.logs import check_extras
 from grncli.training.loop import Report, train
 from grncli.training.processes import ALONE, Processes, share_batch_norm
 from grncli.training.recipes import TokenizerLosses, TokenizerRecipe
@@ -53,6 +54,7 @@ def train_tokenizer(
     done = steps_done(run, recipe, overwrite=overwrite)
     if done >= recipe.training.steps:
         return 0
+    check_extras(recipe.training)
     lpips = find_lpips(recipe.losses, cache or default_cache(), warn)
     sampler = CropSampler(recipe.data, list_sources(src).sources, recipe.training.seed, src)
     media = {"image": recipe.data.image, "clip": recipe.data.clip}

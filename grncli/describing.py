@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from grncli.checkpoint import EMA, RECIPE
+from grncli.checkpoint import CHECKPOINTS, EMA, RECIPE
 from grncli.errors import GrnError
 from grncli.store import BitStore, open_store, verify_store
 from grncli.store.layout import METADATA
@@ -20,6 +20,7 @@ def describe(path: Path) -> dict[str, Any]:
         If it is neither, or damaged.
     """
     if _is_run(path):
+        _check_recipe(path)
         # These import torch, which a look at a store does not need.
         from grncli.generators import describe_generator
         from grncli.networks import run_kind
@@ -28,7 +29,27 @@ def describe(path: Path) -> dict[str, Any]:
         return describe_generator(path) if run_kind(path) == "generator" else describe_tokenizer(path)
     if not path.exists() or (path / METADATA).is_file():
         return describe_store(open_store(path))
-    raise GrnError(f"{path}: is neither a bit store (zarr.json) nor a run directory (recipe.yaml)")
+    raise GrnError(
+        f"{path}: {_nature(path)}, neither a bit store (zarr.json) nor a run directory (recipe.yaml){_belongs_to(path)}"
+    )
+
+
+def _nature(path: Path) -> str:
+    if path.is_file():
+        return "is a file"
+    if path.is_dir():
+        return "is a folder" if any(path.iterdir()) else "is an empty folder"
+    return "is no file and no folder"
+
+
+def _belongs_to(path: Path) -> str:
+    """The store or run that a path is a part of, as the end of a sentence."""
+    for parent in path.absolute().parents:
+        if (parent / RECIPE).is_file():
+            return f"; it lies in the run directory {parent}, give that"
+        if (parent / METADATA).is_file() and any(parent.glob("part-*")):
+            return f"; it lies in the bit store {parent}, give that"
+    return ""
 
 
 def describe_store(store: BitStore) -> dict[str, Any]:
@@ -78,6 +99,14 @@ def verify(path: Path) -> list[str]:
 
         return verify_generator(path) if run_kind(path) == "generator" else verify_tokenizer(path)
     return verify_store(path)
+
+
+def _check_recipe(path: Path) -> None:
+    """Raise GrnError for a recipe.yaml that is none of ours: it may be anybody's."""
+    from grncli.rundir import is_run
+
+    if (path / RECIPE).is_file() and not is_run(path) and not (path / CHECKPOINTS).exists():
+        raise GrnError(f"{path / RECIPE}: is no recipe of a run, expected one with the fields kind and network")
 
 
 def _is_run(path: Path) -> bool:

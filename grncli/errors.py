@@ -33,5 +33,5 @@ class CheckpointError(GrnError):
     """A checkpoint or run directory that is damaged, hostile or of another kind."""
 
 
-class RecipeError(GrnError):
-    """A recipe with unknown, mistyped or impossible fields."""
+class RecipeError(UsageError):
+    """A recipe, or an override of it, with unknown, mistyped or impossible fields; exit code 2."""

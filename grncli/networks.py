@@ -23,7 +23,7 @@ from grncli.checkpoint import (
     write_checkpoint,
 )
 from grncli.errors import CheckpointError, GrnError, RecipeError, UsageError
-from grncli.recipe import dump_recipe, read_recipe
+from grncli.recipe import dump_recipe
 from grncli.rundir import (
     STAGING,
     check_run_is_free,
@@ -78,7 +78,7 @@ def read_recipe_of(checkpoint: Path, schema: type[AnyRecipe], kind: str, run: st
     found = recipe_kind(run_of(checkpoint))
     if found not in (None, kind):
         raise CheckpointError(f"{run}: is the run of a {found}, expected that of a {kind}")
-    return read_recipe(run_of(checkpoint) / RECIPE, schema)
+    return read_own_recipe(run_of(checkpoint) / RECIPE, schema)
 
 
 class TensorSize(Protocol):

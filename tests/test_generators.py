@@ -381,12 +381,12 @@ def test_each_average_of_a_trained_run_can_be_loaded(trained, filled, weights, s
 
 
 def test_a_missing_average_is_told_with_those_that_are_there(run):
-    message = message_of(load_generator, run, weights="ema2")
+    message = message_of(load_generator, run, weights="ema2", error=UsageError)
     assert message.endswith("has no weights called ema2, expected one of ema")
 
 
 def test_a_missing_average_of_a_trained_run_is_told_with_those_that_are_there(trained):
-    message = message_of(load_generator, trained, weights="ema3")
+    message = message_of(load_generator, trained, weights="ema3", error=UsageError)
     assert message.endswith("has no weights called ema3, expected one of ema, ema2, weights")
 
 

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grncli.errors import RecipeError
+from grncli.errors import CheckpointError, RecipeError, UsageError
 from grncli.models.tokenizer import TokenizerConfig
-from grncli.recipe import dump_recipe, parse_recipe, read_recipe
+from grncli.recipe import dump_recipe, parse_recipe, read_own_recipe, read_recipe
+from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.recipes import ClipData, Data, Optimization, TokenizerRecipe
+from grncli.training.runs import read_training_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,3 +277,114 @@ def test_a_dump_can_leave_sections_out():
 )
 def test_an_impossible_tokenizer_recipe_is_refused_by_name(data, message):
     assert message in message_of(parse_recipe, data, TokenizerRecipe, "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"data": {"workers": -1}}, "data: workers is -1, expected 0 or more"),
+        ({"data": {"clip": {"fps": 0}}}, "data.clip: fps is 0.0, expected more than 0"),
+        ({"optimization": {"learning_rate": "inf"}}, "learning_rate is inf, expected a finite number"),
+        ({"optimization": {"betas": [2, 0.9]}}, "betas is [2.0, 0.9], expected two numbers from 0 up to but without 1"),
+        ({"optimization": {"weight_decay": "nan"}}, "weight_decay is nan, expected 0 or more"),
+        ({"training": {"seed": -1}}, "training: seed is -1, expected 0 to 2**63 - 1"),
+        ({"rounds": "many"}, "rounds is 'many': expected a whole number, a list of whole numbers or null"),
+        ({"data": {"image": {"scale": [1]}}}, "data.image.scale is [1]: expected a list of 2 numbers"),
+        ({"losses": {"lpips_network": "x"}}, "losses.lpips_network is 'x': expected vgg or alex"),
+        ({"losses": {"gan": {"weight": "x"}}}, "losses.gan.weight is 'x': expected a number"),
+        ({"imported": {"file": 3}}, "imported.file is 3: expected text"),
+    ],
+    ids=str,
+)
+def test_a_value_without_meaning_says_what_is_expected(data, message):
+    assert message in message_of(parse_recipe, data, TokenizerRecipe, "r.yaml")
+
+
+# Names that are not quite those of fields
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("learning_rate=1", "discriminator.learning_rate or optimization.learning_rate"),
+        ("optimisation.lr=1", "optimization.learning_rate"),
+        ("optimisation.learning_rate=1", "optimization.learning_rate"),
+        ("optimization.lr=1", "optimization.learning_rate"),
+        ("data.size=1", "data.image.size or data.clip.size"),
+        ("image.size=1", "data.image.size"),
+        ("stepz=1", "training.steps"),
+    ],
+)
+def test_a_mistyped_field_is_suggested_with_its_whole_path(read, override, near):
+    message = message_of(lambda: read("", override, schema=TokenizerRecipe))
+    assert message.endswith(f"there is no field {override.partition('=')[0]}; did you mean {near}?")
+    field, _, value = override.partition("=")
+    text = "".join(f"{'  ' * i}{name}:\n" for i, name in enumerate(field.split(".")))
+    assert message_of(lambda: read(f"{text.rstrip()} {value}", schema=TokenizerRecipe)).endswith(
+        f"did you mean {near}?"
+    )
+
+
+def test_a_wrong_override_is_named_rather_than_the_file(read):
+    assert message_of(read, "steps: 3", "steps=4", "steps=x").startswith("the override 'steps=x': steps is 'x'")
+
+
+# Values that are not shown
+
+
+@pytest.mark.parametrize("override", ["steps=" + "x" * 5000, "x" * 5000 + "=1", "x" * 5000, "steps.a=" + "x" * 5000])
+def test_nothing_is_shown_at_length(read, override):
+    assert len(message_of(read, "steps: 3", override)) < 600
+
+
+@pytest.mark.parametrize("text", ['"\\e[2J": 1', 'steps: "\\e[2J"', 'inner: {"\\e[2J": 1}', 'extra: {rate: "\\x9b2J"}'])
+def test_no_recipe_drives_the_terminal(read, text):
+    assert message_of(read, text).isprintable()
+
+
+def test_a_section_that_holds_itself_is_refused(read):
+    assert "there is no field inner.inner" in message_of(read, "", "inner=&a {inner: *a}")
+
+
+@pytest.mark.parametrize("char", ["\x85", "\u2028", "\u2029", "\x1b"])
+def test_a_name_with_the_end_of_a_line_in_it_is_written_and_read(read, char):
+    assert read(dump_recipe(Small(name=f"a{char}b"))).name == f"a{char}b"
+
+
+# Who is at fault
+
+
+def test_a_mistake_of_the_user_is_wrong_usage(read):
+    with pytest.raises(UsageError):
+        read("steps: x")
+
+
+def test_a_damaged_recipe_of_a_run_is_not(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("steps: x")
+    with pytest.raises(CheckpointError, match=r"recipe\.yaml: steps is 'x'") as caught:
+        read_own_recipe(tmp_path / "recipe.yaml", Small)
+    assert not isinstance(caught.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "words"),
+    [
+        (
+            "kind: tokenizer",
+            GeneratorRecipe,
+            "is a recipe for train-tokenizer (kind: tokenizer), expected one for train-gen",
+        ),
+        (
+            "kind: generator",
+            TokenizerRecipe,
+            "is a recipe for train-gen (kind: generator), expected one for train-tokeniz",
+        ),
+        ("losses: {mse: 1}", GeneratorRecipe, "is a recipe for train-tokenizer (it has losses, losses.mse), expected"),
+        ("data: {batch: 4}", TokenizerRecipe, "is a recipe for train-gen (it has data.batch), expected"),
+        ("data: {batch: 4, image: {}}", TokenizerRecipe, "there is no field data.batch"),
+        ("kind: [1]", TokenizerRecipe, "kind is [1]"),
+    ],
+)
+def test_a_recipe_for_another_command_says_so(tmp_path, text, schema, words):
+    (tmp_path / "r.yaml").write_text(text)
+    assert words in message_of(read_training_recipe, tmp_path / "r.yaml", schema, ["training.steps=1"])

@@ -107,7 +107,7 @@ def say(text: str) -> None:
     if not text.isprintable():
         from grncli.media.sources import printable
 
-        text = printable(text)
+        text = "\n".join(map(printable, text.split("\n")))
     if sys.stderr is not None:  # None where the descriptor was closed before Python started
         with suppress(OSError):
             print(text, file=sys.stderr, flush=True)

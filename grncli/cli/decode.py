@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
+from grncli.cli.reports import check_file
 from grncli.errors import UsageError
 
 
@@ -31,9 +32,14 @@ def decode(
     overwrite: Annotated[bool, Option("--overwrite", help="Replace what was decoded from other bits.")] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Decode a bit store: PNG for images, MP4 for clips, in folders like those of the sources."""
+    """Decode a bit store into pictures and clips.
+
+    PNG for images, MP4 for clips, in folders like those of the sources.
+    """
     chosen = parse_select(select)
     works_alone()
+    if sheet is not None:
+        check_file(sheet)
     with make_stop(max_time).listening() as stop, Progress("decode", "samples") as progress:
         from grncli.decoding import DecodeSettings, decode
         from grncli.devices import pick_device

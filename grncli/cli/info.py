@@ -1,5 +1,6 @@
 """``grn info``: what a store or run directory is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,10 +8,13 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli.console import FAILED, format_bytes, guarded, print_json, say
+from grncli.cli.layout import screen_width, wrap
 from grncli.errors import GrnError
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
+
+Field = tuple[str, str]  # what stands before the first of its lines, and its text
 
 
 @guarded
@@ -21,10 +25,12 @@ def info(
     ] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Show what a store or run directory is: shapes, counts, settings, size, labels, failures, completeness."""
+    """Show what a store or run directory is.
+
+    Shapes, counts, settings, size, labels, failures, completeness.
+    """
     from grncli.describing import describe
     from grncli.describing import verify as verify_path
-    from grncli.media.sources import printable
 
     problems = verify_path(path) if verify else []
     try:
@@ -39,8 +45,10 @@ def info(
     if json:
         print_json(found)
     elif "kind" in found:
-        for line in _store_lines(path, found) if found["kind"] == "store" else _run_lines(path, found):
-            print(printable(line))
+        show = _show_store if found["kind"] == "store" else _show_run
+        for head, text in show(path, found):
+            for line in wrap(text, screen_width(), head):
+                print(line)
     if verify and not problems:
         whole = "every byte is as it was committed" if found["kind"] == "store" else "the weights load and are finite"
         say(f"{path}: {whole}")
@@ -50,57 +58,70 @@ def info(
         raise typer.Exit(FAILED)
 
 
-def _store_lines(path: Path, found: dict[str, Any]) -> list[str]:
-    state = "complete" if found["complete"] else "NOT complete: run the command that makes it again to go on"
+def _show_store(path: Path, found: dict[str, Any]) -> list[Field]:
+    state = "complete" if found["complete"] else "NOT complete: run the command that makes it again to resume it"
     time, height, width = found["stride"]
     tokenizer = found["tokenizer"]
-    lines = [
-        f"{path}: bit store, {state}",
-        f"  samples        {found['samples']}",
-        *(f"    grid {grid:<12}{count}" for grid, count in found["grids"].items()),
-        f"  bits           {found['rounds']} rounds x {found['channels']} channels a token of {time}x{height}x{width} "
-        f"pixels, {found['bits_per_pixel']:.3g} bits a pixel",
-        f"  size           {format_bytes(found['bits_bytes'])} of bits, {format_bytes(found['disk_bytes'])} on disk",
-        f"  tokenizer      {tokenizer.get('name')} ({str(tokenizer.get('sha256'))[:12]})",
-        f"  preprocessing  {', '.join(f'{k}={v}' for k, v in found['preprocessing'].items() if v is not None)}",
+    labels = [f"{name} ({count})" for name, count in found["labels"].items()]
+    return [
+        ("", f"{path}: bit store, {state}"),
+        _field("samples", str(found["samples"])),
+        *((f"    grid {grid:<12}", str(count)) for grid, count in found["grids"].items()),
+        _field(
+            "bits",
+            f"{found['rounds']} rounds x {found['channels']} channels a token of {time}x{height}x{width} pixels, "
+            f"{found['bits_per_pixel']:.3g} bits a pixel",
+        ),
+        _field("size", f"{format_bytes(found['bits_bytes'])} of bits, {format_bytes(found['disk_bytes'])} on disk"),
+        _field("tokenizer", f"{tokenizer.get('name')} ({str(tokenizer.get('sha256'))[:12]})"),
+        _field("preprocessing", ", ".join(f"{k}={v}" for k, v in found["preprocessing"].items() if v is not None)),
+        *([_field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
+        *map(_show_part, found["parts"]),
+        *_show_failures(found["failures"]),
     ]
-    if found["labels"]:
-        shown = [f"{name} ({count})" for name, count in list(found["labels"].items())[:SHOWN_LABELS]]
-        more = len(found["labels"]) - len(shown)
-        lines.append(f"  labels         {', '.join(shown)}{f' and {more} more' if more else ''}")
-    for part in found["parts"]:
-        of = "?" if part["sources"] is None else part["sources"]
-        state = "" if part["complete"] else ", not complete"
-        counts = f"{part['samples']} samples of {part['done']}/{of} sources, {part['failed']} failed"
-        lines.append(f"  part {part['part']:<10}{counts}{state}")
-    failures = found["failures"]
-    lines += [f"  failed         {line['source']}: {line['error']}" for line in failures[:SHOWN_FAILURES]]
-    if len(failures) > SHOWN_FAILURES:
-        lines.append(f"                 and {len(failures) - SHOWN_FAILURES} more; --json lists them all")
-    return lines
 
 
-def _run_lines(path: Path, found: dict[str, Any]) -> list[str]:
+def _show_part(part: dict[str, Any]) -> Field:
+    of = "?" if part["sources"] is None else part["sources"]
+    state = "" if part["complete"] else ", not complete"
+    counts = f"{part['samples']} samples of {part['done']}/{of} sources, {part['failed']} failed{state}"
+    return _field(f"part {part['part']}", counts)
+
+
+def _show_failures(failures: Sequence[dict[str, Any]]) -> list[Field]:
+    shown = [_field("failed", f"{line['source']}: {line['error']}") for line in failures[:SHOWN_FAILURES]]
+    more = len(failures) - len(shown)
+    return [*shown, *([_field("", f"and {more} more; --json lists them all")] if more else [])]
+
+
+def _show_run(path: Path, found: dict[str, Any]) -> list[Field]:
     time, height, width = found["stride"]
     imported = found["recipe"]["imported"]
     origin = f"imported from {imported['file']} ({imported['weights']})" if imported else f"step {found['step']}"
     state = "" if found["complete"] else f", NOT complete ({found['recipe']['training']['steps']} steps wanted)"
     depth = "continuous features" if found["rounds"] is None else f"{found['rounds']} rounds"
-    bits = f"{depth} x {found['channels']} channels a token of {time}x{height}x{width} pixels"
     return [
-        f"{path}: {found['kind']}, {origin}{state}",
-        f"  parameters     {found['parameters'] / 1e6:.2f} M",
-        f"  bits           {bits}",
-        *(_generator_lines(found) if found["kind"] == "generator" else []),
-        f"  checkpoint     {found['checkpoint']}, sha256 {found['sha256'][:12]}",
+        ("", f"{path}: {found['kind']}, {origin}{state}"),
+        _field("parameters", f"{found['parameters'] / 1e6:.2f} M"),
+        _field("bits", f"{depth} x {found['channels']} channels a token of {time}x{height}x{width} pixels"),
+        *(_show_generator(found) if found["kind"] == "generator" else []),
+        _field("checkpoint", f"{found['checkpoint']}, sha256 {found['sha256'][:12]}"),
     ]
 
 
-def _generator_lines(found: dict[str, Any]) -> list[str]:
+def _show_generator(found: dict[str, Any]) -> list[Field]:
     tokenizer = found["tokenizer"]
+    predicts = "indices" if found["prediction"] == "ind" else "bits"
     return [
-        f"  predicts       {'indices' if found['prediction'] == 'ind' else 'bits'} (GRN_{found['prediction']}), "
-        f"{found['classes'] or 'no'} classes",
-        f"  latent grids   {', '.join(found['grids'])}",
-        f"  tokenizer      {tokenizer.get('name', 'not known')} ({str(tokenizer.get('sha256', ''))[:12]})",
+        _field("predicts", f"{predicts} (GRN_{found['prediction']}), {found['classes'] or 'no'} classes"),
+        _field("latent grids", ", ".join(_some(list(found["grids"]), SHOWN_LABELS))),
+        _field("tokenizer", f"{tokenizer.get('name', 'not known')} ({str(tokenizer.get('sha256', ''))[:12]})"),
     ]
+
+
+def _field(name: str, text: str) -> Field:
+    return f"  {name:<14} ", text
+
+
+def _some(texts: Sequence[str], most: int) -> list[str]:
+    return [*texts[:most], *([f"and {len(texts) - most} more"] if len(texts) > most else [])]

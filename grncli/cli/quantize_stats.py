@@ -8,10 +8,14 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, print_json, say
+from grncli.cli.layout import number
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
 from grncli.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from grncli.evaluation.bits import BitStatistics
     from grncli.evaluation.rounds import RoundStatistics
     from grncli.stopping import Stop
@@ -49,7 +53,11 @@ def quantize_stats(
     max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Measure bits: of a STORE their balance and what they share, of --media what each number of rounds is worth."""
+    """Measure the bits of a store, or rounds on media.
+
+    Of a STORE: balance, entropy and correlation of its bits. Of --media: error and quality after each number of
+    rounds.
+    """
     options: dict[str, Any] = {
         "--rounds": rounds != "1:8",
         "--size": size != "native",
@@ -160,8 +168,8 @@ def _tabulate_rounds(found: "RoundStatistics") -> Report:
     rows = [
         [
             "continuous" if row.rounds is None else str(row.rounds),
-            f"{row.compression:.4g}x",
-            *("" if value is None else f"{value:.5f}" for value in (row.bound, row.largest_error, row.mean_error)),
+            number(row.compression, ".4g", "x"),
+            *(number(value, ".5f") for value in (row.bound, row.largest_error, row.mean_error)),
             *(_quality(name, row.metrics[name]) for name in measured),
         ]
         for row in found.rows
@@ -179,9 +187,13 @@ def _tabulate_rounds(found: "RoundStatistics") -> Report:
 
 
 def _quality(name: str, value: float) -> str:
-    if value != value:  # NaN: not defined for any of the samples
-        return ""
-    return f"{value:.2f} dB" if name == "psnr" else f"{value:.4f}"
+    return number(value, ".2f", " dB") if name == "psnr" else number(value, ".4f")
+
+
+def _largest(values: "NDArray[np.float64]") -> float:
+    """Of those that are defined, NaN where none is."""
+    defined = values[values == values]
+    return float(defined.max()) if defined.size else float("nan")
 
 
 def _tabulate_bits(found: "BitStatistics") -> Report:
@@ -191,11 +203,10 @@ def _tabulate_bits(found: "BitStatistics") -> Report:
     rows = []
     for r, (ones, entropy) in enumerate(zip(found.ones, found.entropy, strict=True)):
         others = np.abs(found.between_channels[r] * (1 - np.eye(len(ones))))
-        strongest = f"{np.nanmax(others):.3f}" if np.isfinite(others).any() else "none"
         before = np.abs(found.between_rounds[:, r, r - 1]) if r else np.array([np.nan])
-        chained = f"{np.nanmax(before):.3f}" if np.isfinite(before).any() else ""
-        shares = (ones.mean(), ones.min(), ones.max())
-        rows.append([str(r + 1), *(f"{share:.1%}" for share in shares), f"{entropy.mean():.4f}", strongest, chained])
+        correlations = [number(_largest(values), ".3f") for values in (others, before)]
+        shares = [number(share, ".1%") for share in (ones.mean(), ones.min(), ones.max())]
+        rows.append([str(r + 1), *shares, number(entropy.mean(), ".4f"), *correlations])
     stuck = [str(bit) for bit in found.stuck[:SHOWN_STUCK]]
     more = [f"and {len(found.stuck) - SHOWN_STUCK} more"] if len(found.stuck) > SHOWN_STUCK else []
     about = "" if found.distinct.exact else "about "

@@ -1,25 +1,28 @@
 """Reports: tables and sentences on standard output, the same as one HTML page, plots and sheets beside it."""
 
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grncli.cli.layout import screen_width, table_lines, wrap
 from grncli.errors import UsageError
 
 PLOT_SUFFIXES, SHEET_SUFFIXES, PAGE_SUFFIXES = (".png", ".svg"), (".png",), (".html", ".htm")
-WIDTH = 120  # where no terminal says how wide it is
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column's lines need no heading of their own."""
+    """Cells as text; the first column's lines need no heading of their own.
+
+    ``names`` are the columns with names of files or classes, which a screen may show without their middle.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    names: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -36,22 +39,17 @@ class Report:
 
 
 def print_report(report: Report) -> None:
-    """On standard output."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Drawn
+    """On standard output, no wider than the screen."""
+    for line in report_lines(report, screen_width()):
+        print(line)
 
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+
+def report_lines(report: Report, width: int) -> list[str]:
+    """Each table under its title, then the notes, in lines of at most ``width`` columns."""
+    lines: list[str] = []
     for table in report.tables:
-        headed = any(table.header)
-        drawn = Drawn(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", show_header=headed)
-        for name in table.header:
-            drawn.add_column(name, justify="right", no_wrap=True)
-        for row in table.rows:
-            drawn.add_row(*row)
-        console.print(drawn)
-    for note in report.notes:
-        console.print(note, soft_wrap=not sys.stdout.isatty())  # whole lines for pipes
+        lines += [*wrap(table.title, width), "", *table_lines(table.header, table.rows, width, table.names), ""]
+    return lines + [line for note in report.notes for line in wrap(note, width)]
 
 
 def write_page(
@@ -95,9 +93,9 @@ def check_outputs(
         new_figure(1, 1)
 
 
-def check_file(path: Path, suffixes: Sequence[str]) -> None:
-    """Raise UsageError for the name of an output that could not be written."""
-    if path.suffix.lower() not in suffixes:
+def check_file(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Raise UsageError for the name of an output that could not be written; without ``suffixes`` it may end in any."""
+    if suffixes and path.suffix.lower() not in suffixes:
         raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no such folder, expected one that exists")

@@ -16,9 +16,13 @@ from grncli.cli.console import (
     say,
     works_alone,
 )
+from grncli.cli.layout import screen_width
+from grncli.cli.reports import check_file
 
+MOST = 10_000_000  # of what a user can have meant
+MAX_SEED = 2**63 - 1
 HISTOGRAM_ROWS = 12
-BAR = 40  # characters of the longest
+BAR = 40  # characters of the longest, where the screen is wide enough
 
 
 @guarded
@@ -38,12 +42,19 @@ def sample(
     ] = None,
     per_class: Annotated[
         int,
-        Option(metavar="N", min=1, help="Samples of each class or prompt, or in all for a generator without classes."),
+        Option(
+            metavar="N",
+            min=1,
+            max=MOST,
+            help="Samples of each class or prompt, or in all for a generator without classes.",
+        ),
     ] = 8,
     grid: Annotated[
         str | None, Option(metavar="TxHxW", help="Tokens of a sample; default: the most frequent of training.")
     ] = None,
-    steps: Annotated[int, Option(metavar="N", min=1, help="Steps; with complexity, those of the warm-up's pace.")] = 50,
+    steps: Annotated[
+        int, Option(metavar="N", min=1, max=MOST, help="Steps; with complexity, those of the warm-up's pace.")
+    ] = 50,
     schedule: Annotated[
         Literal["linear", "cosine", "complexity"],
         Option(help="How the selection ratio grows; complexity gives each sample steps by its entropy."),
@@ -72,7 +83,7 @@ def sample(
     ] = False,
     select: Annotated[
         Literal["random", "confidence", "mask"],
-        Option(help="What a step keeps: at random, what is most certain, or all picks for good."),
+        Option(help="random (the paper), confidence (Appendix E.2), mask: accepted tokens stay fixed."),
     ] = "random",
     init: Annotated[
         Path | None, Option(metavar="STORE", help="Start from these samples; --keep says what of them stays.")
@@ -82,7 +93,9 @@ def sample(
         Option(metavar="MASK.png|first-frame|SHARE", help="White pixels, the first frame, or a share of all bits."),
     ] = None,
     weights: Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")] = "ema",
-    seed: Annotated[int, Option(metavar="N", help="Samples depend on it and on their number only.")] = 0,
+    seed: Annotated[
+        int, Option(metavar="N", min=0, max=MAX_SEED, help="Samples depend on it and on their number only.")
+    ] = 0,
     batch: Annotated[
         int | None, Option(metavar="B", min=1, help="Samples under way at once; default: by their size.")
     ] = None,
@@ -100,6 +113,9 @@ def sample(
     """Sample from a generator: bits, or pictures and clips."""
     number, parts = parse_part(part)
     works_alone(part)
+    for path in (sheet, film):
+        if path is not None:
+            check_file(path)
     with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
         from grncli.devices import dtype_name, pick_device, pick_dtype
         from grncli.sampling.plan import stored_dtype
@@ -156,7 +172,7 @@ def sample(
             }
         )
     elif len(made.steps) > 1:
-        for line in histogram(made.steps):
+        for line in histogram(made.steps, screen_width()):
             print(line)
     if not made.samples:
         say(f"{out}: there is no sample, as none falls to part {part}")
@@ -172,8 +188,8 @@ def sample(
         say(f"{path}: written")
 
 
-def histogram(steps: Mapping[int, int]) -> list[str]:
-    """Lines that show how many samples took how many steps (paper Fig. 9)."""
+def histogram(steps: Mapping[int, int], screen: int) -> list[str]:
+    """Lines of at most ``screen`` columns that show how many samples took how many steps (paper Fig. 9)."""
     first, last = min(steps), max(steps)
     width = -(-(last - first + 1) // HISTOGRAM_ROWS)
     counts = {
@@ -182,6 +198,9 @@ def histogram(steps: Mapping[int, int]) -> list[str]:
     }
     most = max(counts.values())
     names = {start: f"{start}" if width == 1 else f"{start}-{min(start + width - 1, last)}" for start in counts}
+    column = max(7, *map(len, names.values()))
+    bar = max(1, min(BAR, screen - column - len(" steps  ") - len(str(most))))
     return [
-        f"{names[start]:>7} steps {'#' * round(BAR * count / most):<{BAR}} {count}" for start, count in counts.items()
+        f"{names[start]:>{column}} steps {'#' * round(bar * count / most):<{bar}} {count}"
+        for start, count in counts.items()
     ]

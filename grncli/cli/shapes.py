@@ -19,8 +19,9 @@ def shapes(
     seed: Annotated[int, Option(help="Another seed, other pictures.")] = 0,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a folder made with other settings.")] = False,
 ) -> None:
-    """Draw labelled pictures and clips of moving shapes, to try everything without a download.
+    """Draw labelled pictures and clips of moving shapes.
 
+    They serve to try everything without a download.
     DIR/images/COLOUR-SHAPE/*.png and DIR/clips/COLOUR-SHAPE-DIRECTION/*.mp4; the folder names are the classes.
     """
     works_alone()

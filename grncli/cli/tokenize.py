@@ -31,7 +31,7 @@ def tokenize(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store to make or go on with.", show_default=False)],
+    out: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store to make, or to resume.", show_default=False)],
     tokenizer: Annotated[str, Option(metavar="RUN", help="Run directory of the tokenizer.")],
     size: Annotated[
         str,
@@ -82,7 +82,10 @@ def tokenize(
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Encode images and clips into a bit store. Killed or stopped, run it again: it goes on, to the same bytes."""
+    """Encode images and clips into a bit store.
+
+    Killed or stopped, run it again: it resumes, and ends with the same bytes.
+    """
     chosen_part, parts = parse_part(part)
     options: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
     if dtype not in ("float32", "bfloat16"):

@@ -1,11 +1,13 @@
 """``grn train-gen``: train the network that refines bits."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from grncli.cli.console import format_bytes, guarded, print_json, say
+from grncli.cli.layout import screen_width, wrap
 from grncli.cli.training import training_session, with_dtype
 from grncli.errors import UsageError
 
@@ -27,7 +29,7 @@ def train_gen(
         ),
     ],
     out: Annotated[
-        Path | None, Option("--out", metavar="RUN", help="Run directory; an interrupted one is gone on with.")
+        Path | None, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")
     ] = None,
     tokenizer: Annotated[
         str | None, Option(metavar="RUN", help="Tokenizer of the stores, to draw sheets of samples on the way.")
@@ -48,7 +50,10 @@ def train_gen(
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
-    """Train a generator on the bits of one or more stores; in several processes with srun or torchrun."""
+    """Train a generator on the bits of one or more stores.
+
+    In several processes with srun or torchrun.
+    """
     paths = [Path(text) for text in stores if not _is_override(text)]
     overrides = [text for text in stores if _is_override(text)]
     if not paths:
@@ -90,9 +95,9 @@ def train_gen(
 
 
 def _is_override(text: str) -> bool:
-    """Whether an argument is ``dotted.field=value`` and no path."""
+    """Whether an argument is ``dotted.field=value`` and no path, even if it is no good one."""
     field, equals, _ = text.partition("=")
-    return bool(equals) and all(part.isidentifier() for part in field.split(".")) and not Path(text).exists()
+    return bool(equals) and os.sep not in field and not os.path.exists(text)
 
 
 def _show_costs(recipe: "GeneratorRecipe", *, json: bool) -> None:
@@ -102,18 +107,28 @@ def _show_costs(recipe: "GeneratorRecipe", *, json: bool) -> None:
     if json:
         print_json(costs)
         return
-    for line in _cost_lines(costs):
-        say(line)
+    for name, text in _cost_lines(costs):
+        for line in wrap(text, screen_width(), f"{name:<17}"):
+            say(line)
 
 
-def _cost_lines(costs: dict[str, Any]) -> list[str]:
+def _cost_lines(costs: dict[str, Any]) -> list[tuple[str, str]]:
     memory = costs["memory"]
     return [
-        f"parameters       {costs['parameters'] / 1e6:.2f} M",
-        f"samples          {costs['samples']} of {costs['largest_grid']} tokens and less, "
-        f"{costs['steps_per_epoch']:.1f} steps an epoch, {costs['epochs']:.1f} epochs",
-        f"tokens a step    {costs['tokens_per_step']} ({costs['elements_per_step']} elements)",
-        f"operations       {costs['flops_per_step'] / 1e12:.3g} TFLOP a step, {costs['flops'] / 1e18:.3g} EFLOP in all",
-        f"memory           {format_bytes(memory['total'])}: {format_bytes(memory['weights'])} weights, gradients, "
-        f"optimizer and moving averages, {format_bytes(memory['activations'])} activations ({costs['dtype']})",
+        ("parameters", f"{costs['parameters'] / 1e6:.2f} M"),
+        (
+            "samples",
+            f"{costs['samples']} of {costs['largest_grid']} tokens and less, "
+            f"{costs['steps_per_epoch']:.1f} steps an epoch, {costs['epochs']:.1f} epochs",
+        ),
+        ("tokens a step", f"{costs['tokens_per_step']} ({costs['elements_per_step']} elements)"),
+        (
+            "operations",
+            f"{costs['flops_per_step'] / 1e12:.3g} TFLOP a step, {costs['flops'] / 1e18:.3g} EFLOP in all",
+        ),
+        (
+            "memory",
+            f"{format_bytes(memory['total'])}: {format_bytes(memory['weights'])} weights, gradients, optimizer and "
+            f"moving averages, {format_bytes(memory['activations'])} activations ({costs['dtype']})",
+        ),
     ]

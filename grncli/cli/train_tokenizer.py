@@ -13,7 +13,7 @@ from grncli.cli.training import training_session, with_dtype
 def train_tokenizer(
     recipe: Annotated[Path, Argument(metavar="RECIPE", help="YAML file, such as recipes/….yaml.", show_default=False)],
     data: Annotated[str, Option("--data", metavar="SRC", help="Images and clips; see grn tokenize.")],
-    out: Annotated[Path, Option("--out", metavar="RUN", help="Run directory; an interrupted one is gone on with.")],
+    out: Annotated[Path, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")],
     overrides: Annotated[
         list[str] | None,
         Argument(
@@ -32,7 +32,10 @@ def train_tokenizer(
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
-    """Train a tokenizer on a folder of images and clips; in several processes with srun or torchrun."""
+    """Train a tokenizer on a folder of images and clips.
+
+    In several processes with srun or torchrun.
+    """
     with training_session("train-tokenizer", device, max_time) as session:
         from grncli.training.recipes import TokenizerRecipe
         from grncli.training.runs import read_training_recipe

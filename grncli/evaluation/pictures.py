@@ -153,7 +153,10 @@ class MediaPictures(Pictures):
             say(f"{src}: {doubt}")
         self._reading = reading
         self._settings = read_settings(
-            TokenizeSettings(size=reading.size or "native", frames=reading.frames, fps=reading.fps), reading.stride
+            TokenizeSettings(
+                size="native" if reading.size is None else reading.size, frames=reading.frames, fps=reading.fps
+            ),
+            reading.stride,
         )
 
     def __len__(self) -> int:

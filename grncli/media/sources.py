@@ -135,7 +135,10 @@ def printable(path: str) -> str:
     """
     if path.isprintable():
         return path
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold and no file name does
+        text = path.encode("utf-8", "backslashreplace").decode()
     return "".join(char.encode("unicode_escape").decode() if _disturbs(char) else char for char in text)
 
 

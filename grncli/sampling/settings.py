@@ -55,8 +55,8 @@ class SampleSettings:
         """How samples are refined; UsageError for values that cannot be meant."""
         guidance = Rules.guidance if self.guidance is None else self.guidance
         interval = None if self.guidance_interval is None else parse_interval(self.guidance_interval)
-        if not self.temperature > 0:
-            raise UsageError(f"--temperature {self.temperature}: expected more than 0")
+        if not 0 < self.temperature < float("inf"):
+            raise UsageError(f"--temperature {self.temperature}: expected a finite number above 0")
         if not -1e6 < guidance < 1e6:
             raise UsageError(f"--guidance {guidance}: expected a finite number")
         if not 0 <= self.seed < 2**63:
@@ -156,7 +156,7 @@ def parse_classes(text: str, labels: Sequence[str]) -> list[int]:
 
 def choose_grid(text: str | None, trained: dict[str, int]) -> Grid:
     """The latent grid to sample; UsageError when ``text`` is none."""
-    name = text or max(trained, key=lambda grid: trained[grid])
+    name = text if text is not None else max(trained, key=lambda grid: trained[grid])
     grid = parse_grid(name)
     if grid is None:
         example = grid_name((1, 16, 16))

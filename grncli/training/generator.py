@@ -15,6 +15,7 @@ from grncli.stopping import Stop
 from grncli.store import BitStore, open_store
 from grncli.training.bits import BitLoader, Samples, check_validation, gather
 from grncli.training.generator_recipe import GeneratorRecipe
+from grncli.training.logs import check_extras
 from grncli.training.loop import Report, train
 from grncli.training.precision import describe_start, settle_dtype
 from grncli.training.processes import ALONE, Processes
@@ -71,6 +72,7 @@ def train_generator(
         if processes.leads:
             touch_complete(run, recipe)
         return 0
+    check_extras(recipe.training)
     check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
     check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(

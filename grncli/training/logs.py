@@ -15,6 +15,7 @@ from torch import Tensor
 from grncli.errors import CheckpointError, UsageError
 from grncli.runtime.files import naming, whole_file
 from grncli.runtime.jsonfiles import brief, json_lines
+from grncli.training.recipes import Training
 
 
 class Averages:
@@ -144,13 +145,7 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # an optional extra
-        except ImportError:
-            raise UsageError(
-                "training.tensorboard=true needs the tensorboard package: pip install 'grncli[tensorboard]'"
-            ) from None
-        self._writer: Any = SummaryWriter(folder, purge_step=step + 1)
+        self._writer: Any = summary_writer()(folder, purge_step=step + 1)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add one point to the curve of each number."""
@@ -160,6 +155,23 @@ class TensorBoardLog:
 
     def sync(self) -> None:
         """Nothing more: each point is written out at once."""
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer; UsageError if the tensorboard package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an optional extra
+    except ImportError:
+        raise UsageError(
+            "training.tensorboard=true needs the tensorboard package: pip install 'grncli[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
+def check_extras(training: Training) -> None:
+    """Raise UsageError for what a run needs and is not installed, before anything of it is made."""
+    if training.tensorboard:
+        summary_writer()
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

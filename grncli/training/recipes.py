@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from grncli.draws import MAX_SEED
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.tokenizer import TokenizerConfig
 
@@ -36,6 +37,8 @@ class ClipData:
 
     def __post_init__(self) -> None:
         _positive(self, "size", "batch", "frames")
+        if self.fps is not None:
+            _positive(self, "fps")
         _check_scale(self.scale)
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}, expected above 0 and up to 1")
@@ -52,8 +55,7 @@ class Data:
     validation: int = 0  # sources of each kind that are held out, to measure PSNR and SSIM on
 
     def __post_init__(self) -> None:
-        if self.validation < 0:
-            raise ValueError(f"validation is {self.validation}, expected 0 or more")
+        _not_negative(self, "validation", "workers")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is {self.flip}, expected 0 to 1")
 
@@ -137,15 +139,12 @@ class Optimization:
     accumulate: int = 1  # pieces that each batch passes in, one after the other, to spare memory
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "clip_norm", "accumulate")
+        _positive(self, "learning_rate", "accumulate")
+        if not self.clip_norm > 0:  # .inf clips nothing
+            raise ValueError(f"clip_norm is {self.clip_norm}, expected more than 0")
+        _not_negative(self, "weight_decay", "warmup_steps")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas is {list(self.betas)}, expected 0 up to but without 1")
-        if not 0 <= self.weight_decay < inf or not self.learning_rate < inf:
-            raise ValueError(
-                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}, expected finite numbers"
-            )
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}, expected 0 or more")
+            raise ValueError(f"betas is {list(self.betas)}, expected two numbers from 0 up to but without 1")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule is {self.schedule!r}, expected constant or cosine")
         if not self.decays or not all(0 <= decay < 1 for decay in self.decays):
@@ -182,8 +181,8 @@ class Training:
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "log_every", "checkpoint_every", "preview_every", "validate_every", "keep")
-        if not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 63) - 1}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed is {self.seed}, expected 0 to 2**63 - 1")
         if self.keep_every is not None:
             _positive(self, "keep_every")
 
@@ -236,5 +235,13 @@ def _check_scale(scale: tuple[float, float]) -> None:
 
 def _positive(owner: object, *names: str) -> None:
     for name in names:
-        if not getattr(owner, name) > 0:  # also refuses NaN
-            raise ValueError(f"{name} is {getattr(owner, name)}, expected more than 0")
+        value = getattr(owner, name)
+        if not 0 < value < inf:  # also refuses NaN
+            raise ValueError(f"{name} is {value}, expected {'a finite number' if value == inf else 'more than 0'}")
+
+
+def _not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value < inf:
+            raise ValueError(f"{name} is {value}, expected {'a finite number' if value == inf else '0 or more'}")

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from grncli.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoin
 from grncli.devices import DTYPES
 from grncli.errors import CheckpointError, RecipeError
 from grncli.media.sources import Source, printable
-from grncli.recipe import dump_recipe, load_yaml, read_recipe
+from grncli.recipe import dump_recipe, field_names, load_yaml, read_own_recipe, read_recipe
 from grncli.rundir import (
     DataRecord,
     check_run_is_free,
@@ -31,15 +31,20 @@ from grncli.rundir import (
     write_record,
 )
 from grncli.runtime.files import whole_file
-from grncli.runtime.jsonfiles import brief
+from grncli.runtime.jsonfiles import SHOWN, brief
+from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.processes import Processes
-from grncli.training.recipes import Optimization, Training
+from grncli.training.recipes import Optimization, TokenizerRecipe, Training
 
 # What of a recipe may change between the parts of a run.
 EXTENDABLE = (
     *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
     *("keep", "keep_every", "compile", "recompute", "tensorboard"),
 )
+
+SHOWN_FIELDS = 3
+COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
+SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
 
 
 class Recipe(Protocol):
@@ -60,10 +65,32 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[str, ...] | list[str]) -> AnyRecipe:
     """A recipe to train by; RecipeError when it is one for something else."""
-    recipe = read_recipe(path, schema, overrides)
+
+    def check(fields: Mapping[str, Any]) -> None:
+        _check_kind(path, fields, schema)
+
+    recipe = read_recipe(path, schema, overrides, check)
     if recipe.imported is not None:
         raise RecipeError(f"{path}: is the recipe of an imported run, which has no training to repeat")
     return recipe
+
+
+def _check_kind(path: Path, fields: Mapping[str, Any], schema: type) -> None:
+    """Raise RecipeError for the recipe of another command, as its ``kind`` says, or without one its fields."""
+    wanted = next(kind for kind, each in SCHEMAS.items() if each is schema)
+    kind, sign = fields.get("kind"), f"kind: {fields.get('kind')}"
+    if kind is None:
+        names = {kind: set(field_names(each)) for kind, each in SCHEMAS.items()}
+        present = {
+            *fields,
+            *(f"{key}.{name}" for key, each in fields.items() if isinstance(each, dict) for name in each),
+        }
+        (other,) = names.keys() - {wanted}
+        telling = sorted(present & (names[other] - names[wanted]))
+        if telling and not present & (names[wanted] - names[other]):  # with some of both it is rather a mistake
+            kind, sign = other, f"it has {', '.join(telling[:SHOWN_FIELDS])}"
+    if kind != wanted and isinstance(kind, str) and kind in COMMANDS:
+        raise RecipeError(f"{path}: is a recipe for {COMMANDS[kind]} ({sign}), expected one for {COMMANDS[wanted]}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +144,7 @@ def look_at_run(run: Path, recipe: Recipe, data: DataRecord, *, overwrite: bool)
         return Standing(0, anew=True)
     if recipe_kind(run) != recipe.kind:
         check_run_is_free(run, recipe.kind, overwrite=overwrite)  # which says why it is not
-    present: Any = read_recipe(run / RECIPE, type(recipe))
+    present: Any = read_own_recipe(run / RECIPE, type(recipe))
     if present.imported is not None:
         raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")
     free = EXTENDABLE if recorded_dtype(run) else (*EXTENDABLE, "dtype")
@@ -186,7 +213,7 @@ def touch_complete(run: Path, recipe: Recipe) -> None:
             os.utime(run / COMPLETE, follow_symlinks=False)
         except FileNotFoundError:
             # Fewer steps may be asked for than the run's own recipe has.
-            wanted = read_recipe(run / RECIPE, type(recipe)).training.steps
+            wanted = read_own_recipe(run / RECIPE, type(recipe)).training.steps
             if os.access(run, os.W_OK) and _sound_steps(run) >= wanted:
                 with locked_run(run):
                     mark_complete(run)
@@ -271,7 +298,11 @@ def _differences(there: Any, asked: Any) -> str:
 
     old, new = flat("", asdict(there)), flat("", asdict(asked))
     return ", ".join(
-        f"{key}={old.get(key)} there, {new.get(key)} asked"
+        f"{key}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     )
+
+
+def _shown(value: Any) -> str:
+    return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

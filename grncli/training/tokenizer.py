@@ -15,6 +15,7 @@ from grncli.models.tokenizer import Tokenizer
 from grncli.networks import check_memory, made_on_meta
 from grncli.stopping import Stop
 from grncli.training.crops import CropLoader, CropSampler
+from grncli.training.logs import check_extras
 from grncli.training.loop import Report, train
 from grncli.training.precision import describe_start, settle_dtype
 from grncli.training.processes import ALONE, Processes, share_batch_norm
@@ -64,6 +65,7 @@ def train_tokenizer(
         if processes.leads:
             touch_complete(run, recipe)
         return 0
+    check_extras(recipe.training)
     lpips = find_lpips(recipe.losses, cache or default_cache(), warn)
     sampler = CropSampler(recipe.data, sources, recipe.training.seed, src)
     media = {"image": recipe.data.image, "clip": recipe.data.clip}

@@ -110,13 +110,15 @@ def test_name_that_starts_with_a_dash(grn: Grn, media_dir: Path, run_dir: Path, 
         (["info", "{nothing}"], 1, "does not exist"),
         (["info", "{media}"], 1, "neither a bit store"),
         (["import", "{media}/a/00.png", "{out}"], 1, "is no PyTorch checkpoint"),
-        (["train-tokenizer", "{nothing}", "--data", "{media}", "--out", "{out}"], 1, "cannot be read as a YAML recipe"),
+        (["train-tokenizer", "{nothing}", "--data", "{media}", "--out", "{out}"], 2, "cannot be read as a YAML recipe"),
+        (["train-gen", "{recipes}/tokenizer-small.yaml", "{out}", "--out", "{out}"], 2, "a recipe for train-tokenizer"),
     ],
 )
 def test_misuse_is_one_sentence(
     arguments: list[str], code: int, words: str, grn: Grn, media_dir: Path, run_dir: Path, tmp_path: Path
 ) -> None:
     places = {"media": media_dir, "run": run_dir, "out": tmp_path / "out", "nothing": tmp_path / "nothing"}
+    places["recipes"] = Path(__file__).parents[2] / "recipes"
     result = grn(*(argument.format(**places) for argument in arguments))
     assert result.returncode == code, result.stderr
     assert words in sentence(result)

@@ -301,6 +301,26 @@ def test_a_run_of_another_recipe_is_overwritten_on_request(recipe: Path, store: 
     assert settled(tmp_path / "run")["network"]["depth"] == 3
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("=3", "'=3' is not of the form field=value"),
+        ("data..batch=3", "'data..batch=3' is not of the form field=value"),
+        ("data.batch=abc", "data.batch is 'abc': expected a whole number"),
+        ("optimisation.lr=1", "there is no field optimisation.lr; did you mean optimization.learning_rate?"),
+        ("training.tensorboard=true", "needs the tensorboard package"),
+    ],
+)
+def test_wrong_usage_ends_with_2_before_anything_is_made(
+    override: str, words: str, recipe: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    result = here(recipe, store, override, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert words in sentence(result)
+    assert not list(tmp_path.iterdir())
+
+
 # The number format
 
 
@@ -382,9 +402,11 @@ def test_a_format_that_cannot_be_is_wrong_usage(
 def test_a_dry_run_prints_and_writes_nothing(recipe: Path, store: Path, tmp_path: Path) -> None:
     result = here(recipe, store, "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0, result.stderr
-    assert [line.split()[0] for line in result.stderr.splitlines()] == [
+    lines = result.stderr.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == [
         *("parameters", "samples", "tokens", "operations", "memory")
     ]
+    assert max(map(len, lines)) <= 80
     assert not list(tmp_path.iterdir())
 
 
@@ -487,13 +509,13 @@ def places(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         (["{store}", "{coarse}"], 1, "coarse.zarr was made with rounds=2"),
         (["{store}", "network.rounds=4"], 1, "has rounds=3, and the recipe says network.rounds=4"),
         (["{store}", "network.channels=12"], 1, "has channels=10, and the recipe says network.channels=12"),
-        (["{store}", "network.classes=3"], 1, "2 classes, and the recipe says network.classes=3"),
-        (["{unlabelled}", "network.classes=2"], 1, "no classes, and the recipe says network.classes=2"),
+        (["{store}", "network.classes=3"], 2, "2 classes, and the recipe says network.classes=3"),
+        (["{unlabelled}", "network.classes=2"], 2, "no classes, and the recipe says network.classes=2"),
         (["{partly}"], 1, "3 samples have no label and others do"),
-        (["{store}", "network.dept=3"], 1, "did you mean network.depth?"),
+        (["{store}", "network.dept=3"], 2, "did you mean network.depth?"),
         (["network.depth=3"], 2, "there is no STORE"),
-        (["{store}", "data.validation=14"], 1, "data.validation is 14, expected less than the 14 samples"),
-        (["{store}", "optimization.accumulate=8"], 1, "data.batch is 4, expected a multiple of 8"),
+        (["{store}", "data.validation=14"], 2, "data.validation is 14, expected less than the 14 samples"),
+        (["{store}", "optimization.accumulate=8"], 2, "data.batch is 4, expected a multiple of 8"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_sentence(

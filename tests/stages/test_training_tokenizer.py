@@ -255,6 +255,16 @@ def test_a_batch_that_does_not_divide_is_refused(media_dir: Path, tmp_path: Path
         train_tokenizer(thirds, str(media_dir), tmp_path / "run", device=CPU)
 
 
+def test_tensorboard_is_missed_before_anything_is_made(
+    media_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    logged = replace(recipe(), training=replace(recipe().training, tensorboard=True))
+    with pytest.raises(UsageError, match="needs the tensorboard package"):
+        train_tokenizer(logged, str(media_dir), tmp_path / "run", device=CPU)
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_samples_for_a_batch_are_refused(media_dir: Path, tmp_path: Path) -> None:
     large = replace(recipe(), data=replace(recipe().data, image=ImageData(size=16, batch=40)))
     with pytest.raises(UsageError, match=r"holds 14 images to train on, expected at least one batch"):

@@ -11,7 +11,7 @@ from grncli.cli.eval.stats import stats
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Measure: what comes back of pictures, how samples compare with real ones, which decoding is best.",
+    help="Measure reconstructions, samples and decoding settings.",
 )
 app.command("recon")(recon)
 app.command("gen")(gen)

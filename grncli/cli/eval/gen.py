@@ -6,6 +6,7 @@ from typer import Argument, Option
 
 from grncli.cli.console import default_workers, guarded, print_json
 from grncli.cli.eval import options
+from grncli.cli.layout import number, screen_width
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
 from grncli.cli.sample import histogram
 
@@ -47,7 +48,9 @@ def gen(
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
-    """FID, Inception Score, KID, precision, recall or FVD of samples, beside what they cost.
+    """Compare samples with real pictures: FID, FVD, KID, recall.
+
+    Beside the numbers, what the samples cost to make.
 
     Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), is, kid, precision, recall, and
     agreement, the share of samples that a classifier assigns to their own class.
@@ -88,7 +91,7 @@ def gen(
         return
     print_report(report)
     if found.cost is not None and len(found.cost.steps) > 1:
-        for line in histogram(found.cost.steps):
+        for line in histogram(found.cost.steps, screen_width()):
             print(line)
 
 
@@ -118,17 +121,16 @@ def tabulate(found: "Generation") -> Report:
 
 def _row(figure: "Figure") -> list[str]:
     digits = {"kid": 6, "precision": 4, "recall": 4, "agreement": 4}.get(figure.metric, 3)
-    shown = "" if figure.value != figure.value else f"{figure.value:.{digits}f}"
-    return [figure.label, shown, "" if figure.deviation is None else f"{figure.deviation:.{digits}f}", figure.detail]
+    return [figure.label, *(number(value, f".{digits}f") for value in (figure.value, figure.deviation)), figure.detail]
 
 
 def _costs(cost: "Cost") -> Table:
     told = {name: cost.settings[name] for name in SETTINGS if name in cost.settings}
     rows = [
         ["samples", str(cost.samples)],
-        ["steps a sample", f"{cost.mean_steps:.2f}"],
-        ["evaluations a sample", f"{cost.evaluations:.2f}"],
-        ["seconds a sample", "not logged" if cost.seconds is None else f"{cost.seconds:.3g}"],
+        ["steps a sample", number(cost.mean_steps, ".2f")],
+        ["evaluations a sample", number(cost.evaluations, ".2f")],
+        ["seconds a sample", "not logged" if cost.seconds is None else number(cost.seconds, ".3g")],
         *([name.replace("_", " "), _plain(value)] for name, value in told.items()),
     ]
     return Table("What the samples cost", ["", ""], rows)

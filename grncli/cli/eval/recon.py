@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from grncli.cli.console import default_workers, guarded, print_json
 from grncli.cli.eval import options
+from grncli.cli.layout import number
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def recon(
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
-    """PSNR, SSIM, MS-SSIM, LPIPS, rFID and rFVD of pictures after the tokenizer, for each number of rounds.
+    """Measure pictures after the tokenizer: PSNR, SSIM, LPIPS, rFID.
+
+    For each number of rounds.
 
     Metrics: psnr, ssim, ms-ssim, lpips (AlexNet), lpips-vgg, rfid (Inception), rfvd (I3D), and rfd, the Fréchet
     distance in the features of any other network (--features).
@@ -114,7 +117,7 @@ def tabulate(found: "Reconstruction") -> Report:
         [
             row.label,
             *(_spread(name, row.spreads[name]) for name in measured),
-            *(f"{row.distances[name]:.3f}" for name in distances),
+            *(number(row.distances[name], ".3f") for name in distances),
         ]
         for row in found.rows
     ]
@@ -123,11 +126,13 @@ def tabulate(found: "Reconstruction") -> Report:
         Table(
             f"Furthest from their sources by {NAMES[name]}, {last.label}",
             ["", "worst frame", NAMES[name]],
-            [[key, str(frame), _number(name, value)] for key, frame, value in last.spreads[name].worst],
+            [[key, str(frame), _quality(name, value)] for key, frame, value in last.spreads[name].worst],
+            names={0},
         )
         for name in measured
     ]
-    return Report([Table("Reconstruction, mean ± standard deviation", header, rows), *worst], _notes(found))
+    table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if found.tokenizer else {0})
+    return Report([table, *worst], _notes(found))
 
 
 def _notes(found: "Reconstruction") -> list[str]:
@@ -154,8 +159,11 @@ def _distance(name: str) -> str:
 
 
 def _spread(name: str, spread: "Spread") -> str:
-    return "" if not spread.samples else f"{_number(name, spread.mean)} ± {_number(name, spread.deviation)}"
+    mean, deviation = _quality(name, spread.mean), _quality(name, spread.deviation)
+    if not spread.samples or not mean:
+        return ""
+    return f"{mean} ± {deviation}" if deviation else mean
 
 
-def _number(name: str, value: float) -> str:
-    return f"{value:.2f}" if name == "psnr" else f"{value:.4f}"
+def _quality(name: str, value: float) -> str:
+    return number(value, ".2f" if name == "psnr" else ".4f")

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.eval import options
+from grncli.cli.layout import number
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def search(
         ),
     ] = None,
     out: Annotated[
-        Path | None, Option(metavar="DIR", help="Samples and results, to go on with; default: RUN/search.")
+        Path | None,
+        Option(metavar="DIR", help="Samples and results; resumes an interrupted search; default: RUN/search."),
     ] = None,
     per_class: Annotated[
         int, Option(metavar="N", min=1, help="Samples of each class (or in all, without classes) in the last round.")
@@ -61,7 +63,10 @@ def search(
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
-    """Find the decoding settings with the smallest Fréchet distance, by successive halving over a grid."""
+    """Find the decoding settings with the smallest Fréchet distance.
+
+    By successive halving over a grid.
+    """
     works_alone()
     check_outputs(plot, html=html)
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
@@ -132,9 +137,9 @@ def tabulate(found: "Search") -> Report:
     rows = [
         [
             *(str(trial.point[name]) for name in names),
-            f"{trial.distance:.3f}",
+            number(trial.distance, ".3f"),
             str(trial.samples),
-            f"{trial.evaluations:.1f}",
+            number(trial.evaluations, ".1f"),
         ]
         for trial in found.trials
     ]

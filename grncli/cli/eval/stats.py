@@ -45,7 +45,10 @@ def stats(
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
-    """Mean and covariance of features, as guided-diffusion, JiT, pytorch-fid and torch-fidelity read them."""
+    """Save mean and covariance of features as a reference.
+
+    As guided-diffusion, JiT, pytorch-fid and torch-fidelity read them.
+    """
     check_file(out, (".npz",))
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: exists; choose another name, or add --overwrite")

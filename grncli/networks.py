@@ -23,7 +23,7 @@ from grncli.checkpoint import (
     write_checkpoint,
 )
 from grncli.errors import CheckpointError, GrnError, RecipeError, UsageError
-from grncli.recipe import dump_recipe
+from grncli.recipe import dump_recipe, read_own_recipe
 from grncli.rundir import (
     STAGING,
     check_run_is_free,

@@ -16,8 +16,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from grncli.errors import CheckpointError, RecipeError
-from grncli.media.sources import printable
 from grncli.runtime.jsonfiles import brief
+from grncli.runtime.text import printable
 
 Schema = TypeVar("Schema")
 

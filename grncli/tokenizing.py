@@ -29,9 +29,10 @@ from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings
 from grncli.media.selection import Selection
-from grncli.media.sources import Source, describe_ignored, list_sources, printable
+from grncli.media.sources import Source, describe_ignored, list_sources
 from grncli.models.tokenizer import to_input
 from grncli.overlap import Behind, Prefetch
+from grncli.runtime.text import printable
 from grncli.stopping import Stop, Stopped
 from grncli.store import Fingerprint, PartWriter, open_part, open_store
 from grncli.store.claiming import Overwrite, is_interrupted

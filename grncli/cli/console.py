@@ -105,7 +105,7 @@ def _brief(error: BaseException) -> str:
 def say(text: str) -> None:
     """One line on standard error; a closed terminal or pipe there does not end the work."""
     if not text.isprintable():
-        from grncli.media.sources import printable
+        from grncli.runtime.text import printable
 
         text = "\n".join(map(printable, text.split("\n")))
     if sys.stderr is not None:  # None where the descriptor was closed before Python started

@@ -213,6 +213,6 @@ def _columns(char: str) -> int:
 
 
 def _printable(text: str) -> str:
-    from grncli.media.sources import printable  # with archives and all, which help texts do not need
+    from grncli.runtime.text import printable  # with archives and all, which help texts do not need
 
     return printable(text)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from grncli.errors import UsageError
-from grncli.media.sources import Source, printable, sorted_names
+from grncli.media.sources import Source, sorted_names
+from grncli.runtime.text import printable
 
 PARENT = -1
 SHOWN = 6  # classes in a sentence

@@ -6,7 +6,6 @@ import codecs
 import os
 import stat
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from grncli.media.formats import (
     kind_of_suffix,
     suffix_of,
 )
+from grncli.runtime.text import printable
 from grncli.runtime.urls import URL_REMEDY, is_url
 
 _PLAYLIST = "is a playlist that points at other files; only media files themselves are read"
@@ -125,26 +125,6 @@ def sorted_names(names: Set[str]) -> list[str]:
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
-
-
-def printable(path: str) -> str:
-    """``path`` as one line of text any output can show.
-
-    Bytes that are not UTF-8 become ``\\xNN``; what would break the line, drive a terminal or turn the reading
-    direction becomes ``\\n``, ``\\x1b``, ``\\u202e`` and so on.
-    """
-    if path.isprintable():
-        return path
-    try:
-        text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold and no file name does
-        text = path.encode("utf-8", "backslashreplace").decode()
-    return "".join(char.encode("unicode_escape").decode() if _disturbs(char) else char for char in text)
-
-
-def _disturbs(char: str) -> bool:
-    # The two joiners belong to the spelling of Persian, of Indian languages and of many emoji.
-    return unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") and char not in "\u200c\u200d"
 
 
 def describe_ignored(listing: Listing) -> str:

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from grncli.errors import MediaError
-from grncli.media.sources import printable
 from grncli.runtime.files import whole_file
+from grncli.runtime.text import printable
 
 WHITE = (255, 255, 255)
 HAIRLINE = (222, 222, 222)

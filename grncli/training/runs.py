@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from grncli.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
 from grncli.devices import DTYPES
 from grncli.errors import CheckpointError, RecipeError
-from grncli.media.sources import Source, printable
+from grncli.media.sources import Source
 from grncli.recipe import dump_recipe, field_names, load_yaml, read_own_recipe, read_recipe
 from grncli.rundir import (
     DataRecord,
@@ -32,6 +32,7 @@ from grncli.rundir import (
 )
 from grncli.runtime.files import whole_file
 from grncli.runtime.jsonfiles import SHOWN, brief
+from grncli.runtime.text import printable
 from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.processes import Processes
 from grncli.training.recipes import Optimization, TokenizerRecipe, Training

@@ -1,0 +1,24 @@
+"""Text from anywhere as one line that any output can show."""
+
+import os
+import unicodedata
+
+
+def printable(path: str) -> str:
+    """``path`` as one line of text any output can show.
+
+    Bytes that are not UTF-8 become ``\\xNN``; what would break the line, drive a terminal or turn the reading
+    direction becomes ``\\n``, ``\\x1b``, ``\\u202e`` and so on.
+    """
+    if path.isprintable():
+        return path
+    try:
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold and no file name does
+        text = path.encode("utf-8", "backslashreplace").decode()
+    return "".join(char.encode("unicode_escape").decode() if _disturbs(char) else char for char in text)
+
+
+def _disturbs(char: str) -> bool:
+    # The two joiners belong to the spelling of Persian, of Indian languages and of many emoji.
+    return unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") and char not in "\u200c\u200d"

@@ -1,5 +1,15 @@
-"""``python -m grncli``: the same as ``grn``."""
+"""``python -m grncli`` and ``grn``: signals are heard before anything else is imported."""
 
-from grncli.cli import main
+from grncli.stopping import watch_signals
 
-main()
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    watch_signals()
+    from grncli.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import torch
 
 from grncli.errors import UsageError
 
+# By name; also what recipes say.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -40,6 +41,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"--dtype {name}: expected auto, {' or '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` or ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _has_bfloat16(device: torch.device) -> bool:

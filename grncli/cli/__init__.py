@@ -1,6 +1,8 @@
 """The ``grn`` command. One file per command; none of them imports torch before it runs."""
 
+import os
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -16,6 +18,7 @@ from grncli.cli.shapes import shapes
 from grncli.cli.tokenize import tokenize
 from grncli.cli.train_gen import train_gen
 from grncli.cli.train_tokenizer import train_tokenizer
+from grncli.stopping import Ended, watch_signals
 
 app = typer.Typer(
     name="grn",
@@ -57,10 +60,45 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; ``--debug`` may stand anywhere before ``--``."""
-    arguments = sys.argv[1:]
+    """Run the command line and end the process with its exit code; ``--debug`` may stand anywhere before ``--``."""
+    signals = watch_signals()
+    _never_fail_to_print()
+    try:
+        code = _finish_output(_run(sys.argv[1:]))
+    except (KeyboardInterrupt, Ended) as signalled:  # when the command itself was over
+        code = console.INTERRUPTED if isinstance(signalled, KeyboardInterrupt) else console.STOPPED
+    signals.finish(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     if "--debug" in arguments[:end]:
         console.debug = True
         arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
-    app(arguments, prog_name="grn")
+    try:
+        app(arguments, prog_name="grn")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else console.FAILED if done.code else 0
+    return 0
+
+
+def _never_fail_to_print() -> None:
+    """Names of files may hold what the output's encoding does not; they are printed with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _finish_output(code: int) -> int:
+    """Write out what standard output still buffers, while an error can have its sentence and exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            console.say(f"grn: standard output: {error.strerror}")
+        # The interpreter would try once more and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or console.FAILED
+    return code

@@ -3,26 +3,35 @@
 Results go to files or standard output, messages and progress to standard error.
 """
 
-import json
+import errno
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
 from grncli.errors import GrnError, UsageError
-from grncli.stopping import Stop, Stopped
+from grncli.stopping import INTERRUPTED, Ended, Stop, Stopped, begin_command
+
+if TYPE_CHECKING:
+    from grncli.runtime.launch import Launch
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FAILED, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
-LINE_EVERY = 60.0  # seconds between progress lines where there is no terminal
+FAILED, USAGE, STOPPED = 1, 2, 75
+LINE_EVERY = 30.0  # seconds between progress lines where there is no terminal
+NUMBERS = 52  # columns of a bar's counts, times and rate
+BARS = range(10, 41)  # columns of the bar itself
 
 debug = False  # set once by main() from --debug: let tracebacks through
+speaker = ""  # set by `launched`: which of several processes this is, where it is not the first
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -31,12 +40,13 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            begin_command()
             return command(*args, **kwargs)
         except typer.Exit:
             raise
-        except (KeyboardInterrupt, Exception) as error:
-            if debug:
-                raise
+        except (KeyboardInterrupt, Ended, Exception) as error:
+            if debug and not isinstance(error, Stopped):
+                traceback.print_exc()
             raise typer.Exit(_explain(error)) from None
 
     return run
@@ -46,39 +56,99 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         say("interrupted")
         return INTERRUPTED
+    if isinstance(error, Ended):
+        say(f"{error}: ended. Run the same command again.")
+        return STOPPED
     if isinstance(error, Stopped):
-        say(f"{error}. {error.advice}.")
+        if not speaker:  # all of several processes stop at the same step
+            say(f"{error}. {error.advice}.")
         return INTERRUPTED if str(error).startswith("Ctrl-C") else STOPPED
     if isinstance(error, BrokenPipeError):
         # Whoever read standard output has gone; Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    if _is_out_of_memory(error):
+        say(
+            f"grn: {speaker}out of memory ({_brief(error)}); take smaller batches, or a machine or job with more memory"
+        )
+        return FAILED
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
-        say(f"grn: {name}{error.strerror or error}")
+        say(f"grn: {speaker}{name}{error.strerror or error}")
         return FAILED
     if not isinstance(error, GrnError):
-        say(f"grn: a fault of grn itself, {type(error).__name__}: {error}; run again with --debug and report it")
+        what = f"a fault of grn itself, {type(error).__name__}: {error}"
+        say(f"grn: {speaker}{what}; run again with --debug and report it")
         return FAILED
-    say(f"grn: {error}")
+    say(f"grn: {speaker}{error}")
     return USAGE if isinstance(error, UsageError) else FAILED
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Also where a limit on the address space (``ulimit -v``) is what is reached."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    told = str(error).lower()
+    signs = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError) and any(sign in told for sign in signs)
+    )
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
 def say(text: str) -> None:
-    """One line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on standard error; a closed terminal or pipe there does not end the work."""
+    if not text.isprintable():
+        from grncli.media.sources import printable
+
+        text = printable(text)
+    if sys.stderr is not None:  # None where the descriptor was closed before Python started
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """One JSON document on standard output, whatever names it holds and whatever the output's encoding is."""
+    from grncli.runtime.jsonfiles import to_json
+
+    text = to_json(document, indent=2)
+    if not text.isascii() and "utf" not in (getattr(sys.stdout, "encoding", None) or "").lower():
+        text = "".join(char if char.isascii() else _escaped(char) for char in text)
+    print(text)
 
 
-def make_stop(max_time: str | None = None) -> Stop:
+def _escaped(char: str) -> str:
+    """A character as JSON spells it in ASCII."""
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def make_stop(max_time: str | None = None, *, parent: int | None = None) -> Stop:
     """The stop flag of a command, from its ``--max-time``."""
     from grncli.stopping import parse_duration
 
-    return Stop(None if max_time is None else parse_duration(max_time))
+    return Stop(None if max_time is None else parse_duration(max_time), parent=parent)
+
+
+def launched() -> "Launch":
+    """How this process was started; from here on, messages of all but the first of several say whose they are."""
+    from grncli.runtime.launch import read_launch
+
+    global speaker
+    launch = read_launch(os.environ)
+    speaker = f"process {launch.rank} of {launch.count}: " if launch.rank else ""
+    return launch
+
+
+def works_alone(part: str | None = None) -> None:
+    """Raise UsageError where several processes were started that would all do the same."""
+    from grncli.runtime.launch import require_one_process
+
+    require_one_process(launched(), part_of=part)
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -90,7 +160,7 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one line a minute, fit for a batch job's log.
+    """A bar on a terminal; elsewhere a line every 30 seconds, fit for a batch job's log.
 
     Parameters
     ----------
@@ -103,13 +173,15 @@ class Progress:
         self._bar: Any = None
         self._began = self._said = time.monotonic()
         self._first: int | None = None
+        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         """Show that ``done`` of ``total`` are ready (both absolute counts)."""
         if self._first is None:
             self._first = done
-        if sys.stderr.isatty():
-            self._draw(done, total, note)
+        if self._on_terminal:
+            with suppress(OSError):  # the terminal may be closed while the work goes on
+                self._draw(done, total, note)
         elif time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()
             say(self._line(done, total, note))
@@ -118,8 +190,12 @@ class Progress:
         """One line on standard error, above the bar."""
         if self._bar is None:
             say(text)
-        else:
-            self._bar.write(text, file=sys.stderr)
+            return
+        with suppress(OSError):
+            self._bar.clear()
+        say(text)
+        with suppress(OSError):
+            self._bar.refresh()
 
     def __enter__(self) -> "Progress":
         return self
@@ -130,13 +206,31 @@ class Progress:
     def close(self) -> None:
         """End the bar, so that what follows starts on a line of its own."""
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
+            self._bar = None
+            self._on_terminal = False
 
     def _draw(self, done: int, total: int | None, note: str) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, desc=self.what, unit=f" {self.unit}", file=sys.stderr)
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                desc=self.what,
+                unit=f" {self.unit}",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                miniters=1,  # or a slow step after quick ones would not show
+            )
+        # The bar keeps its place: what a long note has too much is cut at the right.
+        columns = shutil.get_terminal_size().columns - len(self.what) - NUMBERS
+        width = min(max(columns, BARS[0]), BARS[-1])
+        self._bar.bar_format = (
+            f"{{desc}}: {{percentage:3.0f}}%|{{bar:{width}}}| "
+            "{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        )
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
@@ -166,15 +260,6 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def process_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
-    """Rank, number of processes, and rank on this machine, as ``torchrun`` tells them; alone without it."""
-    return (
-        int(environment.get("RANK", "0")),
-        int(environment.get("WORLD_SIZE", "1")),
-        int(environment.get("LOCAL_RANK", "0")),
-    )
 
 
 def default_workers() -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, guarded, make_stop, print_json, say
+from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
 from grncli.errors import UsageError
 
 
@@ -33,6 +33,7 @@ def decode(
 ) -> None:
     """Decode a bit store: PNG for images, MP4 for clips, in folders like those of the sources."""
     chosen = parse_select(select)
+    works_alone()
     with make_stop(max_time).listening() as stop, Progress("decode", "samples") as progress:
         from grncli.decoding import DecodeSettings, decode
         from grncli.devices import pick_device

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from grncli.cli.console import guarded, print_json, say
+from grncli.cli.console import guarded, print_json, say, works_alone
 
 
 @guarded
@@ -41,6 +41,7 @@ def import_(
 
     The file is pickled, so it is read with an unpickler that can build tensors and plain containers, nothing else.
     """
+    works_alone()
     from grncli.importing import import_released
 
     made = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, format_seconds, guarded, make_stop, parse_part, print_json, say
+from grncli.cli.console import (
+    Progress,
+    format_seconds,
+    guarded,
+    make_stop,
+    parse_part,
+    print_json,
+    say,
+    works_alone,
+)
 
 HISTOGRAM_ROWS = 12
 BAR = 40  # characters of the longest
@@ -90,13 +99,17 @@ def sample(
 ) -> None:
     """Sample from a generator: bits, or pictures and clips."""
     number, parts = parse_part(part)
+    works_alone(part)
     with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
-        from grncli.devices import pick_device, pick_dtype
+        from grncli.devices import dtype_name, pick_device, pick_dtype
+        from grncli.sampling.plan import stored_dtype
         from grncli.sampling.settings import SampleSettings
         from grncli.sampling.stage import sample
 
         chosen = pick_device(device)
-        computed = str(pick_dtype(dtype, chosen)).removeprefix("torch.")
+        # Other parts may have begun on another kind of processor.
+        begun = stored_dtype(out) if dtype == "auto" and not overwrite else None
+        computed = dtype_name(pick_dtype(begun or dtype, chosen))
         settings = SampleSettings(
             classes=classes,
             prompts=prompts,

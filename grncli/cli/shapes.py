@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, guarded, say
+from grncli.cli.console import Progress, guarded, say, works_alone
 
 
 @guarded
@@ -23,6 +23,7 @@ def shapes(
 
     DIR/images/COLOUR-SHAPE/*.png and DIR/clips/COLOUR-SHAPE-DIRECTION/*.mp4; the folder names are the classes.
     """
+    works_alone()
     from grncli.media.shapes import write_shapes
 
     progress = Progress("shapes", "files")

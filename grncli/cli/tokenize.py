@@ -15,6 +15,7 @@ from grncli.cli.console import (
     parse_part,
     print_json,
     say,
+    works_alone,
 )
 from grncli.errors import UsageError
 
@@ -77,6 +78,7 @@ def tokenize(
         raise UsageError(f"--labels {labels}: expected dirs or none")
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
+    works_alone(part)
     with make_stop(max_time).listening() as stop, Progress("tokenize", "sources") as progress:
         from grncli.devices import pick_device
         from grncli.tokenizing import TokenizeSettings, check_target, make_plan, tokenize

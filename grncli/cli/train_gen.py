@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli.console import format_bytes, guarded, print_json, say
-from grncli.cli.training import training_session
+from grncli.cli.training import training_session, with_dtype
 from grncli.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.training.generator import Plan
+    from grncli.training.generator_recipe import GeneratorRecipe
 
 
 @guarded
@@ -39,30 +39,34 @@ def train_gen(
         bool, Option("--allow-incomplete", help="Train on what an unfinished store has so far.")
     ] = False,
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Of the forward pass.")] = "auto",
+    dtype: Annotated[
+        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
+    ] = None,
     max_time: Annotated[
         str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
-    """Train a generator on the bits of one or more stores; with torchrun, in several processes."""
+    """Train a generator on the bits of one or more stores; in several processes with srun or torchrun."""
     paths = [Path(text) for text in stores if not _is_override(text)]
     overrides = [text for text in stores if _is_override(text)]
     if not paths:
         raise UsageError("there is no STORE, expected the path of at least one bit store")
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
-    with training_session("train-gen", device, dtype, max_time) as session:
+    with training_session("train-gen", device, max_time) as session:
         from grncli.training.generator import make_plan, train_generator
         from grncli.training.generator_recipe import GeneratorRecipe
+        from grncli.training.precision import settle_dtype
         from grncli.training.runs import read_training_recipe
 
-        asked = read_training_recipe(recipe, GeneratorRecipe, overrides)
+        asked = read_training_recipe(recipe, GeneratorRecipe, with_dtype(overrides, dtype))
+        session.check_alike(asked, out, *paths)
         session.steps = asked.training.steps
         plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, warn=session.talk)
         if out is None or dry_run:
-            _show_costs(plan, str(session.dtype).removeprefix("torch."), json=json)
+            _show_costs(settle_dtype(plan.recipe, out, session.device, session.processes), json=json)
             return
         sheet = None
         if tokenizer is not None:
@@ -73,12 +77,13 @@ def train_gen(
             plan,
             out,
             device=session.device,
-            dtype=session.dtype,
             overwrite=overwrite,
             processes=session.processes,
             sheet=sheet,
             stop=session.stop,
             report=session.report,
+            progress=session.step,
+            say=session.talk,
             warn=session.talk,
         )
         session.conclude(out, added, json=json)
@@ -90,10 +95,10 @@ def _is_override(text: str) -> bool:
     return bool(equals) and all(part.isidentifier() for part in field.split(".")) and not Path(text).exists()
 
 
-def _show_costs(plan: "Plan", dtype: str, *, json: bool) -> None:
+def _show_costs(recipe: "GeneratorRecipe", *, json: bool) -> None:
     from grncli.training.costs import estimate
 
-    costs = estimate(plan.recipe, dtype)
+    costs = estimate(recipe, recipe.training.dtype)
     if json:
         print_json(costs)
         return

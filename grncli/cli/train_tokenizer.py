@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli.console import guarded
-from grncli.cli.training import training_session
+from grncli.cli.training import training_session, with_dtype
 
 
 @guarded
@@ -23,31 +23,35 @@ def train_tokenizer(
         ),
     ] = None,
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Of the forward pass.")] = "float32",
+    dtype: Annotated[
+        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
+    ] = None,
     max_time: Annotated[
         str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
     json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
 ) -> None:
-    """Train a tokenizer on a folder of images and clips; with torchrun, in several processes."""
-    with training_session("train-tokenizer", device, dtype, max_time) as session:
+    """Train a tokenizer on a folder of images and clips; in several processes with srun or torchrun."""
+    with training_session("train-tokenizer", device, max_time) as session:
         from grncli.training.recipes import TokenizerRecipe
         from grncli.training.runs import read_training_recipe
         from grncli.training.tokenizer import train_tokenizer
 
-        resolved = read_training_recipe(recipe, TokenizerRecipe, overrides or [])
+        resolved = read_training_recipe(recipe, TokenizerRecipe, with_dtype(overrides or [], dtype))
+        session.check_alike(resolved, out, data)
         session.steps = resolved.training.steps
         added = train_tokenizer(
             resolved,
             data,
             out,
             device=session.device,
-            dtype=session.dtype,
             overwrite=overwrite,
             processes=session.processes,
             stop=session.stop,
             report=session.report,
+            progress=session.step,
+            say=session.talk,
             warn=session.talk,
         )
         session.conclude(out, added, json=json)

@@ -28,6 +28,9 @@ def main() -> None:
     # Decoders written in C print to descriptor 1 now and then; the replies get one of their own.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        # A batch system sends them to every process of a job; the run stops by itself, and its workers then end.
+        signal.signal(number, signal.SIG_IGN)
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
     _send(out, READY)

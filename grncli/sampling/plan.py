@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from grncli.devices import DTYPES
 from grncli.errors import UsageError
 from grncli.generators import read_generator
 from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.models.transformer import Grid
 from grncli.refinement import Schedule
-from grncli.sampling.pictures import PictureFolder, load_fitting_tokenizer
+from grncli.sampling.pictures import BITS, PictureFolder, load_fitting_tokenizer
 from grncli.sampling.prompts import classes_of, read_prompts
 from grncli.sampling.refiner import Job, Rules
 from grncli.sampling.settings import SampleSettings, choose_grid, describe_rules, parse_classes
@@ -143,6 +144,15 @@ def make_plan(run: Path, out: Path, settings: SampleSettings) -> Plan:
 def is_store(out: Path) -> bool:
     """Whether the output is a bit store by its name."""
     return out.suffix == ".zarr"
+
+
+def stored_dtype(out: Path) -> str | None:
+    """The number format of samples that are there already, None where there are none."""
+    store = out if is_store(out) else out / BITS
+    if not (store / METADATA).is_file():
+        return None
+    dtype = open_store(store).fingerprint.preprocessing.get("dtype")
+    return dtype if dtype in DTYPES else None
 
 
 def check_options(settings: SampleSettings) -> None:

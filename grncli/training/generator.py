@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from grncli.devices import DTYPES
 from grncli.errors import RecipeError, StoreError, StoreMismatch
 from grncli.models.generator import Generator
 from grncli.stopping import Stop
@@ -14,6 +15,7 @@ from grncli.store import BitStore, open_store
 from grncli.training.bits import BitLoader, Samples, check_validation, gather
 from grncli.training.generator_recipe import GeneratorRecipe
 from grncli.training.loop import Report, train
+from grncli.training.precision import describe_start, settle_dtype
 from grncli.training.processes import ALONE, Processes
 from grncli.training.refining import Preview, RefinementObjective
 from grncli.training.runs import check_division, prepare_run, steps_done
@@ -34,12 +36,13 @@ def train_generator(
     run: Path,
     *,
     device: torch.device,
-    dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
     processes: Processes = ALONE,
     sheet: Preview | None = None,
     stop: Stop | None = None,
     report: Callable[[Report], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda step: None,
+    say: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Train a generator into the run directory ``run``; returns the steps this run added.
@@ -49,6 +52,7 @@ def train_generator(
     Parameters
     ----------
     plan : from ``make_plan``
+    progress, say : as in ``train_tokenizer``
     sheet : leaves a sheet of samples now and then
 
     Raises
@@ -58,7 +62,7 @@ def train_generator(
     RecipeError, CheckpointError
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
-    recipe = plan.recipe
+    recipe = settle_dtype(plan.recipe, run, device, processes, overwrite=overwrite, warn=warn)
     done = steps_done(run, recipe, overwrite=overwrite)
     if done >= recipe.training.steps:
         return 0
@@ -74,6 +78,7 @@ def train_generator(
     prepare_run(run, recipe, processes, overwrite=overwrite)
     torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
     network = Generator(recipe.network)
+    say(describe_start("train-gen", network, recipe.training, device, processes))
     network.recompute = recipe.training.recompute
     if recipe.training.compile:
         network.compile()
@@ -83,10 +88,11 @@ def train_generator(
         training=recipe.training,
         config=asdict(recipe.network),
         device=device,
-        dtype=dtype,
+        dtype=DTYPES[recipe.training.dtype],
         processes=processes,
         stop=stop or Stop(),
         report=report,
+        progress=progress,
         warn=warn,
     )
     return recipe.training.steps - done

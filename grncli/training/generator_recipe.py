@@ -53,6 +53,13 @@ class GeneratorOptimization(Optimization):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeneratorTraining(Training):
+    """As quick as the device can: a generator loses nothing by bfloat16, where a tokenizer's pixels would show it."""
+
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preview:
     """How the sample sheets of a run are drawn, where ``--tokenizer`` is given."""
 
@@ -90,7 +97,7 @@ class GeneratorRecipe:
     data: BitData = field(default_factory=BitData)
     refinement: Refinement = field(default_factory=Refinement)
     optimization: GeneratorOptimization = field(default_factory=GeneratorOptimization)
-    training: Training = field(default_factory=Training)
+    training: GeneratorTraining = field(default_factory=GeneratorTraining)
     preview: Preview = field(default_factory=Preview)
     bits: Bits | None = None  # filled in by the run
     imported: dict[str, str] | None = None  # where imported weights came from

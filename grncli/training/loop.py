@@ -111,6 +111,7 @@ def train(
     processes: Processes = ALONE,
     stop: Stop,
     report: Callable[[Report], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda step: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train the players of ``objective`` to ``training.steps``, from the newest sound checkpoint of ``run``, if any.
@@ -120,6 +121,7 @@ def train(
     config : sizes of the first network, for the checkpoint's header
     dtype : of the forward pass; below float32 through autocast, with weights and losses in float32
     processes : those that train together, each with its share of a batch
+    progress : told the number of steps done, at the start and after every step
     warn : told one sentence when a damaged checkpoint is passed over
 
     Raises
@@ -133,6 +135,7 @@ def train(
     step = load_newest(run, states, warn)
     logs = _open_logs(run, step, training) if processes.leads else []
     first = states[0]
+    progress(step)
     with closing(objective.batches(step)) as batches:
         watch, averages = Stopwatch(), Averages()
         while step < training.steps:
@@ -145,6 +148,7 @@ def train(
             if not math.isfinite(total):
                 raise _not_finite(run, "loss", step + 1, batch)
             step += 1
+            progress(step)
             last = step == training.steps
             if step % training.log_every == 0 or last:
                 line = {**processes.mean(averages.take()), "learning_rate": first.rate, **watch.lap()}

@@ -1,10 +1,12 @@
 """Several processes that train one network: who they are, and what they exchange.
 
 Each takes its share of every batch, gradients are averaged, so the result is that of one process with the whole batch
-up to rounding. ``torchrun`` starts them; gloo carries the numbers between CPUs, NCCL between GPUs.
+up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gloo carries the numbers between CPUs, NCCL between GPUs.
 """
 
 import json
+import re
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ import torch.distributed.nn.functional as differentiable
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from grncli.errors import GrnError
+from grncli.runtime.launch import Launch
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,15 @@ class Processes:
             work.wait()
         torch._foreach_div_(gradients, self.count)
 
+    def alike(self, text: str, device: torch.device) -> bool:
+        """Whether every process has the same text, which all of them learn."""
+        if self.count == 1:
+            return True
+        number = zlib.crc32(text.encode("utf-8", "surrogatepass"))
+        extremes = torch.tensor([number, -number], dtype=torch.int64, device=device)
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        return int(extremes[0]) == -int(extremes[1])
+
     def wait(self) -> None:
         """Return once every process is here."""
         if self.count > 1:
@@ -92,19 +106,57 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(rank: int, count: int, device: torch.device) -> Iterator[Processes]:
-    """Meet the other processes for the time of a block; the address comes from torchrun."""
-    if count == 1:
+def joined(launch: Launch, device: torch.device) -> Iterator[Processes]:
+    """Meet the other processes that were started with this one for the time of a block.
+
+    Raises
+    ------
+    GrnError
+        If they cannot meet, or one of them ends before its time.
+    """
+    if launch.count == 1:
         yield ALONE
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)  # or every process would meet the others through the first GPU
-    dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=count)
+    with _explaining_losses(launch):
+        # Some numbers are exchanged from the CPU even where the networks are on GPUs.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            init_method=launch.address or "env://",
+            rank=launch.rank,
+            world_size=launch.count,
+        )
+        try:
+            yield Processes(launch.rank, launch.count)
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _explaining_losses(launch: Launch) -> Iterator[None]:
+    """Turn what gloo, NCCL and the meeting place raise into a sentence."""
     try:
-        yield Processes(rank, count)
-    finally:
-        dist.destroy_process_group()
+        yield
+    except RuntimeError as error:  # of which those of torch.distributed are some
+        text = " ".join(str(error).split())
+        if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
+            place = launch.address or "MASTER_ADDR:MASTER_PORT"
+            raise GrnError(
+                f"the {launch.count} processes could not meet at {place} ({text[:160]}); start all of them, and set "
+                "MASTER_ADDR and MASTER_PORT to a free port of the first one's machine where this is another"
+            ) from error
+        if isinstance(error, dist.DistBackendError) or _LOST.search(text):
+            raise GrnError(
+                f"another of the {launch.count} processes has ended; its own message says why, and the same command "
+                "goes on from the last checkpoint"
+            ) from error
+        raise
+
+
+# What gloo says when a connection ends.
+_LOST = re.compile(r"closed by peer|reset by peer|gloo/transport|Broken pipe|remote process exited", re.IGNORECASE)
 
 
 def share_batch_norm(module: nn.Module) -> None:

@@ -153,6 +153,8 @@ class Training:
 
     steps: int = 1000
     seed: int = 0
+    # Of the forward pass: auto takes bfloat16 where the device computes in it. Settled when a run begins, then kept.
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     log_every: int = 20
     checkpoint_every: int = 500
     preview_every: int = 500

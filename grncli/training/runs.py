@@ -4,7 +4,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import yaml
+
 from grncli.checkpoint import RECIPE, check_run_is_free, clear_run, is_run, list_checkpoints, recipe_kind
+from grncli.devices import DTYPES
 from grncli.errors import CheckpointError, RecipeError
 from grncli.recipe import dump_recipe, read_recipe
 from grncli.runtime.files import whole_file
@@ -58,9 +61,10 @@ def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
     present: Any = read_recipe(run / RECIPE, type(recipe))
     if present.imported is not None:
         raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")
+    free = EXTENDABLE if recorded_dtype(run) else (*EXTENDABLE, "dtype")
     comparable = replace(
         present,
-        training=replace(present.training, **{k: getattr(recipe.training, k) for k in EXTENDABLE}),
+        training=replace(present.training, **{k: getattr(recipe.training, k) for k in free}),
     )
     if comparable != recipe:
         raise CheckpointError(
@@ -69,6 +73,15 @@ def steps_done(run: Path, recipe: Recipe, *, overwrite: bool) -> int:
         )
     checkpoints = list_checkpoints(run)
     return int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+
+
+def recorded_dtype(run: Path) -> str | None:
+    """The number format that a run is trained in; None where there is no run, or its recipe does not say."""
+    try:
+        dtype = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))["training"]["dtype"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return dtype if dtype in DTYPES else None
 
 
 def prepare_run(run: Path, recipe: Recipe, processes: Processes, *, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from grncli.devices import DTYPES
 from grncli.lpips_weights import default_cache, load_lpips
 from grncli.media.decoder import DecoderPool
 from grncli.media.sources import list_sources
@@ -14,6 +15,7 @@ from grncli.models.tokenizer import Tokenizer
 from grncli.stopping import Stop
 from grncli.training.crops import CropLoader, CropSampler
 from grncli.training.loop import Report, train
+from grncli.training.precision import describe_start, settle_dtype
 from grncli.training.processes import ALONE, Processes, share_batch_norm
 from grncli.training.recipes import TokenizerLosses, TokenizerRecipe
 from grncli.training.reconstruction import Reconstruction
@@ -26,12 +28,13 @@ def train_tokenizer(
     run: Path,
     *,
     device: torch.device,
-    dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
     processes: Processes = ALONE,
     cache: Path | None = None,
     stop: Stop | None = None,
     report: Callable[[Report], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda step: None,
+    say: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Train a tokenizer on the media of ``src`` into the run directory ``run``; returns the steps this run added.
@@ -41,6 +44,8 @@ def train_tokenizer(
 
     Parameters
     ----------
+    progress : told the number of steps done, at the start and after every step
+    say : told what is trained in which number format, before the first step
     cache : where LPIPS weights are looked for that the recipe does not name
 
     Raises
@@ -50,6 +55,7 @@ def train_tokenizer(
     UsageError, RecipeError, CheckpointError
         If ``src`` lacks the media that the recipe wants, or ``run`` holds something else.
     """
+    recipe = settle_dtype(recipe, run, device, processes, overwrite=overwrite, warn=warn)
     done = steps_done(run, recipe, overwrite=overwrite)
     if done >= recipe.training.steps:
         return 0
@@ -61,6 +67,7 @@ def train_tokenizer(
     prepare_run(run, recipe, processes, overwrite=overwrite)
     torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
     tokenizer = Tokenizer(recipe.network, recipe.most_rounds)
+    say(describe_start("train-tokenizer", tokenizer, recipe.training, device, processes))
     with DecoderPool(recipe.data.workers) as pool:
         loader = CropLoader(sampler, pool, processes, warn)
         objective = Reconstruction(recipe, tokenizer, loader, lpips, device)
@@ -77,10 +84,11 @@ def train_tokenizer(
             training=recipe.training,
             config=asdict(recipe.network),
             device=device,
-            dtype=dtype,
+            dtype=DTYPES[recipe.training.dtype],
             processes=processes,
             stop=stop or Stop(),
             report=report,
+            progress=progress,
             warn=warn,
         )
     return recipe.training.steps - done

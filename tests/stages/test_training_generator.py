@@ -27,7 +27,7 @@ kind: generator
 network: {{prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, in_context_tokens: 2, in_context_start: 1}}
 data: {{batch: 4, validation: 2}}
 optimization: {{learning_rate: 1e-3, ema: [0.6, 0.3]}}
-training: {{steps: {STEPS}, log_every: 1, checkpoint_every: 6, validate_every: 8, keep: 2}}
+training: {{steps: {STEPS}, log_every: 1, checkpoint_every: 6, validate_every: 8, keep: 2, dtype: float32}}
 """
 
 

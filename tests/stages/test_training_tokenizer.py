@@ -213,6 +213,14 @@ def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path
     assert all(torch.allclose(kept[key], recomputed[key], atol=1e-6) for key in kept)
 
 
+def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """What an attention's bias adds to all keys cancels in the softmax: Adam makes steps of its gradient's rounding."""
+    if not name.endswith("attention.qkv.bias"):
+        return tensor
+    query, _, value = tensor.chunk(3)
+    return torch.cat([query, value])
+
+
 def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None:
     whole = recipe(4, **SMALL_GAN)
     train_tokenizer(whole, str(media_dir), tmp_path / "one", device=CPU)
@@ -226,7 +234,8 @@ def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None
     for name in ("weights", "ema", "discriminator_weights"):
         one, two = losses_of(tmp_path / "one", name), losses_of(tmp_path / "two", name)
         for key in one:
-            torch.testing.assert_close(two[key], one[key], atol=2e-4, rtol=2e-3, msg=f"{name} {key}")
+            left, right = (without_key_bias(key, tensors[key]) for tensors in (two, one))
+            torch.testing.assert_close(left, right, atol=2e-4, rtol=2e-3, msg=f"{name} {key}")
     ones, twos = ([line["loss"] for line in lines(tmp_path / run)] for run in ("one", "two"))
     assert twos == pytest.approx(ones, rel=1e-4)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, guarded, make_stop, print_json, say
+from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.eval import options
 
 
@@ -28,6 +28,7 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Lay samples out as GenEval (images) or VBench (clips) read them."""
+    works_alone()
     with make_stop(max_time).listening() as stop, Progress("eval export", "samples") as progress:
         from grncli.devices import pick_device
         from grncli.evaluation.export import export as lay_out

@@ -1,6 +1,5 @@
 """Options that the commands of ``grn eval`` share, and the session they run in."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from grncli.cli.console import Progress, make_stop, process_ranks, say
+from grncli.cli.console import Progress, launched, make_stop, say
 from grncli.errors import UsageError
+from grncli.runtime.launch import parent_watch
 
 if TYPE_CHECKING:
     from grncli.stopping import Stop
@@ -68,17 +68,18 @@ class Session:
 
 @contextmanager
 def session(name: str, unit: str, device: str, max_time: str | None) -> Iterator[Session]:
-    """Meet the other processes that ``torchrun`` started, if any, and listen to signals for the time of a block."""
-    rank, count, local = process_ranks(os.environ)
-    with make_stop(max_time).listening() as stop, Progress(f"eval {name}", unit) as progress:
+    """Meet the other processes that were started together, if any, and listen to signals for the time of a block."""
+    launch = launched()
+    stopping = make_stop(max_time, parent=parent_watch(launch))
+    with stopping.listening() as stop, Progress(f"eval {name}", unit) as progress:
         import torch
 
         from grncli.devices import pick_device
         from grncli.training.processes import joined
 
         # Sums meet on the CPU, where they are float64, wherever the networks run.
-        with joined(rank, count, torch.device("cpu")) as processes:
-            yield Session(str(pick_device(device, local)), processes, stop, progress)
+        with joined(launch, torch.device("cpu")) as processes:
+            yield Session(str(pick_device(device, launch.local_rank)), processes, stop, progress)
 
 
 def cache_folder(given: Path | None) -> Path:

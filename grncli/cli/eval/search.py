@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say
+from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.eval import options
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
 
@@ -62,6 +62,7 @@ def search(
     json: options.Json = False,
 ) -> None:
     """Find the decoding settings with the smallest Fréchet distance, by successive halving over a grid."""
+    works_alone()
     check_outputs(plot, html=html)
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
         from grncli.devices import pick_device, pick_dtype

@@ -175,16 +175,16 @@ def parse_duration(text: str) -> float:
 
 def _slurm_seconds(text: str) -> float | None:
     """Of ``[D-]HH[:MM[:SS]]`` or ``MM:SS``; None for another form."""
-    number = "([0-9]+)"
-    if match := re.fullmatch(rf"{number}-{number}(?::{number})?(?::{number})?", text):
-        units = (86400, 3600, 60, 1)
-    elif match := re.fullmatch(rf"{number}:{number}:{number}", text):
-        units = (3600, 60, 1)
-    elif match := re.fullmatch(rf"{number}:{number}", text):
-        units = (60, 1)
-    else:
-        return None
-    return sum(float(count or 0) * unit for count, unit in zip(match.groups(), units, strict=True))
+    n = "([0-9]+)"
+    forms = {
+        rf"{n}-{n}(?::{n})?(?::{n})?": (86400, 3600, 60, 1),
+        rf"{n}:{n}:{n}": (3600, 60, 1),
+        rf"{n}:{n}": (60, 1),
+    }
+    for form, units in forms.items():
+        if match := re.fullmatch(form, text):
+            return sum(float(count or 0) * unit for count, unit in zip(match.groups(), units, strict=True))
+    return None
 
 
 def _unit_seconds(text: str) -> float:

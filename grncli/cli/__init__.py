@@ -18,7 +18,7 @@ from grncli.cli.shapes import shapes
 from grncli.cli.tokenize import tokenize
 from grncli.cli.train_gen import train_gen
 from grncli.cli.train_tokenizer import train_tokenizer
-from grncli.stopping import Ended, watch_signals
+from grncli.stopping import INTERRUPTED, Ended, watch_signals
 
 app = typer.Typer(
     name="grn",
@@ -66,7 +66,7 @@ def main() -> None:
     try:
         code = _finish_output(_run(sys.argv[1:]))
     except (KeyboardInterrupt, Ended) as signalled:  # when the command itself was over
-        code = console.INTERRUPTED if isinstance(signalled, KeyboardInterrupt) else console.STOPPED
+        code = INTERRUPTED if isinstance(signalled, KeyboardInterrupt) else console.STOPPED
     signals.finish(code)
     sys.exit(code)
 

@@ -78,6 +78,8 @@ def _run(arguments: list[str]) -> int:
         arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
     try:
         app(arguments, prog_name="grn")
+    except OSError as error:  # of --help and --version; those of commands have been explained
+        return _output_lost(error)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else console.FAILED if done.code else 0
     return 0
@@ -96,9 +98,14 @@ def _finish_output(code: int) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            console.say(f"grn: standard output: {error.strerror}")
-        # The interpreter would try once more and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code or console.FAILED
+        lost = _output_lost(error)
+        return code or lost
     return code
+
+
+def _output_lost(error: OSError) -> int:
+    if not isinstance(error, BrokenPipeError):
+        console.say(f"grn: standard output: {error.strerror}")
+    # The interpreter would try once more and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return console.FAILED

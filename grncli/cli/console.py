@@ -5,7 +5,6 @@ Results go to files or standard output, messages and progress to standard error.
 
 import errno
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -225,8 +224,7 @@ class Progress:
                 miniters=1,  # or a slow step after quick ones would not show
             )
         # The bar keeps its place: what a long note has too much is cut at the right.
-        columns = shutil.get_terminal_size().columns - len(self.what) - NUMBERS
-        width = min(max(columns, BARS[0]), BARS[-1])
+        width = min(max(_columns() - len(self.what) - NUMBERS, BARS[0]), BARS[-1])
         self._bar.bar_format = (
             f"{{desc}}: {{percentage:3.0f}}%|{{bar:{width}}}| "
             "{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -239,6 +237,14 @@ class Progress:
         of = f"/{total}" if total is not None else ""
         left = f", {format_seconds((total - done) / rate)} left" if total is not None and rate > 0 else ""
         return f"{self.what}: {done}{of} {self.unit}, {rate:.3g}/s{left}{', ' + note if note else ''}"
+
+
+def _columns() -> int:
+    """Width of the terminal on standard error."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def format_seconds(seconds: float) -> str:

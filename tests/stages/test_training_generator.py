@@ -16,6 +16,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from grncli import devices
 from grncli.checkpoint import list_checkpoints, read_tensors, sha256_of
 from grncli.cli import app
 from grncli.store import Fingerprint, open_part, open_store
@@ -229,6 +230,81 @@ def test_a_run_of_another_recipe_is_overwritten_on_request(recipe: Path, store: 
     succeed(recipe, store, "--out", tmp_path / "run")
     succeed(recipe, store, "--out", tmp_path / "run", "network.depth=3", "--overwrite")
     assert settled(tmp_path / "run")["network"]["depth"] == 3
+
+
+# The number format
+
+
+@pytest.fixture
+def computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Makes the processor one that has bfloat16, or has not."""
+    return lambda has: monkeypatch.setattr(devices, "_has_bfloat16", lambda device: has)
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_settled_when_a_run_begins_and_told(
+    computes_in_bfloat16: Callable, recipe: Path, store: Path, tmp_path: Path, has: bool, dtype: str
+) -> None:
+    computes_in_bfloat16(has)
+    said = succeed(recipe, store, "--out", tmp_path / "run", "--dtype", "auto").stderr
+    weights = read_tensors(tmp_path / "run/checkpoints/latest/weights.safetensors").values()
+    thousands = sum(tensor.numel() for tensor in weights) / 1e3
+    assert said.splitlines()[0] == f"train-gen: {thousands:.1f} k parameters in {dtype} on cpu, 1 process"
+    assert settled(tmp_path / "run")["training"]["dtype"] == dtype
+
+
+@pytest.mark.parametrize("begun", ["bfloat16", "float32"])
+def test_a_resume_with_auto_keeps_the_format_of_the_run_on_another_processor(
+    computes_in_bfloat16: Callable, recipe: Path, store: Path, tmp_path: Path, begun: str
+) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "--dtype", begun)
+    computes_in_bfloat16(begun == "float32")
+    more = here(recipe, store, "--out", tmp_path / "run", "--dtype", "auto", "training.steps=4")
+    assert (more.exit_code, f"in {begun} on cpu" in more.stderr) == (0, True)
+    assert settled(tmp_path / "run")["training"]["dtype"] == begun
+
+
+def test_a_run_does_not_go_on_in_another_format_that_is_asked_for(
+    recipe: Path, store: Path, tmp_path: Path, read_tree: Callable
+) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "--dtype", "bfloat16")
+    before = read_tree(tmp_path / "run")
+    result = here(recipe, store, "--out", tmp_path / "run", "--dtype", "float32", "training.steps=4")
+    said = sentence(result)
+    assert (result.exit_code, "training.dtype=bfloat16 there, float32 asked" in said) == (1, True)
+    assert str(tmp_path / "run") in said
+    assert read_tree(tmp_path / "run") == before
+
+
+def test_a_run_from_before_the_format_was_kept_goes_on_and_says_so(recipe: Path, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    succeed(recipe, store, "--out", run)
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("  dtype: float32\n", ""))
+    assert "dtype" not in settled(run)["training"]
+    result = here(recipe, store, "--out", run, "--dtype", "bfloat16", "training.steps=4")
+    assert (result.exit_code, "does not say training.dtype" in result.stderr) == (0, True)
+    assert settled(run)["training"]["dtype"] == "bfloat16"
+
+
+def test_the_format_is_the_recipe_s_unless_an_option_says_another(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "training.dtype=bfloat16", "--dtype", "bfloat16")
+    assert settled(tmp_path / "run")["training"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dtype", "float32", "training.dtype=bfloat16"], "--dtype float32 and training.dtype=bfloat16 contradict"),
+        (["--dtype", "float16"], "--dtype float16: expected auto, float32 or bfloat16"),
+    ],
+)
+def test_a_format_that_cannot_be_is_wrong_usage(
+    recipe: Path, store: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    result = here(recipe, store, "--out", tmp_path / "run", *arguments)
+    assert (result.exit_code, words in sentence(result)) == (2, True)
+    assert not (tmp_path / "run").exists()
 
 
 # Dry runs

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 FAILED, USAGE, STOPPED = 1, 2, 75
 LINE_EVERY = 30.0  # seconds between progress lines where there is no terminal
-NUMBERS = 52  # columns of a bar's counts, times and rate
+NUMBERS = 50  # columns of a bar's counts, times and rate
 BARS = range(10, 41)  # columns of the bar itself
 
 debug = False  # set once by main() from --debug: let tracebacks through
@@ -224,7 +224,8 @@ class Progress:
                 miniters=1,  # or a slow step after quick ones would not show
             )
         # The bar keeps its place: what a long note has too much is cut at the right.
-        width = min(max(_columns() - len(self.what) - NUMBERS, BARS[0]), BARS[-1])
+        noted = -(-len(note) // 8) * 8  # or the bar would change with every digit of the note
+        width = min(max(_columns() - len(self.what) - NUMBERS - noted, BARS[0]), BARS[-1])
         self._bar.bar_format = (
             f"{{desc}}: {{percentage:3.0f}}%|{{bar:{width}}}| "
             "{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"

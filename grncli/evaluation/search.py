@@ -115,6 +115,7 @@ def search(
     judge = Judge(run, reference, out, settings, network, stop, say)
     counts = rounds_of(settings.sampling.per_class, settings.halvings)
     total, done = trials_in(len(points), len(counts)), 0
+    report(done, total, "")
     alive: Sequence[dict[str, Value]] = points
     ended: dict[str, Trial] = {}
     for per_class in counts:

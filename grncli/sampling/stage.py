@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -126,19 +127,23 @@ class Sampler:
         done, total = self.writer.position, len(self._numbers)
         if done >= total:
             return
-        self.report(done, total, "")
+        steps = count()
+
+        def between_steps() -> bool:
+            self.report(done, total, f"{next(steps)} steps computed")
+            return self.stop.reason is not None
+
         jobs = map(self.plan.job, self._numbers[done:])
         finished: dict[int, Refined] = {}
         ready: list[Refined] = []
         with Behind() as behind:
-            for refined in self._refiner.run(jobs, stop_when=lambda: self.stop.reason is not None):
+            for refined in self._refiner.run(jobs, stop_when=between_steps):
                 finished[refined.job.number] = refined
                 while done + len(ready) < total and self._numbers[done + len(ready)] in finished:
                     ready.append(finished.pop(self._numbers[done + len(ready)]))
                 if ready and (self.stop.reason or time.monotonic() - self._committed >= COMMIT_SECONDS):
                     done += self._commit(ready, behind)
                     ready = []
-                    self.report(done, total, f"{refined.steps} steps")
             done += self._commit(ready, behind)
             behind.wait()
         self.report(done, total, "")

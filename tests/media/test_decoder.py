@@ -120,6 +120,17 @@ def test_a_crashed_worker_costs_one_source(images):
             assert event.pixels[0, 0, 0, 0] == number
 
 
+def test_signals_to_the_whole_job_reach_workers_without_harm(images):
+    """Slurm sends SIGUSR1 before the end of the time to every process of a step."""
+    with DecoderPool(1) as pool:
+        reading = pool.read(images[:12], SETTINGS)
+        events = [next(reading)]
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            os.kill(pool._workers[0].pid, number)
+        events += reading
+    assert [event.error for _, event in events if isinstance(event, Done)] == [None] * 12
+
+
 def test_a_stalled_source_is_given_up(images, descendants):
     with DecoderPool(1, timeout=0.5) as pool:
         reading = pool.read(images[:12], SETTINGS)

@@ -127,7 +127,9 @@ def test_debug_shows_the_traceback(grn: Grn, tmp_path: Path) -> None:
     assert "Traceback" in grn("info", tmp_path / "nothing", "--debug").stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
+)
 def test_signal_saves_and_says_so(
     number: signal.Signals, code: int, start_grn: Callable, grn: Grn, many: Path, run_dir: Path, tmp_path: Path
 ) -> None:

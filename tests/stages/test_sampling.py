@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli import open_store
+from grncli import devices, open_store
 from grncli.media.writing import write_png
 
 FAST = ("--steps", 8, "--temperature", 1, "--guidance", 2, "--per-class", 4)
@@ -61,6 +61,22 @@ def refused(done, *words, code):
     for word in words:
         assert str(word) in message
     return message
+
+
+@pytest.mark.parametrize("begun", ["bfloat16", "float32"])
+def test_samples_begun_in_one_number_format_go_on_in_it_on_another_processor(
+    grn_inside, generator, tmp_path, monkeypatch, begun
+):
+    """As parts of one job do that come to nodes of two kinds."""
+    arguments = ["sample", generator, tmp_path / "s.zarr", *FAST]
+    assert grn_inside(*arguments, "--dtype", begun, "--part", "0/2").returncode == 0
+    monkeypatch.setattr(devices, "_has_bfloat16", lambda device: begun == "float32")
+    other = "float32" if begun == "bfloat16" else "bfloat16"
+    asked = grn_inside(*arguments, "--dtype", other, "--part", "1/2")
+    refused(asked, f"preprocessing.dtype={begun}", f"asks for {other}", code=1)
+    done = grn_inside(*arguments, "--part", "1/2")
+    assert done.returncode == 0, done.stderr
+    assert open_store(tmp_path / "s.zarr").complete
 
 
 def test_a_store_has_labels_and_numbers_of_every_sample(whole):

@@ -76,7 +76,8 @@ def _explain(error: BaseException) -> int:
         return FAILED
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
-        say(f"grn: {speaker}{name}{error.strerror or error}")
+        limit = "; raise the limit (ulimit -n)" if error.errno == errno.EMFILE else ""
+        say(f"grn: {speaker}{name}{error.strerror or error}{limit}")
         return FAILED
     if not isinstance(error, GrnError):
         what = f"a fault of grn itself, {type(error).__name__}: {error}"
@@ -91,7 +92,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     told = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "bad_alloc")
+    signs = [
+        *("out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "bad_alloc"),
+        # What oneDNN, cuDNN, cuBLAS and threads say instead.
+        *("could not create a primitive", "could not create a memory", "alloc_failed", "can't start new thread"),
+    ]
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and any(sign in told for sign in signs)
     )

@@ -66,7 +66,7 @@ def write_page(
     sections += [*map(html.figure, figures), *map(html.picture, sheets)]
     text = html.page(report.title, [*sections, html.settings({**document, "versions": _versions()})])
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_plot(path: Path, draw: Callable[[], Any]) -> None:

@@ -144,6 +144,7 @@ def code_and_words(error, capsys):
         (MemoryError(), 1, "grn: out of memory (MemoryError); take smaller batches"),
         (ImportError("libtorch.so: failed to map segment from shared object"), 1, "grn: out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "grn: out of memory (CUDA out"),
+        (RuntimeError("could not create a primitive"), 1, "grn: out of memory"),
         (RuntimeError("shapes differ"), 1, "grn: a fault of grn itself, RuntimeError: shapes differ"),
     ],
 )

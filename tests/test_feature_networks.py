@@ -308,6 +308,18 @@ def test_a_tokenizer_is_known_by_its_run(tokenizer_run, load):
     assert (network.takes, network.frechet, network.known) == ("samples", "fd", False)
 
 
+def test_a_network_replaced_while_it_is_read_is_refused(script, load, tmp_path, monkeypatch):
+    file, other = script(Perceptual()), script(Perceptual(), "other.pt")
+    read = feature_networks._load_torchscript
+
+    def replaced(path):
+        os.replace(other, path)
+        return read(path)
+
+    monkeypatch.setattr(feature_networks, "_load_torchscript", replaced)
+    assert message_of(load, file) == f"{file}: was replaced while it was read; run the command again"
+
+
 def test_sizes_off_the_stride_are_refused(tokenizer_run, load):
     message = message_of(load(tokenizer_run), draw_frames(1, 1, 30, 16), error=ValueError)
     assert message == "frames are 30x16, expected multiples of the stride 16x16"

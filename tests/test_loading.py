@@ -165,6 +165,15 @@ def test_a_held_file_notices_what_is_written_to_it(run):
         assert "was written to while it was read" in message_of(held.sha256)
 
 
+def test_a_released_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    file, other = tmp_path / "a.pth", tmp_path / "b.pth"
+    torch.save({"ema": {}}, file)
+    torch.save({"ema": {}}, other)
+    assert loading.open_released(file) == ({"ema": {}}, sha256_of(file))
+    once(monkeypatch, loading, "read_released", lambda: os.replace(other, file))
+    assert "was replaced while it was read" in message_of(loading.open_released, file)
+
+
 # How far a training is
 
 

@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from grncli.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.errors import UsageError
 from grncli.evaluation import search as search_module
 from grncli.evaluation.generation import GenSettings, generation
@@ -446,3 +448,23 @@ def test_sigterm_ends_with_75_and_keeps_what_there_is(start_grn, options, tmp_pa
     assert process.returncode == 75, said
     assert "SIGTERM" in said
     assert results(tmp_path / "out")[0]["per_class"] == 12
+
+
+def test_a_checkpoint_that_appears_changes_nothing_in_a_search_under_way(
+    find, generator, make_generator, tmp_path, monkeypatch
+):
+    run = Path(shutil.copytree(generator, tmp_path / "gen", symlinks=True))
+    draw = search_module.sample
+
+    def training(*arguments, **options):
+        weights = make_generator(seed=1).state_dict()
+        config = asdict(make_generator().config)
+        write_checkpoint(run, len(list_checkpoints(run)), {"ema": weights}, {"step": 1}, config)
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(search_module, "sample", training)
+    found = find(tmp_path / "search", SMALL, run=run, **QUICK)
+    assert len(list_checkpoints(run)) > 2
+    made = {open_store(path).fingerprint.preprocessing["generator"] for path in (tmp_path / "search/points").iterdir()}
+    assert made == {found.about["generator"]["sha256"]}
+    assert made == {sha256_of(run / "checkpoints/step-00000000/ema.safetensors")}

@@ -42,7 +42,7 @@ class SampleLines:
         with readable(self.path) as file:
             for offset in offsets.tolist():
                 file.seek(offset)
-                yield parse_sample(file.readline(), f"{self.path}, byte {offset}")
+                yield parse_sample(file.readline(), self.path, f", byte {offset}")
 
     def _in_order(self) -> Iterator[dict[str, Any]]:
         left, number = self._size, 0
@@ -50,7 +50,7 @@ class SampleLines:
             while left > 0:
                 line, number = file.readline(), number + 1
                 left -= len(line)
-                yield parse_sample(line, f"{self.path}:{number}")
+                yield parse_sample(line, self.path, f":{number}")
 
     def _index(self) -> dict[str, NDArray[np.int64]]:
         """Offset of each row's line, by grid."""

@@ -15,16 +15,17 @@ from grncli.store.durable import write_all
 
 _BUFFER_BYTES = 1 << 20
 _REMEDY = "restore the file."
-_KINDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("grid", "key", "source", "prompt"), (str, "text")),
-    **dict.fromkeys(("class", "label"), ((str, type(None)), "text or null")),
-    **dict.fromkeys(("row", "clip", "frames", "position", "prompt_number"), (int, "a whole number from 0")),
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("grid", "key", "source", "prompt"), ((str,), "text")),
+    **dict.fromkeys(("class", "label", "error"), ((str, type(None)), "text or null")),
+    **dict.fromkeys(("row", "clip", "frames", "position", "prompt_number"), ((int,), "a whole number from 0")),
     **dict.fromkeys(("start", "fps"), ((int, float), "a finite number from 0")),
-    "flip": (bool, "true or false"),
+    "flip": ((bool,), "true or false"),
 }
 """What a line says and its readers rely on, where it says it."""
 # json.dumps would make a new encoder for every line, which takes longer than the line.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_decode = json.JSONDecoder().decode
 
 
 class LineLog:
@@ -115,7 +116,7 @@ def read_lines(path: Path, size: int) -> Iterator[dict[str, Any]]:
         while size > 0:
             line, number = file.readline(), number + 1
             size -= len(line)
-            yield parse_line(line, f"{path}:{number}")
+            yield parse_line(line, path, f":{number}")
 
 
 @contextmanager
@@ -128,39 +129,38 @@ def readable(path: Path) -> Iterator[BinaryIO]:
         raise StoreError(f"{path} cannot be read ({error.strerror}); restore it from a copy.") from None
 
 
-def parse_line(line: bytes, place: str) -> dict[str, Any]:
-    """A line of ours; StoreError that names ``place`` where it is not what our writers put there."""
-    record = parse_json(line, place, error=StoreError, remedy=_REMEDY)
+def parse_line(line: bytes, path: Path, place: str) -> dict[str, Any]:
+    """A line of ours; StoreError that names the ``place`` in the file where our writers did not put that there."""
+    try:
+        record = _decode(line.decode())
+    except (ValueError, RecursionError):
+        record = parse_json(line, f"{path}{place}", error=StoreError, remedy=_REMEDY)
     if not isinstance(record, dict):
-        raise StoreError(f"{place}: holds {brief(record)}, expected a JSON object; {_REMEDY}")
+        raise StoreError(f"{path}{place}: holds {brief(record)}, expected a JSON object; {_REMEDY}")
     for name, value in record.items():
-        kinds, expected = _KINDS.get(name, (object, ""))
-        number = "number" in expected
-        if not isinstance(value, kinds) or (number and (isinstance(value, bool) or not 0 <= value < 2**63)):
-            raise StoreError(f"{place}: field {name} is {brief(value)}, expected {expected}; {_REMEDY}")
+        if name in _KINDS:
+            kinds, expected = _KINDS[name]
+            kind = type(value)
+            if kind not in kinds or ((kind is int or kind is float) and not 0 <= value < 2**63):
+                raise StoreError(f"{path}{place}: field {name} is {brief(value)}, expected {expected}; {_REMEDY}")
     return record
 
 
-def parse_sample(line: bytes, place: str) -> dict[str, Any]:
+def parse_sample(line: bytes, path: Path, place: str) -> dict[str, Any]:
     """A line of ``samples.jsonl``."""
-    return _with_fields(parse_line(line, place), ("key", "source"), place)
+    record = parse_line(line, path, place)
+    if "key" in record and "source" in record:
+        return record
+    raise StoreError(f"{path}{place}: has no field {'source' if 'key' in record else 'key'}; {_REMEDY}")
 
 
 def read_failures(path: Path, size: int) -> Iterator[dict[str, Any]]:
     """Committed lines of ``failures.jsonl``."""
     for number, line in enumerate(read_lines(path, size), start=1):
-        place = f"{path}:{number}"
-        error = _with_fields(line, ("source", "position", "error"), place)["error"]
-        if error is not None and not isinstance(error, str):
-            raise StoreError(f"{place}: field error is {brief(error)}, expected text or null; {_REMEDY}")
+        for name in ("source", "position", "error"):
+            if name not in line:
+                raise StoreError(f"{path}:{number}: has no field {name}; {_REMEDY}")
         yield line
-
-
-def _with_fields(record: dict[str, Any], names: Sequence[str], place: str) -> dict[str, Any]:
-    for name in names:
-        if name not in record:
-            raise StoreError(f"{place}: has no field {name}; {_REMEDY}")
-    return record
 
 
 def _size(path: Path) -> int:

@@ -612,3 +612,16 @@ def test_a_file_that_names_its_network_otherwise_is_refused_or_doubted(path):
     except MediaError:
         return
     assert same_network(found, drawn(3))
+
+
+@pytest.mark.parametrize("claimed", [(200_000, 200_000), (2,), (10**12,)])
+def test_an_array_that_claims_another_size_is_refused_before_memory_is_taken(tmp_path, claimed):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": claimed})
+    with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
+        for name in ("mu", "sigma"):
+            archive.writestr(f"{name}.npy", buffer.getvalue() + bytes(8))
+    with pytest.raises(
+        MediaError, match=r"s\.npz: cannot be read as statistics \(mu\.npy is .*, which is not its size"
+    ):
+        read_statistics(tmp_path / "s.npz")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 
 import imageio_ffmpeg
@@ -229,3 +230,31 @@ def test_pictures_have_the_size_asked_for(tmp_path):
     (clip,) = tmp_path.rglob("*.mp4")
     assert Image.open(image).size == (45, 45)
     assert decoded(clip, 45).shape == (2, 45, 45, 3)
+
+
+def test_an_interrupted_overwrite_goes_on_and_a_complete_one_is_drawn_anew(tmp_path):
+    write_shapes(tmp_path, **FEW)
+
+    def killed(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shapes(tmp_path, **FEW, overwrite=True, report=killed)
+    again = write_shapes(tmp_path, **FEW, overwrite=True)
+    assert again.present >= 3
+    expected = contents(tmp_path)
+    anew = write_shapes(tmp_path, **FEW, overwrite=True)
+    assert anew.present == 0
+    assert contents(tmp_path) == expected
+    assert not (tmp_path / ".overwriting").exists()
+
+
+def test_shapes_are_not_drawn_through_a_link(tmp_path):
+    (tmp_path / "outside").mkdir()
+    write_shapes(tmp_path / "s", images=1, clips=0)
+    shutil.rmtree(tmp_path / "s/images")
+    (tmp_path / "s/images").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="is a link, and nothing is written"):
+        write_shapes(tmp_path / "s", images=1, clips=0)
+    assert not list((tmp_path / "outside").iterdir())

@@ -1,3 +1,4 @@
+import os
 import subprocess
 from pathlib import Path
 
@@ -247,3 +248,12 @@ def test_a_comment_goes_into_a_clip(tmp_path):
     comment = '{"seed": 3, "class": "a=b; #1"}'
     write_mp4(tmp_path / "a.mp4", np.zeros((2, 16, 16, 3), np.uint8), 8, comment)
     assert comment.encode() in (tmp_path / "a.mp4").read_bytes()
+
+
+def test_names_that_are_no_utf8_go_into_comments_as_escapes(tmp_path):
+    comment = os.fsdecode(b"caf\xe9 \xff\xfe.png")
+    frames = flat_frames(16, 16)
+    write_png(tmp_path / "a.png", frames[0], comment)
+    assert Image.open(tmp_path / "a.png").text["Comment"] == "caf\\udce9 \\udcff\\udcfe.png"
+    write_mp4(tmp_path / "a.mp4", frames, 8, comment)
+    assert rb"caf\udce9 \udcff\udcfe.png" in (tmp_path / "a.mp4").read_bytes()

@@ -121,3 +121,15 @@ def test_a_line_that_was_cut_off_is_passed_over_and_spoils_no_other(tmp_path, to
     assert read_timing(tmp_path) == Timing(2, 1.0)
     log_timing(directory, samples=2, seconds=2.0, **MADE_BY)
     assert read_timing(tmp_path) == Timing(4, 3.0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"samples": -1, "seconds": 1}', '{"samples": 1e999, "seconds": 1}', '{"samples": 1, "seconds": NaN}', "[" * 9000],
+)
+def test_a_line_that_says_no_time_is_passed_over(tmp_path, line):
+    part = tmp_path / "part-00000"
+    part.mkdir()
+    (part / "timing.jsonl").write_text(f'{line}\n{{"samples": 2, "seconds": 3.0, "note": "a\u2028b"}}\n')
+    found = read_timing(tmp_path)
+    assert (found.samples, found.seconds) == (2, 3.0)

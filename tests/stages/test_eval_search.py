@@ -468,3 +468,29 @@ def test_a_checkpoint_that_appears_changes_nothing_in_a_search_under_way(
     made = {open_store(path).fingerprint.preprocessing["generator"] for path in (tmp_path / "search/points").iterdir()}
     assert made == {found.about["generator"]["sha256"]}
     assert made == {sha256_of(run / "checkpoints/step-00000000/ema.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("distance", "NaN", "field distance"),
+        ("per_class", "4.0", "field per_class is 4.0"),
+        ("samples", "-1", "field samples is -1"),
+        ("point", "[]", r"field point is \[\]"),
+    ],
+)
+def test_a_damaged_result_is_told_with_its_field(find, small, name, value, message):
+    lines = (small / RESULTS).read_text().splitlines()
+    line = {**json.loads(lines[0]), name: "VALUE"}
+    (small / RESULTS).write_text(json.dumps(line).replace('"VALUE"', value) + "\n")
+    with pytest.raises(UsageError, match=rf"results\.jsonl:1: {message}.*remove it"):
+        find(small, SMALL, per_class=2, halvings=0)
+
+
+def test_points_that_are_a_link_are_not_written_through(find, small, tmp_path):
+    os.rename(small / POINTS, tmp_path / "points")
+    (small / POINTS).symlink_to(tmp_path / "points")
+    before = sorted(tmp_path.glob("points/*"))
+    with pytest.raises(OSError, match=r"is a link, and nothing is written"):
+        find(small, SMALL, per_class=8, halvings=0)
+    assert sorted(tmp_path.glob("points/*")) == before

@@ -359,3 +359,18 @@ def test_the_samples_of_an_imported_generator_need_its_tokenizer(grn_inside, rel
     options = ("--tokenizer", tmp_path / "tok", "--per-class", 1, "--steps", 3)
     assert grn_inside("sample", tmp_path / "gen", tmp_path / "out", *options).returncode == 0
     assert Image.open(tmp_path / "out" / "7" / "000000.png").size == (64, 64)
+
+
+def test_pictures_of_an_overwritten_folder_are_never_taken_for_new_ones(
+    grn_inside, generator, tokenizer, whole, tmp_path, monkeypatch
+):
+    shutil.copytree(whole[0] / "pictures", tmp_path / "p")
+    options = ("--tokenizer", tokenizer, *FAST, "--seed", 5, "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr("grncli.store.claiming.os.rename", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            grn_inside("sample", generator, tmp_path / "p", *options)
+    assert not list((tmp_path / "p").rglob("*.png"))
+    assert grn_inside("sample", generator, tmp_path / "p", *options).returncode == 0
+    assert grn_inside("sample", generator, tmp_path / "fresh", *options).returncode == 0
+    assert comments(tmp_path / "p") == comments(tmp_path / "fresh")

@@ -338,3 +338,17 @@ def test_release_files_become_the_bits_of_the_release(release_fixtures: Path, tm
         to_edge = np.abs(feature * 8 - np.round(feature * 8)) / 8
         assert (to_edge[wrong] < 1e-5).all()
     assert len(store) == len(expected) // 2
+
+
+def test_an_overwrite_that_was_stopped_goes_on_unless_the_sources_are_others(
+    media_dir: Path, run_dir: Path, tmp_path: Path, read_tree: Callable
+) -> None:
+    settings = TokenizeSettings(workers=0, batch=1, overwrite=True)
+    for folder in ("a", "b"):
+        tokenize(str(media_dir / folder), tmp_path / f"{folder}.zarr", run_dir, settings)
+    for src in ("a", "b"):
+        with pytest.raises(Stopped):
+            tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run_dir, settings, stop=StopAfter(1))
+        again = tokenize(str(media_dir / src), tmp_path / "s.zarr", run_dir, settings)
+        assert (again.made < 6) == (src == "a")
+        assert read_tree(tmp_path / "s.zarr") == read_tree(tmp_path / f"{src}.zarr")

@@ -197,7 +197,8 @@ def check_checkpoint(checkpoint: Path) -> CheckpointState:
         If one is not. The weights themselves are not read.
     """
     state = read_state(checkpoint)
-    for name, count in (state.tensors or {"ema": None}).items():
+    counts: Mapping[str, int | None] = state.tensors or {"ema": None}
+    for name, count in counts.items():
         file = checkpoint / f"{name}.safetensors"
         with _opened(file) as opened:
             found = len(opened.keys())

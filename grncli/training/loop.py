@@ -369,7 +369,7 @@ class TrainingState:
 
     def _moments_of(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a file of moments holds: all of a parameter, or none where it never had a gradient."""
-        moments = {}
+        moments: dict[str, Tensor] = {}
         for name, parameter in zip(self.names, self.module.parameters(), strict=True):
             if any(f"{moment}.{name}" in found for moment in MOMENTS):
                 like = parameter.detach()

@@ -184,8 +184,11 @@ def find_checkpoint(run: Path) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run directory that a checkpoint lies in."""
-    return checkpoint.resolve().parent.parent
+    """The run directory that a checkpoint lies in, which may do so through links."""
+    run = Path(os.path.abspath(checkpoint)).parent.parent
+    if not (run / RECIPE).is_file():
+        run = checkpoint.resolve().parent.parent
+    return run.resolve()
 
 
 def check_checkpoint(checkpoint: Path) -> CheckpointState:

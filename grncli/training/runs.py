@@ -16,6 +16,7 @@ from grncli.media.sources import Source, printable
 from grncli.recipe import dump_recipe, read_recipe
 from grncli.rundir import (
     DataRecord,
+    Place,
     check_run_is_free,
     clear_run,
     is_run,
@@ -39,6 +40,8 @@ EXTENDABLE = (
     *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
     *("keep", "keep_every", "compile", "recompute", "tensorboard"),
 )
+
+SHOWN = 8  # differing fields in a message
 
 
 class Recipe(Protocol):
@@ -159,9 +162,11 @@ def open_run(
         if processes.leads:
             stack.enter_context(locked_run(run))
             _prepare(run, recipe, data, overwrite, warn)
+            place = Place(run)
         processes.wait()
         yield
         if processes.leads:
+            place.check()
             mark_complete(run)
 
 
@@ -259,8 +264,6 @@ def _differences(there: Any, asked: Any) -> str:
         return {k: v for key, inner in value.items() for k, v in flat(f"{prefix}.{key}".lstrip("."), inner).items()}
 
     old, new = flat("", asdict(there)), flat("", asdict(asked))
-    return ", ".join(
-        f"{key}={old.get(key)} there, {new.get(key)} asked"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    )
+    fields = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    shown = [f"{key[:80]}={str(old.get(key))[:60]} there, {str(new.get(key))[:60]} asked" for key in fields[:SHOWN]]
+    return ", ".join(shown) + (f", and {len(fields) - SHOWN} more" if len(fields) > SHOWN else "")

@@ -184,8 +184,11 @@ def find_checkpoint(run: Path) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run directory that a checkpoint lies in."""
-    return checkpoint.resolve().parent.parent
+    """The run directory that a checkpoint lies in, which may do so through links."""
+    run = Path(os.path.abspath(checkpoint)).parent.parent
+    if not (run / RECIPE).is_file():
+        run = checkpoint.resolve().parent.parent
+    return run.resolve()
 
 
 def check_checkpoint(checkpoint: Path) -> CheckpointState:
@@ -197,7 +200,7 @@ def check_checkpoint(checkpoint: Path) -> CheckpointState:
         If one is not. The weights themselves are not read.
     """
     state = read_state(checkpoint)
-    counts: dict[str, int | None] = {**state.tensors} or {"ema": None}
+    counts: Mapping[str, int | None] = state.tensors or {"ema": None}
     for name, count in counts.items():
         file = checkpoint / f"{name}.safetensors"
         with _opened(file) as opened:

@@ -13,6 +13,7 @@ from grncli.checkpoint import (
     find_checkpoint,
     list_checkpoints,
     prune_checkpoints,
+    read_config,
     read_released,
     read_state,
     read_tensors,
@@ -121,6 +122,60 @@ def test_a_checkpoint_can_be_reached_through_latest(run):
 
 def test_the_run_of_latest_is_the_run(run):
     assert run_of(run / "checkpoints" / "latest") == run.resolve()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/step-00000001"])
+def test_checkpoints_may_be_read_through_links(run, tmp_path, name):
+    (run / name).rename(tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    assert run_of(find_checkpoint(run)) == run.resolve()
+
+
+def test_the_run_of_a_link_to_a_checkpoint_is_that_of_the_checkpoint(run, tmp_path):
+    (tmp_path / "best").symlink_to(run / "checkpoints" / "step-00000001")
+    assert run_of(find_checkpoint(tmp_path / "best")) == run.resolve()
+
+
+@pytest.mark.parametrize("target", ["latest", "none"])
+def test_a_link_that_leads_nowhere_is_no_run(run, target):
+    (run / "checkpoints" / "latest").unlink()
+    (run / "checkpoints" / "latest").symlink_to(target)
+    assert "is not there" in message_of(find_checkpoint, run / "checkpoints" / "latest")
+    assert find_checkpoint(run).name == "step-00000001"
+
+
+def test_a_named_pipe_in_the_place_of_weights_is_not_waited_for(run):
+    file = find_checkpoint(run) / "ema.safetensors"
+    file.unlink()
+    os.mkfifo(file)
+    assert "cannot be read as safetensors (is no plain file)" in message_of(read_tensors, file)
+
+
+def header_only(file, header):
+    encoded = json.dumps(header).encode()
+    file.write_bytes(len(encoded).to_bytes(8, "little") + encoded)
+
+
+@pytest.mark.parametrize("config", ["[" * 5000, "[]", "3"])
+def test_hostile_sizes_in_a_header_are_told_in_a_short_line(run, config):
+    file = find_checkpoint(run) / "ema.safetensors"
+    header_only(file, {"__metadata__": {"config": config}})
+    told = message_of(read_config, file)
+    assert "ema.safetensors: config" in told
+    assert len(told) < len(str(file)) + 300
+
+
+def test_a_header_is_not_printed(run):
+    file = find_checkpoint(run) / "ema.safetensors"
+    header_only(file, {"x" * 100_000: {"dtype": "F32", "shape": [1], "data_offsets": [0, "x" * 100_000]}})
+    assert len(message_of(read_tensors, file)) < len(str(file)) + 300
+
+
+@pytest.mark.parametrize("name", [".step-00000002.partial", ".step-00000003.old", ".latest.partial"])
+def test_what_a_killed_save_of_another_step_left_is_removed_by_the_next(run, name):
+    (run / "checkpoints" / name).mkdir()
+    write(run, 4)
+    assert name not in os.listdir(run / "checkpoints")
 
 
 def test_a_step_written_again_replaces_the_old_one(run):

@@ -22,8 +22,8 @@ from grncli.models.transformer import Attention, Grid, RatioEmbedding, RMSNorm, 
 # A product of fewer rows than this may take its sums in another order: with it, a sample does not depend on its batch.
 STEADY_ROWS = 16
 # Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
-MAX_WIDTH = 1 << 16
-MAX_CLASSES = 1 << 24
+MOST = {"depth": 1024, "classes": 1 << 24}
+MOST |= dict.fromkeys(("width", "heads", "bottleneck", "channels", "in_context_tokens"), 1 << 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +42,20 @@ class GeneratorConfig:
     classes: int | None = None  # 0: unconditional
 
     def __post_init__(self) -> None:
-        for name, most in (("depth", 1024), ("width", MAX_WIDTH), ("heads", MAX_WIDTH), ("bottleneck", MAX_WIDTH)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 to {most}")
+        for name in ("depth", "width", "heads", "bottleneck"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name, most in MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected up to {most}")
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ValueError(f"width is {self.width}, expected a multiple of 4 times heads={self.heads}")
         if self.rounds is not None and not 1 <= self.rounds <= MAX_ROUNDS:
             raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}")
-        if self.channels is not None and not 1 <= self.channels <= MAX_WIDTH:
-            raise ValueError(f"channels is {self.channels}, expected 1 to {MAX_WIDTH}")
-        for name, most in (("in_context_tokens", MAX_WIDTH), ("classes", MAX_CLASSES)):
-            if not 0 <= (getattr(self, name) or 0) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {most}")
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"channels is {self.channels}, expected 1 or more")
+        if min(self.in_context_tokens, self.classes or 0) < 0:
+            raise ValueError("in_context_tokens and classes are counts, expected 0 or more")
         if not 0 <= self.in_context_start < self.depth:
             raise ValueError(f"in_context_start is {self.in_context_start}, expected 0 to {self.depth - 1}, a block")
 

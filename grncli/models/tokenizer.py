@@ -33,9 +33,9 @@ from grncli.runtime.jsonfiles import brief
 # 1 kB of activations per pixel at a time, so this bounds it near 2 GB.
 WHOLE_CLIP_PIXELS = 2**21
 # Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
-MAX_WIDTH = 1 << 14
-MAX_STAGES = 12
-MAX_BLOCKS = 256
+MAX_STAGES, MAX_MULTIPLIER = 12, 256
+MOST = {"patch": 64, "encoder_blocks": 256, "decoder_blocks": 256}
+MOST |= dict.fromkeys(("channels", "encoder_width", "decoder_width"), 1 << 14)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +54,18 @@ class TokenizerConfig:
     attention: bool = True  # in the middle; some checkpoints were trained with it left out
 
     def __post_init__(self) -> None:
-        if (
-            not 1 <= len(self.multipliers) <= MAX_STAGES
-            or not 1 <= min(self.multipliers) <= max(self.multipliers) <= 256
-        ):
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers is {brief(list(self.multipliers))}, expected at least one number above 0")
+        if len(self.multipliers) > MAX_STAGES or max(self.multipliers) > MAX_MULTIPLIER:
             raise ValueError(
-                f"multipliers is {brief(list(self.multipliers))}, expected 1 to {MAX_STAGES} numbers from 1 to 256"
+                f"multipliers is {brief(list(self.multipliers))}, expected up to {MAX_STAGES} numbers, "
+                f"up to {MAX_MULTIPLIER} each"
             )
-        most = {"channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "decoder_width": MAX_WIDTH, "patch": 64}
-        for name in (*most, "encoder_blocks", "decoder_blocks"):
-            if not 1 <= getattr(self, name) <= most.get(name, MAX_BLOCKS):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 to {most.get(name, MAX_BLOCKS)}")
+        for name in ("channels", "patch", "encoder_width", "decoder_width", "encoder_blocks", "decoder_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+            if getattr(self, name) > MOST[name]:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected up to {MOST[name]}")
         last = len(self.multipliers)
         for name, stages in (("halve_space", self.halve_space), ("halve_time", self.halve_time)):
             wrong = [stage for stage in stages if not 1 <= stage < last]

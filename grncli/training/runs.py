@@ -17,6 +17,7 @@ from grncli.media.sources import Source
 from grncli.recipe import dump_recipe, field_names, load_yaml, read_own_recipe, read_recipe
 from grncli.rundir import (
     DataRecord,
+    Place,
     check_run_is_free,
     clear_run,
     is_run,
@@ -44,6 +45,7 @@ EXTENDABLE = (
 )
 
 SHOWN_FIELDS = 3
+SHOWN_DIFFERENCES = 8
 COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
 SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
 
@@ -198,9 +200,11 @@ def open_run(
         if processes.leads:
             stack.enter_context(locked_run(run))
             _prepare(run, recipe, data, overwrite, warn)
+            place = Place(run)
         processes.wait()
         yield
         if processes.leads:
+            place.check()
             mark_complete(run)
 
 
@@ -298,11 +302,13 @@ def _differences(there: Any, asked: Any) -> str:
         return {k: v for key, inner in value.items() for k, v in flat(f"{prefix}.{key}".lstrip("."), inner).items()}
 
     old, new = flat("", asdict(there)), flat("", asdict(asked))
-    return ", ".join(
-        f"{key}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    )
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    shown = [
+        f"{key[:SHOWN]}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
+        for key in differing[:SHOWN_DIFFERENCES]
+    ]
+    more = len(differing) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more else "")
 
 
 def _shown(value: Any) -> str:

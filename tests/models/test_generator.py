@@ -139,6 +139,10 @@ def test_there_is_a_logit_for_each_category_of_each_element(make, prediction, gr
         ({"in_context_tokens": -1}, "expected 0 or more"),
         ({"in_context_start": 3}, "in_context_start is 3, expected 0 to 2"),
         ({"in_context_start": -1}, "in_context_start is -1, expected 0 to 2"),
+        ({"depth": 10**8}, "depth is 100000000, expected up to 1024"),
+        ({"width": 10**9}, "width is 1000000000, expected up to 65536"),
+        ({"classes": 10**12}, "classes is 1000000000000, expected up to 16777216"),
+        ({"in_context_tokens": 10**9}, "in_context_tokens is 1000000000, expected up to 65536"),
     ],
     ids=str,
 )

@@ -103,6 +103,11 @@ def test_pixels_come_back_in_the_size_they_had(make_tokenizer, drawn, config, st
         ({"halve_time": (0, 1)}, "halve_time names stage 0, expected 1 to 3"),
         ({"multipliers": (1, 3, 4, 4)}, "multipliers grow from 1 to 3 in stage 2"),
         ({"multipliers": (1, 2, 4, 8)}, "multipliers grow from 4 to 8 in stage 4"),
+        ({"multipliers": (1,) * 10**6}, r"multipliers is \[1, 1, 1, 1, ...\], expected up to 12 numbers"),
+        ({"multipliers": (1, 10**9)}, "expected up to 12 numbers, up to 256 each"),
+        ({"halve_space": (1,) * 10**6}, r"halve_space is \[1, 1, 1, 1, ...\], expected each stage once"),
+        ({"encoder_width": 10**9}, "encoder_width is 1000000000, expected up to 16384"),
+        ({"decoder_blocks": 10**8}, "decoder_blocks is 100000000, expected up to 256"),
     ],
 )
 def test_impossible_sizes_are_refused(config, message):

@@ -118,3 +118,20 @@ def test_a_stop_is_heard_while_entropies_are_measured(settle, run):
     with pytest.raises(Unfinished, match="--max-time: stopped while entropies were measured"):
         settle(SETTINGS, Stop(max_time=0.0))
     assert not (run / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 5000, "cannot be read as JSON"),
+        ('{"target_steps": 12, "k": "1e400", "b": 0, "conditions": {}}', "field k is '1e400'"),
+        ('{"target_steps": 12, "k": NaN, "b": 0, "conditions": {}}', "field k is nan"),
+        ('{"target_steps": 12, "k": 1, "b": 0, "conditions": []}', "field conditions is []"),
+    ],
+)
+def test_a_kept_fit_that_is_damaged_is_named_and_left_out_of_account(settle, run, content, words):
+    (run / FILE).write_text(content)
+    schedule, said = settle(replace(SETTINGS, target_steps=None))
+    assert words in said
+    assert f"{FILE}" in said
+    assert (schedule.k, schedule.b) == (Complexity.k, Complexity.b)

@@ -1,5 +1,6 @@
 """Recipes of generators: those we ship can be built, and a wrong value gets one sentence that names its place."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_no_classes_at_all_can_be_asked_for(read):
         ("optimization.schedule=step", "optimization: schedule is 'step'"),
         ("optimization.ema=[]", "optimization: ema is ()"),
         ("optimization.ema=[0.9, 1]", "optimization: ema is (0.9, 1.0)"),
+        ("optimization.betas=[0.9, 1]", "optimization: betas is [0.9, 1.0]"),
+        ("optimization.weight_decay=-1", "optimization: weight_decay is -1.0"),
+        ("optimization.learning_rate=.inf", "learning_rate inf, expected finite numbers"),
+        ("optimization.warmup_steps=-1", "optimization: warmup_steps is -1"),
+        ("training.seed=-1", "training: seed is -1"),
+        ("training.seed=9223372036854775808", "training: seed is 9223372036854775808"),
+        ("bits.stride=[0, 16, 16]", "bits: stride is [0, 16, 16], expected three numbers from 1"),
+        ("bits.grids={1x0x2: 4}", "bits: grids is {'1x0x2': 4}"),
+        ("bits.grids={1x1x2: -4}", "bits: grids is {'1x1x2': -4}"),
+        ("bits.fps=-1", "bits: fps is -1.0"),
         ("training.steps=0", "training: steps is 0"),
         ("preview.steps=0", "preview: classes, per_class and steps are counts"),
         ("preview.temperature=0", "preview: temperature is 0.0"),
@@ -149,8 +160,9 @@ def test_no_classes_at_all_can_be_asked_for(read):
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_names_the_field(read, override, words):
+    settled = {"tokenizer": {}, "stride": [1, 16, 16], "labels": [], "grids": {"1x1x1": 1}}
     with pytest.raises(RecipeError) as caught:
-        read("", override)
+        read(json.dumps({"bits": settled}), override)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

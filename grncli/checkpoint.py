@@ -14,11 +14,11 @@ import re
 import shutil
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import Field, Strict
@@ -43,6 +43,7 @@ EMA = "ema.safetensors"  # what everything downstream uses
 STATE = "state.json"
 LATEST = "latest"
 
+SHOWN_DIMENSIONS = 6  # of a tensor, in a message
 REASON = 200  # characters of another library's error in a message
 
 _STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
@@ -222,20 +223,40 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
 
 
-def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path | str) -> None:
-    """Raise CheckpointError unless ``found``, read from ``file``, has the names, shapes and types of ``wanted``."""
-    for name in [*(wanted.keys() - found.keys())][:1]:
-        raise CheckpointError(f"{file}: holds no tensor {name}, expected it; use another checkpoint")
-    for name in [*(found.keys() - wanted.keys())][:1]:
-        raise CheckpointError(f"{file}: holds a tensor {brief(name)}, which is none of the network's; use another one")
-    for name, tensor in wanted.items():
-        for what in ("shape", "dtype"):
-            is_, was = getattr(found[name], what), getattr(tensor, what)
-            if is_ != was:
-                is_, was = (str(list(value) if what == "shape" else value)[:100] for value in (is_, was))
-                raise CheckpointError(
-                    f"{file}: {name} has the {what} {is_}, expected {was}; use another checkpoint, or restore {RECIPE}"
-                )
+class TensorSize(Protocol):
+    """Shape and type of a tensor, wherever that is known from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+
+
+def check_tensors(found: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
+    """Raise CheckpointError, one short sentence about ``name``, unless names, shapes and types are those wanted."""
+    wrong = [f"{key} is missing" for key in wanted if key not in found]
+    wrong += [f"there is no {brief(key)} in it" for key in found if key not in wanted]
+    for key, tensor in wanted.items():
+        there = found.get(key, tensor)
+        if tuple(there.shape) != tuple(tensor.shape):
+            wrong.append(f"{key} has the shape {_shown(there.shape)}, expected {_shown(tensor.shape)}")
+        elif there.dtype != tensor.dtype:
+            wrong.append(f"{key} is {_dtype(there.dtype)}, expected {_dtype(tensor.dtype)}")
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{name}: the weights do not fit the network of the recipe ({wrong[0]}{more}); "
+            f"use another checkpoint, or restore {RECIPE}"
+        )
+
+
+def _shown(shape: Sequence[int]) -> str:
+    text = str(list(shape[:SHOWN_DIMENSIONS]))
+    return text if len(shape) <= SHOWN_DIMENSIONS else f"{text[:-1]}, ...]"
+
+
+def _dtype(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def read_config(file: Path) -> dict[str, Any] | None:

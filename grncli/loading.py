@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from grncli.checkpoint import EMA, RECIPE, find_checkpoint, read_released, read_state, run_of
+from grncli.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_released, read_state, run_of
 from grncli.errors import CheckpointError, GrnError
-from grncli.networks import NetworkRecipe, check_config, check_weights, fill, is_finished, made_on_meta, read_recipe_of
+from grncli.networks import NetworkRecipe, check_config, fill, is_finished, made_on_meta, read_recipe_of
 
 ATTEMPTS = 5
 SHOWN = 200  # characters of a reason that safetensors gives
@@ -183,7 +183,7 @@ def _open(
         held.confirm()
         check_config(recipe, header, file)
         network = made_on_meta(lambda: build(recipe))
-        check_weights(network, {name: _Header(opened, name) for name in names}, str(file))
+        check_tensors({name: _Header(opened, name) for name in names}, network.state_dict(), file)
         try:
             tensors = {name: opened.get_tensor(name) for name in names}
         except _DAMAGED as error:

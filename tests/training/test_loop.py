@@ -313,10 +313,14 @@ MOMENTS = tuple(f"{moment}.0.weight" for moment in ("step", "exp_avg", "exp_avg_
         ("optimizer", without("exp_avg.0.weight"), "holds 11 tensors, expected 12"),
         ("optimizer", without(*MOMENTS), "holds 9 tensors, expected 12"),
         ("optimizer", lambda tensors: tensors.update({"exp_avg.0.weight": torch.zeros(2)}), "has the shape [2]"),
-        ("optimizer", lambda tensors: tensors.update({"x": tensors.pop("step.0.bias")}), "no tensor step.0.bias"),
+        ("optimizer", lambda tensors: tensors.update({"x": tensors.pop("step.0.bias")}), "step.0.bias is missing"),
         ("weights", lambda tensors: tensors.update({"0.bias": torch.zeros(17)}), "0.bias has the shape [17], expected"),
-        ("weights", lambda tensors: tensors.update({"x" * 999: tensors.pop("0.bias")}), "holds no tensor 0.bias"),
-        ("ema", lambda tensors: tensors.update({"0.bias": tensors["0.bias"].half()}), "has the dtype torch.float16"),
+        ("weights", lambda tensors: tensors.update({"x" * 999: tensors.pop("0.bias")}), "0.bias is missing"),
+        (
+            "ema",
+            lambda tensors: tensors.update({"0.bias": tensors["0.bias"].half()}),
+            "0.bias is float16, expected float32",
+        ),
     ],
 )
 def test_tensors_that_are_not_the_network_s_are_named_and_passed_over(whole, tmp_path, name, change, words):

@@ -102,7 +102,7 @@ def test_easy_shapes_are_large_upright_and_near_the_middle(monkeypatch):
     figures, places = [], []
     monkeypatch.setattr(Figure, "on", lambda figure, ground, x, y: figures.append(figure) or places.append((x, y)))
     for index in range(200):
-        draw_image(0, index, 32)
+        draw_image(0, index, 32, "easy")
     assert all(0.33 * 32 <= figure.radius <= 0.42 * 32 for figure in figures)
     assert np.abs(np.array(places) - 16).max() <= 2
     turns = {shape: [figure.rotation for figure in figures if figure.shape == shape] for shape in EASY.shapes}
@@ -165,9 +165,10 @@ def test_shapes_stay_wholly_inside(monkeypatch, index, name):
 
 
 def test_sample_depends_on_seed_kind_index_and_set_only():
-    np.testing.assert_array_equal(draw_image(5, 3, 32), draw_image(5, 3, 32))
-    drawn = [draw_image(5, 3, 32), draw_image(6, 3, 32), draw_image(5, 51, 32), draw_clip(5, 3, 32, 2)[0]]
-    assert len({picture.tobytes() for picture in [*drawn, draw_image(5, 3, 32, "hard")]}) == 5
+    np.testing.assert_array_equal(draw_image(5, 3, 32, "easy"), draw_image(5, 3, 32, "easy"))
+    others = [draw_image(6, 3, 32, "easy"), draw_image(5, 51, 32, "easy"), draw_image(5, 3, 32, "hard")]
+    drawn = [draw_image(5, 3, 32, "easy"), *others, draw_clip(5, 3, 32, 2, "easy")[0]]
+    assert len({picture.tobytes() for picture in drawn}) == 5
 
 
 def test_same_seed_gives_same_bytes(tmp_path):

@@ -15,9 +15,9 @@ from grncli.media.writing import contact_sheet, write_png
 
 # Report, what it is about, and the share of right classes in per cent that the demo is made to reach.
 MEASURED = (
-    ("held-out", "held-out drawings, by the classifier", 99.0),
-    ("decoded", "what the tokenizer returns of them", 99.0),
-    ("samples", "samples", 97.0),
+    ("held-out", "held-out drawings", 99.0),
+    ("decoded", "the same through the tokenizer", 99.0),
+    ("samples", "samples of the generator", 97.0),
 )
 
 
@@ -30,12 +30,12 @@ def main() -> None:
     sheet = folder / "samples.png"
     write_png(sheet, contact_sheet(pictures, cell=64, gap=8))
     print(f"A sample of each class: {sheet}; the others: {folder / 'samples'}/CLASS/*.png")
-    print("Colour and shape are both right in")
+    print("Colour and shape both right, as a classifier of drawings sees them:")
     for name, what, promised in MEASURED:
         found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         share = 100 * next(figure["value"] for figure in found["figures"] if figure["metric"] == "agreement")
-        below = "" if share >= promised else f": below the {promised:g} % it is made to reach"
-        print(f"{share:6.1f} % of {found['samples']['count']} {what}{below}")
+        below = "" if share >= promised else f", below the {promised:g} % expected"
+        print(f"  {what:<32}{share:5.1f} % of {found['samples']['count']}{below}")
 
 
 def first(folder: Path) -> Path:

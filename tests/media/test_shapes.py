@@ -5,7 +5,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from grncli.cli import app
 from grncli.errors import UsageError
 from grncli.media.figures import Figure, upright
 from grncli.media.shapes import DIRECTIONS, SETS, draw_clip, draw_image, write_shapes
@@ -127,6 +129,13 @@ def test_easy_ground_is_smooth():
 def test_hard_set_is_drawn_as_ever():
     np.testing.assert_allclose(blocks(draw_image(3, 5, 32, "hard")), HARD_IMAGE, atol=0.5)
     np.testing.assert_allclose(blocks(draw_clip(3, 5, 32, 5, "hard")[-1]), HARD_CLIP, atol=0.5)
+
+
+@pytest.mark.parametrize(("options", "name"), [([], "easy"), (["--set", "hard"], "hard")])
+def test_command_draws_the_easy_set_or_the_one_asked_for(tmp_path, options, name):
+    assert CliRunner().invoke(app, ["shapes", str(tmp_path), "--images", "1", "--clips", "0", *options]).exit_code == 0
+    (picture,) = tmp_path.rglob("*.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(picture)), draw_image(0, 0, 32, name))
 
 
 @pytest.mark.parametrize("name", SETS)

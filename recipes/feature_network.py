@@ -8,6 +8,7 @@ does, 64 features (return_features=True) or class probabilities. For data that I
 
 import argparse
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import class_names, list_sources
+from grncli.media.writing import whole_file
 
 
 class Classifier(nn.Module):
@@ -90,7 +92,8 @@ def main() -> None:
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
     if options.test:
         print(f"right on {accuracy(network, *read(options.test, options.size)[:2]):.1%} of {options.test}")
-    torch.jit.script(network.eval()).save(options.out)
+    with whole_file(Path(options.out)) as temporary:
+        torch.jit.script(network.eval()).save(str(temporary))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """``grn shapes``: write the embedded data set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -17,6 +17,10 @@ def shapes(
     frames: Annotated[int, Option(min=1, help="Frames of a clip.")] = 17,
     fps: Annotated[float, Option(min=0.1, help="Frames a second.")] = 8.0,
     seed: Annotated[int, Option(help="Another seed, other pictures.")] = 0,
+    drawn: Annotated[
+        Literal["easy", "hard"],
+        Option("--set", help="Large upright shapes on smooth ground, or small turned ones on mottled ground."),
+    ] = "easy",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a folder made with other settings.")] = False,
 ) -> None:
     """Draw labelled pictures and clips of moving shapes.
@@ -36,6 +40,7 @@ def shapes(
         frames=frames,
         fps=fps,
         seed=seed,
+        set=drawn,
         overwrite=overwrite,
         report=lambda done, total: progress(done, total),
     )

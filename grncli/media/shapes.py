@@ -1,7 +1,8 @@
 """Labelled pictures and clips drawn from a seed, so that everything can be tried without a download.
 
-A picture shows one of four shapes in one of four colours (16 classes such as ``red-circle``); in a clip the
-shape also moves in one of four directions (64 classes such as ``red-circle-left``).
+A picture shows one shape in one colour (a class such as ``red-circle``); in a clip the shape also moves in one of four
+directions (``red-circle-left``). The easy set draws it large, upright and on smooth ground, for networks that train in
+minutes; the hard set small, turned at will and on mottled ground.
 """
 
 import json
@@ -14,30 +15,58 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
 
 from grncli.errors import UsageError
+from grncli.media.figures import Figure, Pixels, gradient, mottled, upright
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.files import whole_file
 from grncli.runtime.folders import LOCK, make_folder, remove
 from grncli.runtime.jsonfiles import read_json
 
-SHAPES = ("circle", "square", "triangle", "star")
-COLOURS = {"red": (222, 52, 52), "green": (46, 170, 80), "blue": (52, 104, 226), "yellow": (246, 204, 48)}
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 MARKER = "shapes.json"
 OVERWRITING = ".overwriting"  # from the start of an overwrite until all is drawn
-# Counts up when the drawing changes, so that a folder is never completed by another hand.
-DRAWING = 1
 SMALLEST_SIZE = 16
-# Pillow's polygons lie on whole pixels; drawn this much larger, a slow shape still glides.
-SUPERSAMPLING = 8
 MOST_ENCODERS = 8
 
+Range = tuple[float, float]
+Classes = tuple[str, ...]
 
-def _classes() -> tuple[list[str], list[str]]:
-    """The classes in visiting order: any four in a row show every colour, every shape and every direction.
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeSet:
+    """A way to draw: what a drawing shows, and what it varies in; lengths are shares of the picture's side."""
+
+    drawing: int  # Counts up when the drawing changes, so that a folder is never completed by another hand.
+    colours: dict[str, tuple[int, int, int]]
+    shapes: tuple[str, ...]
+    image_classes: Classes  # in visiting order, as the next
+    clip_classes: Classes
+    brightness: Range  # a factor of the colour
+    tint: float  # added to each of its channels at most, of 255
+    radius: Range
+    clip_radius: Range
+    rotation: Range | None  # from upright; None turns the shape at will
+    drift: float  # of a picture's shape from the middle, at most
+    shadow: float
+    shade: float
+    ground: Callable[[np.random.Generator, int], Pixels]
+
+
+def _easy_classes(colours: Classes, shapes: Classes) -> tuple[Classes, Classes]:
+    """Any eight of the classes in a row show every colour, every shape and every direction.
+
+    The first 24 clips tie no direction to a colour or shape. The first 24 pictures show each shape in half of the
+    colours, the next 24 in the other half.
+    """
+    images = [f"{colours[i % 8]}-{shapes[i % 6 ^ i // 24 % 2]}" for i in range(48)]
+    clips = [f"{images[i % 48]}-{list(DIRECTIONS)[(i + i // 6 + i // 48) % 4]}" for i in range(4 * 48)]
+    return tuple(images), tuple(clips)
+
+
+def _hard_classes(colours: Classes, shapes: Classes) -> tuple[Classes, Classes]:
+    """Every four of the classes show every colour, every shape and every direction.
 
     The picture order is a Latin square, the clip order a Graeco-Latin one repeated for each first
     direction, so that even a small set ties no colour or direction to a shape.
@@ -46,20 +75,72 @@ def _classes() -> tuple[list[str], list[str]]:
     for first in range(4):
         for block, turn in enumerate((0, 2, 3, 1)):
             for shape in range(4):
-                name = f"{list(COLOURS)[shape ^ block]}-{SHAPES[shape]}"
+                name = f"{colours[shape ^ block]}-{shapes[shape]}"
                 clips.append(f"{name}-{list(DIRECTIONS)[shape ^ turn ^ first]}")
                 if first == 0:
                     images.append(name)
-    return images, clips
+    return tuple(images), tuple(clips)
 
 
-IMAGE_CLASSES, CLIP_CLASSES = map(tuple, _classes())
+def _sets() -> dict[str, ShapeSet]:
+    easy_colours = {
+        "red": (218, 40, 44),
+        "orange": (246, 136, 26),
+        "yellow": (250, 224, 54),
+        "green": (38, 162, 68),
+        "cyan": (72, 208, 222),
+        "blue": (34, 92, 232),
+        "purple": (146, 48, 180),
+        "pink": (252, 156, 204),
+    }
+    easy_shapes = ("circle", "square", "triangle", "star", "cross", "arrow")
+    easy_images, easy_clips = _easy_classes(tuple(easy_colours), easy_shapes)
+    hard_colours = {"red": (222, 52, 52), "green": (46, 170, 80), "blue": (52, 104, 226), "yellow": (246, 204, 48)}
+    hard_shapes = ("circle", "square", "triangle", "star")
+    hard_images, hard_clips = _hard_classes(tuple(hard_colours), hard_shapes)
+    easy = ShapeSet(
+        drawing=1,
+        colours=easy_colours,
+        shapes=easy_shapes,
+        image_classes=easy_images,
+        clip_classes=easy_clips,
+        brightness=(0.95, 1.03),
+        tint=6,
+        radius=(0.33, 0.42),
+        clip_radius=(0.23, 0.28),  # A larger one would have no way to go.
+        rotation=(-math.pi / 12, math.pi / 12),
+        drift=1 / 16,
+        shadow=0.0,
+        shade=0.08,
+        ground=gradient,
+    )
+    hard = ShapeSet(
+        drawing=1,
+        colours=hard_colours,
+        shapes=hard_shapes,
+        image_classes=hard_images,
+        clip_classes=hard_clips,
+        brightness=(0.88, 1.06),
+        tint=8,
+        radius=(0.2, 0.3),
+        clip_radius=(0.2, 0.3),
+        rotation=None,
+        drift=0.5,  # The edge ends it before.
+        shadow=0.35,
+        shade=0.14,
+        ground=mottled,
+    )
+    return {"easy": easy, "hard": hard}
+
+
+SETS = _sets()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShapesSettings:
     """What a folder of shapes was drawn from; the same settings give the same bytes."""
 
+    set: str = "easy"
     images: int = 512
     clips: int = 64
     size: int = 32
@@ -69,6 +150,8 @@ class ShapesSettings:
 
     def check(self) -> None:
         """Raise UsageError on a setting that cannot be drawn."""
+        if self.set not in SETS:
+            raise UsageError(f"The set of shapes is {self.set!r}, expected {' or '.join(SETS)}.")
         if min(self.images, self.clips, self.seed) < 0:
             raise UsageError("The number of images, the number of clips and the seed cannot be negative.")
         if self.size < SMALLEST_SIZE:
@@ -103,6 +186,7 @@ def write_shapes(
     frames: int = 17,
     fps: float = 8.0,
     seed: int = 0,
+    set: str = "easy",
     overwrite: bool = False,
     report: Callable[[int, int], None] | None = None,
 ) -> ShapesSummary:
@@ -114,7 +198,8 @@ def write_shapes(
     images, clips : how many of each; classes take turns, so that their counts differ by one at most
     size : width and height in pixels, at least 16
     frames, fps : length and frame rate of each clip
-    seed : a sample depends on the seed, its kind and its index only, not on the counts
+    seed : a sample depends on the set, the seed, its kind and its index only, not on the counts
+    set : what to draw, a name out of ``SETS``
     overwrite : draw everything anew in a folder that an earlier call made, whatever its settings; but go on with
         what such a call began with the same settings and did not complete
     report : called with (samples done, samples in all) at the start and after each sample
@@ -125,7 +210,7 @@ def write_shapes(
         If a setting cannot be drawn, the folder holds anything else (even with ``overwrite``), or it was
         drawn with other settings.
     """
-    settings = ShapesSettings(images=images, clips=clips, size=size, frames=frames, fps=float(fps), seed=seed)
+    settings = ShapesSettings(set=set, images=images, clips=clips, size=size, frames=frames, fps=float(fps), seed=seed)
     settings.check()
     _claim_folder(folder, settings, overwrite=overwrite)
     samples = list(_samples(folder, settings))
@@ -150,7 +235,11 @@ def write_shapes(
 
 
 def _samples(folder: Path, settings: ShapesSettings) -> Iterator[_Sample]:
-    plan = (("images", IMAGE_CLASSES, settings.images, "png"), ("clips", CLIP_CLASSES, settings.clips, "mp4"))
+    drawn = SETS[settings.set]
+    plan = (
+        ("images", drawn.image_classes, settings.images, "png"),
+        ("clips", drawn.clip_classes, settings.clips, "mp4"),
+    )
     for kind, classes, count, ending in plan:
         for index in range(count):
             turn, member = divmod(index, len(classes))
@@ -159,9 +248,9 @@ def _samples(folder: Path, settings: ShapesSettings) -> Iterator[_Sample]:
 
 def _write_sample(sample: _Sample, settings: ShapesSettings) -> None:
     if sample.kind == "images":
-        write_png(sample.path, draw_image(settings.seed, sample.index, settings.size))
+        write_png(sample.path, draw_image(settings.seed, sample.index, settings.size, settings.set))
     else:
-        frames = draw_clip(settings.seed, sample.index, settings.size, settings.frames)
+        frames = draw_clip(settings.seed, sample.index, settings.size, settings.frames, settings.set)
         write_mp4(sample.path, frames, settings.fps)
 
 
@@ -171,7 +260,7 @@ def _claim_folder(folder: Path, settings: ShapesSettings, *, overwrite: bool) ->
     The marker is the first thing written and never missing later, so that a half-filled or half-deleted
     folder is still known as ours.
     """
-    wanted = {"made_by": "grn shapes", "drawing": DRAWING, **asdict(settings)}
+    wanted = {"made_by": "grn shapes", "drawing": SETS[settings.set].drawing, **asdict(settings)}
     marker = folder / MARKER
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose a folder for the shapes.")
@@ -201,95 +290,56 @@ def _read_marker(marker: Path) -> dict[str, object] | None:
         found = read_json(marker, error=UsageError, remedy="choose another folder")
     except (FileNotFoundError, NotADirectoryError, UsageError):
         return None
-    return found if isinstance(found, dict) and found.get("made_by") == "grn shapes" else None
+    if not isinstance(found, dict) or found.get("made_by") != "grn shapes":
+        return None
+    return {"set": "hard", **found}  # Before there were two, it was the only one.
 
 
-def draw_image(seed: int, index: int, size: int) -> NDArray[np.uint8]:
-    """Picture number ``index`` of ``IMAGE_CLASSES`` in turn, [size, size, 3] RGB."""
+def draw_image(seed: int, index: int, size: int, set: str = "hard") -> NDArray[np.uint8]:
+    """Picture number ``index`` of the set's classes in turn, [size, size, 3] RGB.
+
+    By default of the set that has detail everywhere, which is what metrics are tried on.
+    """
+    drawn = SETS[set]
     random = np.random.default_rng([seed, 0, index])
-    colour, shape = IMAGE_CLASSES[index % len(IMAGE_CLASSES)].split("-")
-    figure = _Figure.drawn(random, colour, shape, size)
-    x, y = figure.reach + random.random(2) * (size - 2 * figure.reach)
-    return figure.on(_background(random, size), x, y)
+    colour, shape = drawn.image_classes[index % len(drawn.image_classes)].split("-")
+    figure = _figure(random, drawn, colour, shape, drawn.radius, size)
+    least = max(figure.reach, size * (0.5 - drawn.drift))
+    x, y = least + random.random(2) * (size - 2 * least)
+    return figure.on(drawn.ground(random, size), x, y)
 
 
-def draw_clip(seed: int, index: int, size: int, frames: int) -> NDArray[np.uint8]:
-    """Clip number ``index`` of ``CLIP_CLASSES`` in turn, [frames, size, size, 3] RGB.
+def draw_clip(seed: int, index: int, size: int, frames: int, set: str = "hard") -> NDArray[np.uint8]:
+    """Clip number ``index`` of the set's classes in turn, [frames, size, size, 3] RGB.
 
     The shape crosses 75 to 100 % of the way that is free to it at constant speed; nothing else moves.
     """
+    drawn = SETS[set]
     random = np.random.default_rng([seed, 1, index])
-    colour, shape, direction = CLIP_CLASSES[index % len(CLIP_CLASSES)].split("-")
-    figure = _Figure.drawn(random, colour, shape, size)
+    colour, shape, direction = drawn.clip_classes[index % len(drawn.clip_classes)].split("-")
+    figure = _figure(random, drawn, colour, shape, drawn.clip_radius, size)
     free = size - 2 * figure.reach
     way = free * random.uniform(0.75, 1.0)
     heading = np.array(DIRECTIONS[direction])
     start = figure.reach + random.random(2) * (free - way * abs(heading))
     start += way * (heading < 0)
-    background = _background(random, size)
+    background = drawn.ground(random, size)
     places = start + np.linspace(0, way, frames)[:, None] * heading
     return np.stack([figure.on(background, x, y) for x, y in places])
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """A shape with everything but its place."""
-
-    shape: str
-    radius: float
-    rotation: float
-    colour: NDArray[np.float64]
-    size: int
-
-    @classmethod
-    def drawn(cls, random: np.random.Generator, colour: str, shape: str, size: int) -> "_Figure":
-        shade = np.array(COLOURS[colour]) * random.uniform(0.88, 1.06) + random.uniform(-8, 8, 3)
-        radius = size * random.uniform(0.2, 0.3)
-        return cls(shape, radius, random.uniform(0, 2 * math.pi), shade.clip(0, 255), size)
-
-    @property
-    def reach(self) -> float:
-        """How near its centre may come to an edge of the picture: the radius and the antialiased rim."""
-        return self.radius + 0.5
-
-    def on(self, background: NDArray[np.float64], x: float, y: float) -> NDArray[np.uint8]:
-        """The picture [size, size, 3] of the figure at (x, y): a soft shadow, then the lit shape."""
-        mask = self._mask(x, y)
-        below = self._mask(x + self.size / 64, y + self.size / 32)
-        shadow = np.asarray(below.filter(ImageFilter.GaussianBlur(self.size / 24)))[..., None] / 255
-        picture = background * (1 - 0.35 * shadow)
-        alpha = np.asarray(mask)[..., None] / 255
-        rows, columns = np.mgrid[: self.size, : self.size] + 0.5
-        light = 1 - 0.14 * ((columns - x) + (rows - y)) / (2 * self.radius)
-        picture = picture * (1 - alpha) + self.colour * light[..., None] * alpha
-        return np.asarray(picture.round().clip(0, 255), dtype=np.uint8)
-
-    def _mask(self, x: float, y: float) -> Image.Image:
-        large = Image.new("L", (self.size * SUPERSAMPLING,) * 2)
-        outline = [((x + dx) * SUPERSAMPLING, (y + dy) * SUPERSAMPLING) for dx, dy in self._corners()]
-        ImageDraw.Draw(large).polygon(outline, fill=255)
-        return large.reduce(SUPERSAMPLING)
-
-    def _corners(self) -> list[tuple[float, float]]:
-        # A circle is drawn a little smaller, so that it covers about as much as the others.
-        radii = {"circle": [0.84] * 96, "square": [1.0] * 4, "triangle": [1.0] * 3, "star": [1.0, 0.46] * 5}
-        ring = radii[self.shape]
-        angles = [self.rotation + 2 * math.pi * step / len(ring) for step in range(len(ring))]
-        return [
-            (self.radius * part * math.cos(angle), self.radius * part * math.sin(angle))
-            for part, angle in zip(ring, angles, strict=True)
-        ]
-
-
-def _background(random: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """A muted gradient with soft mottling and a fine grain, [size, size, 3], 0 to 255."""
-    grey = random.uniform(70, 185)
-    ends = grey + random.uniform(-22, 22, (2, 1)) + random.uniform(-14, 14, (2, 3))
-    angle = random.uniform(0, 2 * math.pi)
-    rows, columns = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-    ramp = 0.5 + (columns * math.cos(angle) + rows * math.sin(angle)) / math.sqrt(2)
-    gradient = ends[0] + (ends[1] - ends[0]) * ramp[..., None]
-    coarse = Image.fromarray(random.normal(0, 7, (6, 6)).astype(np.float32))
-    mottling = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
-    grain = random.normal(0, 1.5, (size, size))
-    return np.asarray(gradient + (mottling + grain)[..., None])
+def _figure(random: np.random.Generator, drawn: ShapeSet, colour: str, shape: str, radius: Range, size: int) -> Figure:
+    shown = np.array(drawn.colours[colour]) * random.uniform(*drawn.brightness) + random.uniform(
+        -drawn.tint, drawn.tint, 3
+    )
+    return Figure(
+        shape=shape,
+        radius=size * random.uniform(*radius),
+        rotation=random.uniform(0, 2 * math.pi)
+        if drawn.rotation is None
+        else upright(shape) + random.uniform(*drawn.rotation),
+        colour=shown.clip(0, 255),
+        size=size,
+        shadow=drawn.shadow,
+        shade=drawn.shade,
+    )

@@ -6,21 +6,29 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from grncli.cli import app
 from grncli.errors import UsageError
-from grncli.media import shapes
-from grncli.media.shapes import (
-    CLIP_CLASSES,
-    COLOURS,
-    DIRECTIONS,
-    IMAGE_CLASSES,
-    SHAPES,
-    draw_clip,
-    draw_image,
-    write_shapes,
-)
+from grncli.media.figures import Figure, upright
+from grncli.media.shapes import DIRECTIONS, SETS, draw_clip, draw_image, write_shapes
 
 FEW = {"images": 20, "clips": 6, "frames": 5}
+EASY, HARD = SETS["easy"], SETS["hard"]
+# Mean grey of each of 4x4 blocks of picture 5 and of the last of five frames of clip 5, seed 3, as the hard set has
+# been drawn since it was the only one.
+HARD_IMAGE = [
+    [101.8, 102.8, 88.9, 86.3],
+    [112.7, 105.7, 92.0, 89.6],
+    [107.1, 106.9, 105.0, 95.5],
+    [121.9, 111.6, 104.6, 92.1],
+]
+HARD_CLIP = [
+    [171.5, 166.2, 159.4, 159.3],
+    [167.4, 171.2, 160.0, 165.1],
+    [173.2, 158.3, 104.4, 120.7],
+    [162.3, 168.4, 112.2, 136.3],
+]
 
 
 def contents(folder):
@@ -44,70 +52,133 @@ def decoded(path, size):
     return np.stack([np.frombuffer(frame, np.uint8).reshape(size, size, 3) for frame in reader])
 
 
-def test_classes_are_every_combination_once():
-    assert set(IMAGE_CLASSES) == {f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES}
-    assert set(CLIP_CLASSES) == {f"{name}-{direction}" for name in IMAGE_CLASSES for direction in DIRECTIONS}
-    assert (len(IMAGE_CLASSES), len(CLIP_CLASSES)) == (16, 64)
+def blocks(picture):
+    return picture.reshape(4, 8, 4, 8, 3).mean(axis=(1, 3, 4)).round(1)
 
 
-@pytest.mark.parametrize("classes", [IMAGE_CLASSES, CLIP_CLASSES])
-def test_every_four_classes_show_every_colour_shape_and_direction(classes):
-    for start in range(0, len(classes), 4):
-        for traits in zip(*(name.split("-") for name in classes[start : start + 4]), strict=True):
-            assert len(set(traits)) == 4
+@pytest.mark.parametrize(("name", "counts"), [("easy", (8, 6, 48, 192)), ("hard", (4, 4, 16, 64))])
+def test_classes_are_every_combination_once(name, counts):
+    drawn = SETS[name]
+    images, clips = drawn.image_classes, drawn.clip_classes
+    assert set(images) == {f"{colour}-{shape}" for colour in drawn.colours for shape in drawn.shapes}
+    assert set(clips) == {f"{name}-{direction}" for name in images for direction in DIRECTIONS}
+    assert (len(drawn.colours), len(drawn.shapes), len(images), len(clips)) == counts
 
 
-def test_classes_are_balanced(tmp_path):
-    write_shapes(tmp_path / "s", images=37, clips=0)
-    counts = Counter(path.parent.name for path in (tmp_path / "s/images").rglob("*.png"))
-    assert set(counts) == set(IMAGE_CLASSES)
-    assert set(counts.values()) == {2, 3}
+@pytest.mark.parametrize("kind", ["image_classes", "clip_classes"])
+@pytest.mark.parametrize(("name", "few", "every"), [("easy", 8, 1), ("hard", 4, 4)])
+def test_few_classes_in_a_row_show_every_colour_shape_and_direction(name, few, every, kind):
+    classes = getattr(SETS[name], kind)
+    turns = [*classes, *classes[:few]]
+    shown = [set(SETS[name].colours), set(SETS[name].shapes), set(DIRECTIONS)]
+    for start in range(0, len(classes), every):
+        traits = zip(*(name.split("-") for name in turns[start : start + few]), strict=True)
+        assert [set(trait) for trait in traits] == shown[: 2 + (kind == "clip_classes")]
+
+
+def test_first_clips_tie_no_direction_to_a_colour_or_shape():
+    met = [name.split("-") for name in EASY.clip_classes[:24]]
+    assert len({(colour, direction) for colour, _, direction in met}) == 24
+    assert len({(shape, direction) for _, shape, direction in met}) == 24
+
+
+@pytest.mark.parametrize(("name", "counts"), [("easy", {0, 1}), ("hard", {2, 3})])
+def test_classes_are_balanced(tmp_path, name, counts):
+    write_shapes(tmp_path / "s", images=37, clips=0, set=name)
+    found = Counter(path.parent.name for path in (tmp_path / "s/images").rglob("*.png"))
+    assert {found[each] for each in SETS[name].image_classes} == counts
+    assert sum(found.values()) == 37
     assert not (tmp_path / "s/clips").exists()
 
 
-@pytest.mark.parametrize("index", range(16))
-def test_images_show_the_colour_of_their_class(index):
-    picture = draw_image(0, index, 32).astype(int)
-    shown = np.median(picture[np.ptp(picture, axis=-1) > 80], axis=0)
-    distances = {colour: np.abs(shown - rgb).sum() for colour, rgb in COLOURS.items()}
-    assert min(distances, key=distances.get) == IMAGE_CLASSES[index].split("-")[0]
+@pytest.mark.parametrize("name", SETS)
+def test_images_show_the_colour_of_their_class(name):
+    drawn = SETS[name]
+    for index, shown in enumerate(drawn.image_classes):
+        picture = draw_image(0, index, 32, name).astype(int)
+        middle = np.median(picture[np.ptp(picture, axis=-1) > 80], axis=0)
+        distances = {colour: np.abs(middle - rgb).sum() for colour, rgb in drawn.colours.items()}
+        assert min(distances, key=distances.get) == shown.split("-")[0]
 
 
+def test_easy_shapes_are_large_upright_and_near_the_middle(monkeypatch):
+    figures, places = [], []
+    monkeypatch.setattr(Figure, "on", lambda figure, ground, x, y: figures.append(figure) or places.append((x, y)))
+    for index in range(200):
+        draw_image(0, index, 32, "easy")
+    assert all(0.33 * 32 <= figure.radius <= 0.42 * 32 for figure in figures)
+    assert np.abs(np.array(places) - 16).max() <= 2
+    turns = {shape: [figure.rotation for figure in figures if figure.shape == shape] for shape in EASY.shapes}
+    assert all(0.3 < max(turn) - min(turn) <= np.pi / 6 for turn in turns.values())
+
+
+@pytest.mark.parametrize("shape", EASY.shapes)
+def test_upright_shapes_are_symmetric_and_point_up(shape):
+    figure = Figure(shape=shape, radius=24, rotation=upright(shape), colour=np.zeros(3), size=64, shade=0)
+    mask = np.asarray(figure.mask(32, 32)).astype(int)
+    assert np.abs(mask - mask[:, ::-1]).sum() < 0.03 * mask.sum()
+    top = np.flatnonzero(mask.any(axis=1))[0] + 1
+    assert ((mask[top] > 0).sum() <= 4) == (shape in ("triangle", "star", "arrow"))  # These point up.
+
+
+def test_easy_ground_is_smooth():
+    ground = EASY.ground(np.random.default_rng(0), 32)
+    np.testing.assert_allclose(np.diff(ground, 2, axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(np.diff(ground, 2, axis=1), 0, atol=1e-9)
+
+
+def test_hard_set_is_drawn_as_ever():
+    np.testing.assert_allclose(blocks(draw_image(3, 5, 32, "hard")), HARD_IMAGE, atol=0.5)
+    np.testing.assert_allclose(blocks(draw_clip(3, 5, 32, 5, "hard")[-1]), HARD_CLIP, atol=0.5)
+
+
+@pytest.mark.parametrize(("options", "name"), [([], "easy"), (["--set", "hard"], "hard")])
+def test_command_draws_the_easy_set_or_the_one_asked_for(tmp_path, options, name):
+    assert CliRunner().invoke(app, ["shapes", str(tmp_path), "--images", "1", "--clips", "0", *options]).exit_code == 0
+    (picture,) = tmp_path.rglob("*.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(picture)), draw_image(0, 0, 32, name))
+
+
+@pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("index", range(0, 64, 5))
-def test_clips_move_as_their_class_says_at_constant_speed(index):
-    places = np.stack([centroid(frame) for frame in draw_clip(0, index, 64, 9)])
-    heading = np.array(DIRECTIONS[CLIP_CLASSES[index].split("-")[2]])
+def test_clips_move_as_their_class_says_at_constant_speed(index, name):
+    places = np.stack([centroid(frame) for frame in draw_clip(0, index, 64, 9, name)])
+    heading = np.array(DIRECTIONS[SETS[name].clip_classes[index].split("-")[2]])
     steps = np.diff(places, axis=0)
     assert (steps @ heading > 1).all()
     assert np.abs(steps - steps.mean(axis=0)).max() < 0.5
     assert np.abs(steps @ heading[::-1]).max() < 0.5
 
 
-def test_written_clips_still_show_direction_and_length(tmp_path):
-    write_shapes(tmp_path, images=0, clips=8)
-    for name in CLIP_CLASSES[:8]:
-        frames = decoded(tmp_path / f"clips/{name}/00000.mp4", 32)
+@pytest.mark.parametrize("name", SETS)
+def test_written_clips_still_show_direction_and_length(tmp_path, name):
+    write_shapes(tmp_path, images=0, clips=8, set=name)
+    for shown in SETS[name].clip_classes[:8]:
+        frames = decoded(tmp_path / f"clips/{shown}/00000.mp4", 32)
         assert len(frames) == 17
         way = centroid(frames[-1]) - centroid(frames[0])
-        assert way @ DIRECTIONS[name.split("-")[2]] > 5
+        assert way @ DIRECTIONS[shown.split("-")[2]] > 5
 
 
+@pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("index", range(0, 64, 7))
-def test_shapes_stay_wholly_inside(monkeypatch, index):
+def test_shapes_stay_wholly_inside(monkeypatch, index, name):
     masks = []
-    draw = shapes._Figure._mask
-    monkeypatch.setattr(shapes._Figure, "_mask", lambda *args: masks.append(draw(*args)) or masks[-1])
-    draw_clip(3, index, 32, 5)
-    for mask in masks[::2]:  # Every second one is the shadow's, which may be cut.
+    draw = Figure.mask
+    monkeypatch.setattr(Figure, "mask", lambda *args: masks.append(draw(*args)) or masks[-1])
+    draw_image(3, index, 32, name)
+    draw_clip(3, index, 32, 5, name)
+    for mask in masks[SETS[name].shadow > 0 :: 1 + (SETS[name].shadow > 0)]:  # The shadow's may be cut.
         values = np.pad(np.asarray(mask)[1:-1, 1:-1].astype(int), 1)
         whole = np.asarray(mask).astype(int).sum()
         assert whole - values.sum() < 0.05 * whole
 
 
-def test_sample_depends_on_seed_kind_and_index_only():
-    np.testing.assert_array_equal(draw_image(5, 3, 32), draw_image(5, 3, 32))
-    drawn = [draw_image(5, 3, 32), draw_image(6, 3, 32), draw_image(5, 19, 32), draw_clip(5, 3, 32, 2)[0]]
-    assert len({picture.tobytes() for picture in drawn}) == 4
+def test_sample_depends_on_seed_kind_index_and_set_only():
+    np.testing.assert_array_equal(draw_image(5, 3, 32, "easy"), draw_image(5, 3, 32, "easy"))
+    others = [draw_image(6, 3, 32, "easy"), draw_image(5, 51, 32, "easy"), draw_image(5, 3, 32, "hard")]
+    drawn = [draw_image(5, 3, 32, "easy"), *others, draw_clip(5, 3, 32, 2, "easy")[0]]
+    assert len({picture.tobytes() for picture in drawn}) == 5
 
 
 def test_same_seed_gives_same_bytes(tmp_path):
@@ -162,10 +233,23 @@ def test_other_settings_are_refused_until_overwritten(tmp_path):
     before = contents(tmp_path)
     with pytest.raises(UsageError, match=r"other settings \(seed=0\)"):
         write_shapes(tmp_path, **FEW, seed=1)
+    with pytest.raises(UsageError, match=r"other settings \(set=easy\)"):
+        write_shapes(tmp_path, **FEW, set="hard")
     assert contents(tmp_path) == before
     write_shapes(tmp_path, images=3, clips=0, seed=1, overwrite=True)
     assert len(contents(tmp_path)) == 4
     assert json.loads((tmp_path / "shapes.json").read_text())["seed"] == 1
+
+
+def test_folder_from_before_there_were_two_sets_is_completed_as_hard(tmp_path):
+    write_shapes(tmp_path, images=3, clips=0, set="hard")
+    marker = json.loads((tmp_path / "shapes.json").read_text())
+    del marker["set"]
+    (tmp_path / "shapes.json").write_text(json.dumps(marker))
+    next(tmp_path.rglob("*.png")).unlink()
+    with pytest.raises(UsageError, match=r"other settings \(set=hard\)"):
+        write_shapes(tmp_path, images=3, clips=0)
+    assert write_shapes(tmp_path, images=3, clips=0, set="hard").written == 1
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -197,7 +281,7 @@ def test_overwrite_spares_what_others_put_beside_the_samples(tmp_path):
 def test_folder_killed_before_its_marker_is_still_usable(tmp_path):
     (tmp_path / ".shapes.json.tmp").write_text("{")
     write_shapes(tmp_path, images=1, clips=0)
-    assert set(contents(tmp_path)) == {"shapes.json", f"images/{IMAGE_CLASSES[0]}/00000.png"}
+    assert set(contents(tmp_path)) == {"shapes.json", f"images/{EASY.image_classes[0]}/00000.png"}
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
@@ -216,6 +300,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         {"frames": 1},
         {"fps": 0},
         {"fps": float("nan")},
+        {"set": "medium"},
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(tmp_path, wrong):

@@ -19,12 +19,14 @@ from grncli.models.tokenizer import Tokenizer, TokenizerConfig
 from grncli.recipe import dump_recipe
 from grncli.tokenizers import open_tokenizer
 from grncli.training.generator_recipe import Bits, GeneratorRecipe, Refinement
+from grncli.training.recipes import TokenizerRecipe
 
 settings.register_profile("shared machine", deadline=None)  # a busy core makes any example slow
 settings.load_profile("shared machine")
 
 DATA = Path(__file__).parent / "data"
 TINY = {"channels": 4, "encoder_width": 4, "decoder_width": 4}
+SHALLOW = {"multipliers": (1, 1), "halve_space": (1,), "halve_time": (1,), "encoder_blocks": 1, "decoder_blocks": 1}
 TINY_GENERATOR = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "in_context_tokens": 2, "in_context_start": 1}
 RELEASED_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
 
@@ -141,6 +143,19 @@ def make_generator(filled):
         network = filled(Generator(config), seed).eval().requires_grad_(False)
         network.head.linear.weight *= 4
         return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_run(make_tokenizer: Callable[..., Tokenizer]) -> Callable[..., Path]:
+    def make(folder: Path, rounds: int | None = 4, seed: int = 0) -> Path:
+        """A run directory whose tokenizer has stride 2x4x4 and drawn weights."""
+        network = make_tokenizer(rounds, seed, **SHALLOW)
+        recipe = TokenizerRecipe(network=network.config, rounds=rounds, imported={"file": "drawn"})
+        write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
+        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+        return folder
 
     return make
 

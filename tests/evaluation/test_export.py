@@ -3,26 +3,22 @@
 import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.checkpoint import write_checkpoint
 from grncli.errors import StoreError, StoreMismatch, UsageError
 from grncli.evaluation import export as module
 from grncli.evaluation.export import Summary, export, manifest_path
-from grncli.recipe import dump_recipe
 from grncli.sampling.settings import SampleSettings
 from grncli.sampling.stage import sample
 from grncli.stopping import Stop, Stopped
-from grncli.training.recipes import TokenizerRecipe
 
 NETWORK = {"multipliers": (1, 1), "halve_space": (1,), "halve_time": (1,), "encoder_blocks": 1, "decoder_blocks": 1}
 TEXTS = ("a photo of a bee", "an ant", "a photo of a bee")
 GENEVAL = [{"tag": "single_object", "include": [{"class": "x", "count": 1}], "prompt": text} for text in TEXTS]
-TOO_FEW = ("4 samples a prompt expected by GenEval, found 2", "553 prompts expected by GenEval, found 3")
 
 
 class StopAt(Stop):
@@ -39,22 +35,10 @@ class StopAt(Stop):
 
 
 @pytest.fixture(scope="module")
-def make_tokenizer_run(make_tokenizer):
-    def make(folder, seed=0):
-        network = make_tokenizer(2, seed, **NETWORK)
-        write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
-        recipe = TokenizerRecipe(network=network.config, rounds=2, imported={"file": "drawn"})
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def made(make_tokenizer_run, make_generator_run, tmp_path_factory):
+def made(make_run, make_generator_run, tmp_path_factory):
     """A folder with runs, prompts, and samples of them: pictures, clips, and bits of both."""
     folder = tmp_path_factory.mktemp("made")
-    tokenizer = make_tokenizer_run(folder / "tok")
+    tokenizer = make_run(folder / "tok", 2)
     (folder / "geneval.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in GENEVAL))
     settings = SampleSettings(steps=2, guidance=1.0, per_class=2, tokenizer=str(tokenizer))
     settings = replace(settings, prompts=folder / "geneval.jsonl")
@@ -244,7 +228,7 @@ def test_a_store_needs_a_tokenizer_and_pictures_take_none(made, make_tokenizer_r
     with pytest.raises(UsageError, match="need no --tokenizer"):
         geneval(made, tmp_path / "g", tokenizer=str(made / "tok"))
     with pytest.raises(StoreMismatch, match="was made by tokenizer"):
-        geneval(made, tmp_path / "g", "bits.zarr", tokenizer=str(make_tokenizer_run(tmp_path / "other", seed=1)))
+        geneval(made, tmp_path / "g", "bits.zarr", tokenizer=str(make_run(tmp_path / "other", 2, 1)))
     with pytest.raises(StoreError, match="does not exist"):
         geneval(made, tmp_path / "g", "missing")
     assert not (tmp_path / "g").exists()

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from grncli.checkpoint import write_checkpoint
 from grncli.errors import StoreMismatch, UsageError
 from grncli.sampling import prompts as module
 from grncli.sampling.plan import make_plan
@@ -20,13 +19,11 @@ SETTINGS = SampleSettings(steps=3, guidance=1.0, per_class=2)
 
 
 @pytest.fixture(scope="module")
-def make_trained(make_generator_run, make_tokenizer, tmp_path_factory):
+def make_trained(make_generator_run, make_run, tmp_path_factory):
     def make(**options):
-        """A run of a generator, and beside it the run of a tokenizer that has no more than an identity."""
+        """A run of a generator, and beside it that of its tokenizer."""
         folder = tmp_path_factory.mktemp("runs")
-        write_checkpoint(folder / "tok", 0, {"ema": make_tokenizer(2).state_dict()}, {"step": 0}, {})
-        (folder / "tok" / "recipe.yaml").touch()
-        return make_generator_run(folder / "gen", folder / "tok", **options)
+        return make_generator_run(folder / "gen", make_run(folder / "tok", 2), **options)
 
     return make
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from grncli.checkpoint import write_checkpoint
 from grncli.sampling import stage
 from grncli.sampling.settings import SampleSettings
 from grncli.sampling.stage import sample
@@ -20,11 +19,9 @@ MADE_BY = {"batch": 2, "device": "cpu", "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
-def trained(make_generator_run, make_tokenizer, tmp_path_factory):
+def trained(make_generator_run, make_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    write_checkpoint(folder / "tok", 0, {"ema": make_tokenizer(2).state_dict()}, {"step": 0}, {})
-    (folder / "tok" / "recipe.yaml").touch()
-    return make_generator_run(folder / "gen", folder / "tok")
+    return make_generator_run(folder / "gen", make_run(folder / "tok", 2))
 
 
 class StopAfter(Stop):

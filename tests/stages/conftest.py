@@ -4,34 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from grncli.checkpoint import write_checkpoint
 from grncli.cli import app
 from grncli.media.writing import write_mp4, write_png
-from grncli.models.tokenizer import Tokenizer
-from grncli.recipe import dump_recipe
-from grncli.training.recipes import TokenizerRecipe
-
-NETWORK = {"multipliers": (1, 1), "halve_space": (1,), "halve_time": (1,), "encoder_blocks": 1, "decoder_blocks": 1}
-
-
-@pytest.fixture(scope="session")
-def make_run(make_tokenizer: Callable[..., Tokenizer]) -> Callable[..., Path]:
-    def make(folder: Path, rounds: int | None = 4, seed: int = 0) -> Path:
-        """A run directory whose tokenizer has stride 2x4x4 and drawn weights."""
-        network = make_tokenizer(rounds, seed, **NETWORK)
-        recipe = TokenizerRecipe(network=network.config, rounds=rounds, imported={"file": "drawn"})
-        write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        return folder
-
-    return make
 
 
 @pytest.fixture(scope="session")

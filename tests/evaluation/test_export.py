@@ -16,9 +16,9 @@ from grncli.sampling.settings import SampleSettings
 from grncli.sampling.stage import sample
 from grncli.stopping import Stop, Stopped
 
-NETWORK = {"multipliers": (1, 1), "halve_space": (1,), "halve_time": (1,), "encoder_blocks": 1, "decoder_blocks": 1}
 TEXTS = ("a photo of a bee", "an ant", "a photo of a bee")
 GENEVAL = [{"tag": "single_object", "include": [{"class": "x", "count": 1}], "prompt": text} for text in TEXTS]
+TOO_FEW = ("4 samples a prompt expected by GenEval, found 2", "553 prompts expected by GenEval, found 3")
 
 
 class StopAt(Stop):
@@ -222,7 +222,7 @@ def test_samples_without_prompts_are_refused(made, tmp_path):
         geneval(made, tmp_path / "g", "classes.zarr", tokenizer=str(made / "tok"))
 
 
-def test_a_store_needs_a_tokenizer_and_pictures_take_none(made, make_tokenizer_run, tmp_path):
+def test_a_store_needs_a_tokenizer_and_pictures_take_none(made, make_run, tmp_path):
     with pytest.raises(UsageError, match="expected --tokenizer RUN"):
         geneval(made, tmp_path / "g", "bits.zarr")
     with pytest.raises(UsageError, match="need no --tokenizer"):

@@ -77,7 +77,7 @@ def test_a_run_that_failed_counts_the_samples_it_saved(trained, tmp_path, monkey
 
     with pytest.raises(RuntimeError, match="broken"):
         sample(trained, tmp_path / "s.zarr", SETTINGS, report=report)
-    assert [line["samples"] for line in logged(tmp_path / "s.zarr")] == [1]
+    assert [line["samples"] for line in logged(tmp_path / "s.zarr")] == [SETTINGS.batch]
 
 
 def test_a_log_that_cannot_be_written_ends_no_run(trained, tmp_path):

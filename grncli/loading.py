@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from grncli.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_released, read_state, run_of
-from grncli.errors import CheckpointError, GrnError
+from grncli.errors import CheckpointError, GrnError, UsageError
 from grncli.networks import NetworkRecipe, check_config, fill, is_finished, made_on_meta, read_recipe_of
 
 ATTEMPTS = 5
@@ -193,14 +193,12 @@ def _open(
 
 
 def weights_file(checkpoint: Path, weights: str) -> Path:
-    """File of the weights called ``weights``; CheckpointError with those that there are."""
+    """File of the weights called ``weights``; UsageError with those that there are."""
     file = checkpoint / f"{weights}.safetensors"
     if file.name != EMA:
         present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
         if weights not in present:
-            raise CheckpointError(
-                f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}"
-            )
+            raise UsageError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
     return file
 
 

@@ -196,7 +196,7 @@ def test_an_imported_network_has_no_training_to_finish(run):
 @pytest.mark.parametrize("step", ['"18"', "18.5", "true", "[1]"])
 def test_a_step_that_is_no_number_is_refused(run, step):
     (find_checkpoint(run) / "state.json").write_text(f'{{"step": {step}}}')
-    assert "state.json: step is " in message_of(load_tokenizer, run)
+    assert "state.json: field step is " in message_of(load_tokenizer, run)
 
 
 # Weights that are none

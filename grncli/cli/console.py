@@ -112,7 +112,7 @@ def say(text: str) -> None:
     if not text.isprintable():
         from grncli.runtime.text import printable
 
-        text = "\n".join(map(printable, text.split("\n")))
+        text = printable(text)
     if sys.stderr is not None:  # None where the descriptor was closed before Python started
         with suppress(OSError):
             print(text, file=sys.stderr, flush=True)

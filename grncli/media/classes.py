@@ -74,7 +74,8 @@ class Classes:
         there = [name for name in self.names if self.counts.get(name)]
         shown = ", ".join(f"{name} ({self.counts[name]})" for name in there[:SHOWN])
         more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
-        missing = f"; {self.missing} sources have no class" if self.missing else ""
+        sources = "source has" if self.missing == 1 else "sources have"
+        missing = f"; {self.missing} {sources} no class" if self.missing else ""
         return f"{len(there)} {'class' if len(there) == 1 else 'classes'}: {shown}{more}{missing}"
 
 

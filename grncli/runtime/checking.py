@@ -15,6 +15,19 @@ Count = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 Text = Annotated[str, Strict()]
 
 
+_WORDS = {
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "string_type": "expected text",
+    "dict_type": "expected an object",
+    "dataclass_type": "expected an object",
+    "list_type": "expected a list",
+}
+"""What pydantic's kinds of faults mean to somebody who looks at a JSON file."""
+
+
 def read_json_as(path: Path, schema: type[Schema], *, error: type[GrnError], remedy: str) -> Schema:
     """The document in a file as an instance of the dataclass ``schema``; further fields of the file do not count.
 
@@ -42,5 +55,6 @@ def explain(problem: ValidationError) -> str:
     field = ".".join(str(part) for part in first["loc"])[:100]
     if first["type"] == "missing":
         return f"has no field {field}"
-    expected = first["msg"].removeprefix("Value error, ")[:200]
-    return f"{f'field {field} ' if field else ''}is {brief(first['input'])}: {expected}"
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")[:200]
+    expected = _WORDS.get(first["type"], expected)
+    return f"{f'field {field} ' if field else ''}is {brief(first['input'])}, {expected}"

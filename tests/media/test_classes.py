@@ -63,7 +63,7 @@ def test_classes_are_counted_over_what_is_taken_and_named_by_all(listed):
     sources = listed("cat/1.png", "cat/2.png", "dog/1.png", "owl/1.png", "top.png")
     classes = classes_of(sources, taken=[source for source in sources if source.label != "owl"])
     assert classes.names == ("cat", "dog", "owl")
-    assert str(classes) == "2 classes: cat (2), dog (1); 1 sources have no class"
+    assert str(classes) == "2 classes: cat (2), dog (1); 1 source has no class"
 
 
 def test_many_classes_are_shown_shortened(listed):

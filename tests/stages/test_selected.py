@@ -224,8 +224,8 @@ def test_tokenize_says_what_it_will_do_before_it_does(nested, run_dir, tmp_path)
     said = []
     tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels="dirs:1"), say=said.append)
     assert said == [
-        f"{nested}: 5 images; 1 other files ignored",
-        "2 classes: a (2), b (2); 1 sources have no class",
+        f"{nested}: 5 images; 1 other file ignored (.txt 1)",
+        "2 classes: a (2), b (2); 1 source has no class",
     ]
 
 

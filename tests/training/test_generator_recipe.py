@@ -145,7 +145,7 @@ def test_no_classes_at_all_can_be_asked_for(read):
         ("optimization.ema=[0.9, 1]", "optimization: ema is (0.9, 1.0)"),
         ("optimization.betas=[0.9, 1]", "optimization: betas is [0.9, 1.0]"),
         ("optimization.weight_decay=-1", "optimization: weight_decay is -1.0"),
-        ("optimization.learning_rate=.inf", "learning_rate inf, expected finite numbers"),
+        ("optimization.learning_rate=.inf", "learning_rate is inf, expected a finite number"),
         ("optimization.warmup_steps=-1", "optimization: warmup_steps is -1"),
         ("training.seed=-1", "training: seed is -1"),
         ("training.seed=9223372036854775808", "training: seed is 9223372036854775808"),

@@ -64,7 +64,7 @@ class Session:
             return
         if json:
             print_json(self.last)
-        done = f"trained to step {self.steps}; what it learned is in {out / 'metrics.jsonl'}"
+        done = f"trained to step {self.steps}; its log is {out / 'metrics.jsonl'}"
         say(f"{out}: {done if added else f'is already trained to step {self.steps}; nothing to do'}")
 
 

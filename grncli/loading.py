@@ -194,12 +194,12 @@ def _open(
 
 def weights_file(checkpoint: Path, weights: str) -> Path:
     """File of the weights called ``weights``; UsageError with those that there are."""
-    file = checkpoint / f"{weights}.safetensors"
-    if file.name != EMA:
+    file = f"{weights}.safetensors"
+    if file != EMA:
         present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
         if weights not in present:
             raise UsageError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
-    return file
+    return checkpoint / file
 
 
 class _Header:

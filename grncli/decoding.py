@@ -84,19 +84,28 @@ def decode(
     decoder = Decoder(store, loaded.network.to(settings.device), rounds, settings)
     sheet = Sheet(len(indices)) if settings.sheet is not None else None
     quality, stop = Quality(), stop or Stop()
+    measured = sheet is not None or sources is not None  # which takes the pixels of all
+
+    def is_done(rows: Sequence[int]) -> bool:
+        if measured or not all(outputs.has(i, store.record(i), clip=store.grid_of(i)[0] > 1) for i in rows):
+            return False
+        outputs.present += len(rows)
+        return True
+
     with outputs, Behind() as behind:
-        for done, (index, frames) in enumerate(decoder.frames(indices)):
-            if stop.reason:
+        for made, (rows, bits) in enumerate(decoder.batches(indices, is_done)):
+            if made and stop.reason:  # something remains of each call, so that short ones come to the end too
                 behind.wait()
-                raise Stopped(f"{stop.reason}: stopped after {done} of {len(indices)} samples")
-            record = store.record(index)
-            behind.submit(partial(outputs.write, index, record, frames))
-            original = sources.find(record) if sources is not None else None
-            if sources is not None:
-                quality.add(frames, original)
-            if sheet is not None:
-                sheet.add(frames, original, record)
-            report(done + 1, len(indices), "")
+                raise Stopped(f"{stop.reason}: stopped after {indices.index(rows[0])} of {len(indices)} samples")
+            for index, frames in zip(rows, decoder.decode(bits), strict=True):
+                record = store.record(index)
+                behind.submit(partial(outputs.write, index, record, frames))
+                original = sources.find(record) if sources is not None else None
+                if sources is not None:
+                    quality.add(frames, original)
+                if sheet is not None:
+                    sheet.add(frames, original, record)
+                report(indices.index(index) + 1, len(indices), "")
         behind.wait()
         outputs.finish()
     if settings.sheet is not None and sheet is not None:
@@ -137,19 +146,20 @@ class Decoder:
         self.batch = settings.batch
         self.device = torch.device(settings.device)
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]:
-        """Index and uint8 ``[T, H, W, 3]`` of each sample."""
-        for rows, bits in self.batches(indices):
-            yield from zip(rows, self.decode(bits), strict=True)
+    def batches(
+        self, indices: Sequence[int], is_done: Callable[[Sequence[int]], bool] = lambda rows: False
+    ) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+        """Indices and packed bits ``[n, t, h, w, m, bytes]`` of neighbouring samples of one grid.
 
-    def batches(self, indices: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
-        """Indices and packed bits ``[n, t, h, w, m, bytes]`` of neighbouring samples of one grid."""
+        What is left out is whole batches: pixels may depend on the size of the batch they are computed in.
+        """
         for grid, neighbours in groupby(indices, key=self.store.grid_of):
             rows = list(neighbours)
             size = self.batch or self._automatic(grid)
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]
-                yield chosen, self.store.read(chosen, rounds=self.rounds)
+                if not is_done(chosen):
+                    yield chosen, self.store.read(chosen, rounds=self.rounds)
 
     def decode(self, bits: NDArray[np.uint8]) -> Frames:
         """Packed bits ``[n, t, h, w, m, bytes]`` to uint8 ``[n, T, H, W, 3]``."""

@@ -20,6 +20,7 @@ from torch import nn
 from grncli.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_released, read_state, run_of
 from grncli.errors import CheckpointError, GrnError, UsageError
 from grncli.networks import NetworkRecipe, check_config, fill, is_finished, made_on_meta, read_recipe_of
+from grncli.runtime.files import open_plain
 
 ATTEMPTS = 5
 SHOWN = 200  # characters of a reason that safetensors gives
@@ -65,7 +66,7 @@ class HeldFile:
 
     def __enter__(self) -> "HeldFile":
         try:
-            self._stream = self._file.open("rb")
+            self._stream = os.fdopen(open_plain(self._file), "rb")
         except OSError as error:
             raise CheckpointError(f"{self._file}: cannot be opened ({error.strerror})") from None
         self._identity = _identity(os.fstat(self._stream.fileno()))

@@ -77,13 +77,15 @@ class OutputFolder:
         os.close(self._log)
         self._claimed.close()
 
+    def has(self, index: int, record: Mapping[str, Any], *, clip: bool) -> bool:
+        """Whether an earlier run has written the file of one sample."""
+        name = self._name(index, record, clip=clip)
+        return name in self._files and inside(self.folder, name).exists()
+
     def write(self, index: int, record: dict[str, Any], frames: Frames) -> None:
         """Write the file of one sample unless an earlier run has."""
         clip = len(frames) > 1
-        name = file_name(record, ".mp4" if clip else ".png")
-        if self._files.get(name, index) != index:
-            # Two sources can only meet here by odd names such as a.png beside a@flip.png.
-            name = str(PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}@{index}"))
+        name = self._name(index, record, clip=clip)
         file = self._claimed.file(name)
         if file.exists():
             if name not in self._files:
@@ -99,6 +101,13 @@ class OutputFolder:
         else:
             write_png(file, frames[0])
         self.written += 1
+
+    def _name(self, index: int, record: Mapping[str, Any], *, clip: bool) -> str:
+        name = file_name(record, ".mp4" if clip else ".png")
+        if self._files.get(name, index) == index:
+            return name
+        # Two sources can only meet here by odd names such as a.png beside a@flip.png.
+        return str(PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}@{index}"))
 
     def finish(self) -> None:
         """Look whether the files are where they are said to be; MissingFolderError where the folder is gone."""

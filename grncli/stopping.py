@@ -3,6 +3,7 @@
 A process hears signals from its first moment to its last (`watch_signals`); while a command works, its `Stop` does.
 """
 
+import atexit
 import os
 import re
 import signal
@@ -85,8 +86,10 @@ class SignalWatch:
     def __init__(self) -> None:
         self.heard: signal.Signals | None = None
         self._begun = False
+        self._finished = False
         for number in _caught():
             signal.signal(number, self._arrived)
+        atexit.register(self._stay_deaf)  # first of all, so that it is called last
 
     def begin(self) -> None:
         """A command begins; it ends here if a signal has come before."""
@@ -96,10 +99,16 @@ class SignalWatch:
 
     def finish(self, code: int) -> None:
         """The exit code is settled."""
+        self._finished = True
         for number in _caught():
             # An ignored signal stays ignored while the interpreter ends, when it takes other handlers away.
             ignored = number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if ignored else lambda *_: os._exit(code))
+
+    def _stay_deaf(self) -> None:
+        # What follows takes moments, in which a Ctrl-C would end the process without its exit code.
+        if self._finished:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         again = self.heard is not None

@@ -228,7 +228,22 @@ def test_signals_in_the_end_change_no_exit_code(tmp_path):
 
 
 def test_a_second_ctrl_c_in_the_end_leaves_at_once_with_the_same_code():
+    first = "import grncli.stopping\ngrncli.stopping.watch_signals()\n"  # as grn does
     late = "atexit.register(lambda: print('still there'))\natexit.register(os.kill, me, signal.SIGINT)\n"
-    command = [sys.executable, "-c", ENDS + late + RUN, "info", "nowhere"]
+    command = [sys.executable, "-c", ENDS + first + late + RUN, "info", "nowhere"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_ends_leaves_the_exit_code(number: signal.Signals) -> None:
+    program = (
+        "import os\n"
+        "from grncli.stopping import watch_signals\n"
+        "class Late:\n"
+        f"    def __del__(self, kill=os.kill, pid=os.getpid()): kill(pid, {int(number)})\n"
+        "late = Late()\n"
+        "watch_signals().finish(3)\n"
+        "raise SystemExit(3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 3

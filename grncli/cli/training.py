@@ -77,7 +77,7 @@ def training_session(name: str, device: str, max_time: str | None) -> Iterator[S
         from grncli.training.processes import joined
 
         chosen = pick_device(device, launch.local_rank)
-        with joined(launch, chosen) as processes:
+        with joined(launch, chosen, stop) as processes:
             yield Session(chosen, processes, stop, progress)
 
 

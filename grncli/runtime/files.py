@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and errors of the operating system that name the file."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,19 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is not None and not isinstance(error, BrokenPipeError):
             error.filename, error.filename2 = os.fspath(path), None
         raise
+
+
+def open_plain(path: Path) -> int:
+    """Descriptor for reading a file; OSError where something else, such as a named pipe, is in its place."""
+    # Without O_NONBLOCK, opening a named pipe would wait forever.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise OSError(errno.EINVAL, "is no plain file", os.fspath(path))
 
 
 def _temporary_name(name: str) -> str:

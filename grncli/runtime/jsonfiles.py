@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grncli.errors import GrnError
+from grncli.runtime.files import naming, open_plain
 
 MAX_BYTES = 64 << 20
 """Largest JSON document that is read whole."""
@@ -69,7 +70,7 @@ def json_lines(path: Path, *, error: type[GrnError], remedy: str) -> Iterator[di
     Lines end at a line feed only: names may hold what else Unicode takes for the end of a line. Raises as `read_json`,
     naming the number of the line, also for a line that is no object.
     """
-    with path.open("rb") as file:
+    with os.fdopen(open_plain(path), "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
@@ -83,10 +84,10 @@ def json_lines(path: Path, *, error: type[GrnError], remedy: str) -> Iterator[di
 def cut_torn_line(path: Path) -> None:
     """Take away a last line without its end, so that lines can be appended; harmless where there is no such file."""
     try:
-        file = path.open("r+b")
+        os.close(open_plain(path))
     except FileNotFoundError:
         return
-    with file:
+    with naming(path), path.open("r+b") as file:
         end = size = file.seek(0, os.SEEK_END)
         while end > 0:
             start = max(0, end - (1 << 16))

@@ -1,5 +1,6 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -78,8 +79,13 @@ class PictureFolder:
         self.fps = fps or DEFAULT_FPS
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, expected OUT.zarr or a folder for pictures")
-        if folder.is_dir() and any(folder.iterdir()) and not self.bits.exists():
+        if folder.is_dir() and any(folder.iterdir()) and not os.path.lexists(self.bits):
             raise UsageError(f"{folder} holds files that grn sample did not write; choose another OUT")
+        if self.bits.is_symlink():
+            raise UsageError(
+                f"{self.bits} is a link, and nothing is written or removed through links; put what it leads to in its "
+                "place, or choose another OUT"
+            )
 
     @property
     def bits(self) -> Path:
@@ -120,12 +126,14 @@ class PictureFolder:
             If ``stop`` asked for it.
         """
         store = open_store(self.bits)
+        made = 0
         for index, record, numbers in samples_of(store):
             file = inside(self.folder, self.name(record, store.grid_of(index)[0]))
             if numbers["number"] in own and not file.exists():
-                if stop.reason:
+                if made and stop.reason:  # something remains of each call, so that short ones come to the end too
                     raise Stopped(f"{stop.reason}: stopped before all pictures were written; their bits are saved")
                 self.write(store[index].bits, record, {**numbers, **asked_for(record), **about})
+                made += 1
         with store_lock(self.bits):  # other parts write the same list
             store = open_store(self.bits)
             lines = [

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from grncli.runtime.files import open_plain
+
 TIMING = "timing.jsonl"
 
 
@@ -56,7 +58,9 @@ def _append(path: Path, line: bytes) -> None:
 def _lines(path: Path) -> list[Timing]:
     """Lines of one log; one that was cut off in writing, or says no time, is passed over."""
     found = []
-    for line in path.read_bytes().split(b"\n"):
+    with os.fdopen(open_plain(path), "rb") as file:
+        lines = file.read().split(b"\n")
+    for line in lines:
         with suppress(ValueError, KeyError, TypeError, RecursionError):
             told = json.loads(line)
             samples, seconds = told["samples"], told["seconds"]

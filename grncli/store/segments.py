@@ -8,6 +8,7 @@ fault per record, and kills the process when a file is cut under it.
 import errno
 import os
 import resource
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.errors import StoreError
+from grncli.runtime.files import open_plain
 from grncli.store.layout import LABEL, Grid, RowLayout, grid_layouts, grid_name
 from grncli.store.record import PartRecord
 
@@ -59,7 +61,8 @@ class StoredArray:
         """StoreError unless every chunk file is there with the size that `open_chunk` wants."""
         for chunk in range(self.chunks):
             try:
-                size = os.stat(self.chunk_path(chunk)).st_size
+                status = os.stat(self.chunk_path(chunk))
+                size = status.st_size if stat.S_ISREG(status.st_mode) else -1
             except OSError:
                 size = -1
             if not self.rows_in(chunk) * self.layout.row_bytes <= size <= self.layout.chunk_bytes:
@@ -116,7 +119,7 @@ def _open(path: Path) -> int:
     """Open for reading; where the process may open no more files, every store keeps fewer open from here on."""
     while True:
         try:
-            return os.open(path, os.O_RDONLY)
+            return open_plain(path)
         except OSError as error:
             if error.errno not in _TOO_MANY or not any(files.shrink() for files in list(_caches)):
                 raise

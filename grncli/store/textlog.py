@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 
 from grncli.errors import StoreError
+from grncli.runtime.files import open_plain
 from grncli.runtime.jsonfiles import brief, parse_json
 from grncli.store.durable import write_all
 
@@ -123,7 +124,7 @@ def read_lines(path: Path, size: int) -> Iterator[dict[str, Any]]:
 def readable(path: Path) -> Iterator[BinaryIO]:
     """A file opened for reading; StoreError where it cannot be."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_plain(path), "rb") as file:
             yield file
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror}); restore it from a copy.") from None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.errors import StoreError
+from grncli.runtime.files import open_plain
 from grncli.runtime.jsonfiles import read_json
 from grncli.store.fingerprint import Fingerprint, read_fingerprint
 from grncli.store.layout import (
@@ -142,7 +143,7 @@ def _log(path: Path, size: int, expected: int) -> Iterator[str]:
     """Compare the committed bytes of a log with their checksum, a piece at a time."""
     found = 0
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_plain(path), "rb") as file:
             while size > 0 and (piece := file.read(min(size, _LOG_PIECE))):
                 found, size = google_crc32c.extend(found, piece), size - len(piece)
     except OSError as error:

@@ -387,9 +387,11 @@ def explained(store: Path, safe: str) -> Iterator[None]:
             ) from error
         where = error.filename or store
         if error.errno == errno.ELOOP:
+            # Pictures beside a store are looked at with it.
+            inside = Path(where).is_relative_to(store)
             raise StoreError(
                 f"{where} is a link, and nothing is written or removed through links; {safe}. Put what it leads to "
-                "in its place, or use --overwrite, which removes the link."
+                f"in its place{', or use --overwrite, which removes the link' if inside else ''}."
             ) from error
         raise StoreError(
             f"{where} cannot be written ({reason}); {safe}. Mend that and run the same command again."

@@ -6,6 +6,7 @@ up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gloo carries the n
 
 import json
 import re
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from grncli.errors import GrnError
 from grncli.runtime.launch import Launch
+from grncli.stopping import Stop, Stopped
+
+MEETING_SECONDS = 0.1  # between two looks at whether to stop waiting for the others
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,13 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(launch: Launch, device: torch.device) -> Iterator[Processes]:
+def joined(launch: Launch, device: torch.device, stop: Stop) -> Iterator[Processes]:
     """Meet the other processes that were started with this one for the time of a block.
 
     Raises
     ------
+    Stopped
+        If ``stop`` asked for it before they had all come.
     GrnError
         If they cannot meet, or one of them ends before its time.
     """
@@ -122,16 +128,33 @@ def joined(launch: Launch, device: torch.device) -> Iterator[Processes]:
         torch.cuda.set_device(device)  # or every process would meet the others through the first GPU
     with _explaining_losses(launch):
         # Some numbers are exchanged from the CPU even where the networks are on GPUs.
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            init_method=launch.address or "env://",
-            rank=launch.rank,
-            world_size=launch.count,
-        )
+        _meet(launch, "cpu:gloo,cuda:nccl" if on_gpu else "gloo", stop)
         try:
             yield Processes(launch.rank, launch.count)
         finally:
             dist.destroy_process_group()
+
+
+def _meet(launch: Launch, backend: str, stop: Stop) -> None:
+    """Wait for the others in a thread: PyTorch waits for many minutes and lets no signal through meanwhile."""
+    failed: list[BaseException] = []
+
+    def meet() -> None:
+        try:
+            dist.init_process_group(
+                backend, init_method=launch.address or "env://", rank=launch.rank, world_size=launch.count
+            )
+        except BaseException as error:
+            failed.append(error)
+
+    meeting = threading.Thread(target=meet, name="grn-meeting", daemon=True)
+    meeting.start()
+    while meeting.is_alive():
+        meeting.join(MEETING_SECONDS)
+        if meeting.is_alive() and stop.reason:
+            raise Stopped(f"{stop.reason}: stopped before all {launch.count} processes had come together")
+    if failed:
+        raise failed[0]
 
 
 @contextmanager

@@ -60,6 +60,10 @@ def test_pipes_and_large_files_are_refused_without_being_read(tmp_path):
         read_json(tmp_path / "pipe", error=StoreError, remedy="")
     with pytest.raises(StoreError, match="is larger than 1 KiB"):
         read_json(tmp_path / "large", error=StoreError, remedy="", most=1024)
+    for read in (cut_torn_line, lambda path: list(json_lines(path, error=StoreError, remedy=""))):
+        with pytest.raises(OSError, match="is no plain file") as caught:
+            read(tmp_path / "pipe")
+        assert caught.value.filename == str(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none", error=StoreError, remedy="")
 

@@ -1,5 +1,6 @@
 """Several processes that train together as Slurm's srun starts them: one result, one stop, and no orphans."""
 
+import contextlib
 import json
 import os
 import signal
@@ -82,6 +83,16 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+def wait_for_port(port: int) -> None:
+    """Return once the first task expects the others there."""
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        assert time.monotonic() < end, f"nobody listens at port {port}"
+        time.sleep(0.05)
+
+
 def test_two_tasks_of_srun_do_what_one_process_does(
     arguments: list[str], job: dict[str, str], grn_inside: Callable, tmp_path: Path
 ) -> None:
@@ -142,6 +153,21 @@ def test_a_task_that_is_lost_ends_the_other_with_a_sentence(
     said = [task.communicate(timeout=60)[1] for task in tasks]
     assert tasks[0].returncode == 1
     assert "another of the 2 processes has ended" in said[0].splitlines()[-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_task_that_waits_for_the_others(
+    arguments: list[str], job: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "grncli", *arguments, "--out", str(tmp_path / "run")]
+    first = job | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    task = subprocess.Popen(command, env=first, stderr=subprocess.PIPE, text=True)
+    wait_for_port(int(job["MASTER_PORT"]))
+    task.send_signal(number)
+    said = task.communicate(timeout=30)[1]
+    assert task.returncode == code
+    assert "stopped before all 2 processes had come together. Run the same command again" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_tasks_with_different_runs_are_refused(arguments: list[str], job: dict[str, str], tmp_path: Path) -> None:

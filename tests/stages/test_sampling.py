@@ -187,6 +187,33 @@ def test_pictures_that_are_missing_are_made_again(grn_inside, generator, tokeniz
     assert lost.read_bytes() == content
 
 
+def test_missing_pictures_are_made_by_calls_that_are_too_short_for_all(
+    grn_inside, generator, tokenizer, whole, tmp_path, read_tree
+):
+    shutil.copytree(whole[0] / "pictures", tmp_path / "p")
+    for number in range(3):
+        (tmp_path / "p" / "cat" / f"00000{number}.png").unlink()
+    options = ("--tokenizer", tokenizer, *FAST, "--max-time", "0.001s")
+    codes = [grn_inside("sample", generator, tmp_path / "p", *options).returncode for _ in range(3)]
+    assert codes == [75, 75, 0]
+    assert read_tree(tmp_path / "p") == read_tree(whole[0] / "pictures")
+
+
+@pytest.mark.parametrize("name", ["samples.zarr", "cat"])
+def test_what_a_link_in_the_folder_leads_to_is_left_alone(
+    name, grn_inside, generator, tokenizer, whole, tmp_path, read_tree
+):
+    shutil.copytree(whole[0] / "pictures", tmp_path / "p")
+    (tmp_path / "p" / name).rename(tmp_path / "elsewhere")
+    (tmp_path / "p" / name).symlink_to(tmp_path / "elsewhere")
+    before = read_tree(tmp_path / "elsewhere")
+    done = grn_inside("sample", generator, tmp_path / "p", "--tokenizer", tokenizer, *FAST, "--seed", 1, "--overwrite")
+    assert done.returncode != 0
+    assert f"{tmp_path / 'p' / name} is a link" in done.stderr
+    assert "--overwrite" not in done.stderr
+    assert read_tree(tmp_path / "elsewhere") == before
+
+
 def test_certain_samples_take_fewer_steps_and_the_histogram_shows_it(grn_inside, generator, tmp_path):
     options = (*SPREAD, "--target-steps", 9, "--per-class", 8, "--temperature", 1)
     done = grn_inside("sample", generator, tmp_path / "s.zarr", *options)

@@ -1,6 +1,7 @@
 """Damage is an error or a finding that names the file, never zeros."""
 
 import json
+import os
 
 import google_crc32c
 import numpy as np
@@ -76,6 +77,15 @@ def test_chunk_file_cut_while_open_is_an_error(path, chunk):
         file.truncate(60)
     with pytest.raises(StoreError, match="ends after 60 bytes, expected 96 bytes"):
         store.grid(GRID).read([3])
+
+
+@pytest.mark.parametrize("name", ["2x2x2/bits/c.1.0.0.0.0.0", "2x2x2/label/c.0", "samples.jsonl", "failures.jsonl"])
+def test_a_named_pipe_in_the_place_of_a_file_is_found_and_not_waited_for(path, part, name):
+    (part / name).unlink()
+    os.mkfifo(part / name)
+    assert any(str(part / name) in problem and "is no plain file" in problem for problem in verify_store(path))
+    with pytest.raises(StoreError, match=name):
+        run(path)
 
 
 def test_label_file_that_is_missing_is_an_error(path, part):

@@ -82,7 +82,7 @@ def session(name: str, unit: str, device: str, max_time: str | None) -> Iterator
         from grncli.training.processes import joined
 
         # Sums meet on the CPU, where they are float64, wherever the networks run.
-        with joined(launch, torch.device("cpu")) as processes:
+        with joined(launch, torch.device("cpu"), stop) as processes:
             yield Session(str(pick_device(device, launch.local_rank)), processes, stop, progress)
 
 

@@ -128,7 +128,10 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow inverts WhiteIsZero for up to 8 bits only, and leaves 12 bits in the low end of a word.
         return _from_16_bit(image, (1 << bits[0]) - 1, inverted=photometric == 0)
-    if bits[0] == 16 and tags.get(284, 1) == 2:
+    if _has_planes(image) and image.mode in ("LA", "La", "PA"):
+        # Pillow puts the second plane in the place of another channel.
+        raise MediaError("holds grey and transparency as two planes, which cannot be read; store its channels together")
+    if _has_planes(image) and bits[0] == 16:
         _set_planes_of_16_bits(image)
     colormap = tags.get(320)
     if photometric == 3 and colormap and max(colormap) < 256 and image.palette is not None:
@@ -139,11 +142,19 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
     return image
 
 
+def _has_planes(image: Image.Image) -> bool:
+    """Whether a TIFF stores its channels one behind the other."""
+    return bool(image.tag_v2.get(284, 1) == 2)  # type: ignore[attr-defined]
+
+
 def _check_strips(image: Image.Image) -> None:
     """Raise MediaError where strips are missing: Pillow leaves their rows black."""
     width, height = image.size
-    planes = len(image.getbands()) if image.tag_v2.get(284, 1) == 2 else 1  # type: ignore[attr-defined]
-    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in (t.extents for t in _tiles(image)))
+    tiles = _tiles(image)
+    # libtiff reads all planes of a compressed file at once, and says itself what is missing.
+    apart = _has_planes(image) and not all(tile.codec_name == "libtiff" for tile in tiles)
+    planes = len(image.getbands()) if apart else 1
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in (tile.extents for tile in tiles))
     if covered < width * height * planes:
         raise MediaError(
             f"holds strips for {covered // planes:,} of {width * height:,} pixels; it is cut short or damaged"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from grncli.errors import MediaError
+from grncli.media.endings import lacks_rows
 
 Pixels = NDArray[np.uint8]
 
@@ -84,9 +85,14 @@ def _from_16_bit(image: Image.Image, white: int, *, inverted: bool = False) -> I
 
 
 def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """A transparent colour of PNG is given in the depth of the file, which Pillow does not keep."""
+    """All rows of a PNG; a transparent colour is given in the depth of the file, which Pillow does not keep."""
     transparent = image.info.get("transparency")
     raw_mode = _raw_mode(image)
+    image.load()
+    # Pillow leaves rows black, the last ones first, where the data end cleanly but too early.
+    suspect = image.info.get("interlace") or not np.asarray(image.crop((0, image.height - 1, *image.size))).any()
+    if suspect and lacks_rows(file):
+        raise MediaError("holds fewer rows than its header says; it is cut short or damaged")
     if isinstance(transparent, int) and raw_mode in _PNG_GREY_STEP:
         step = _PNG_GREY_STEP[raw_mode]
         image.info["transparency"] = transparent % (255 // step + 1) * step
@@ -102,7 +108,6 @@ def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
 def _png_48_bit(image: Image.Image, file: BinaryIO, transparent: tuple[int, ...]) -> Image.Image:
     """RGB of 16 bits with a transparent colour, which only all 16 bits tell from its neighbours."""
     del image.info["transparency"]
-    image.load()
     file.seek(0)
     with Image.open(file, formats=["PNG"]) as again:
         # Read as if the lower byte came first, Pillow keeps the lower byte.

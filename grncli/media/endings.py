@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 _JPEG_END = b"\xff\xd9"
 """End of image of JPEG, end of codestream of JPEG 2000."""
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By colour type."""
+_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Left, top and steps of the pixels in each pass of an interlaced picture."""
+_PART = 1 << 20
 _QOI_END = bytes(7) + b"\x01"
 # Behind complete data a decoder skips both; a single bit missing in front differs between them. No 0xff: a marker.
 _FILLERS = (b"\xa5" * 512, b"\x5a" * 512)
@@ -34,6 +41,30 @@ def lacks_end(file: BinaryIO, image_format: str) -> bool:
     data = file.read()
     # Something may follow the marker; only in GIF it looks like any other byte.
     return not _gif_ends(data) if image_format == "GIF" else marker not in data
+
+
+def lacks_rows(file: BinaryIO) -> bool:
+    """Whether the data of a PNG unpack to less than its header says."""
+    file.seek(0)
+    data = file.read()
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", data, 16)
+    bits = depth * _PNG_CHANNELS[colour]
+    passes = _PNG_PASSES if interlaced else ((0, 0, 1, 1),)
+    sizes = ((_ceil_div(width - left, across), _ceil_div(height - top, down)) for left, top, across, down in passes)
+    missing = sum(rows * (1 + _ceil_div(columns * bits, 8)) for columns, rows in sizes if columns > 0)
+    unpacker, at = zlib.decompressobj(), 8
+    while missing > 0 and at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        packed = data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+        while packed and missing > 0:
+            try:
+                missing -= len(unpacker.decompress(packed, _PART))
+            except zlib.error:
+                # Whoever read the picture has met it too, unless it is behind the last row.
+                return False
+            packed = unpacker.unconsumed_tail
+        at += 12 + length
+    return missing > 0
 
 
 def with_end(data: bytes) -> list[bytes]:

@@ -314,7 +314,8 @@ def _archive_part(src: str) -> tuple[str, str] | None:
 def _from_archive(path: str, inner: str) -> Iterator[Source | Ignored]:
     for member in archives.members(path):
         if member.unlisted:
-            yield _from_member(path, member, f"{inner}/{member.name}".lstrip("/"))
+            # Without the inner path: that would make a class of it.
+            yield _from_member(path, member, member.name)
             continue
         # `tar cf x.tar cat/.` names its members cat/./1.png.
         whole = _plain(member.name)

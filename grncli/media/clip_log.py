@@ -65,6 +65,8 @@ class Header:
     """The decoder that ffmpeg must be told to use, or the alpha channel is lost."""
     counted: bool = False
     """Whether the container itself says, if anything does, how long it lasts."""
+    container: str | None = None
+    """Its first name in ffmpeg's words."""
     padded: bool = False
     """Whether the fourth byte of a pixel may mean nothing: raw 32-bit pictures of AVI."""
 
@@ -222,6 +224,7 @@ def _parsed(lines: list[str]) -> Header:
         first,
         decoder=_ALPHA_DECODERS.get(codec) if _hides_alpha(lines, picture) else None,
         counted=container in _COUNTED,
+        container=container,
         padded=container == "avi" and codec == "rawvideo",
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from grncli.errors import MediaError
 from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Decoding, Way, ffmpeg, widen_pipe
 from grncli.media.clip_log import Header
+from grncli.media.endings import ends_inside_packet
 
 __all__ = ["Header", "Reading", "count_frames", "ffmpeg", "read_frames", "read_header", "widen_pipe"]
 
@@ -184,6 +185,9 @@ def _check(
         problem = None if _is_complete(file, complaints, header, reading.alive) else complaints[0]
     if problem is not None:
         raise MediaError(f'decoded {count}{about} frames, then "{problem}"')
+    if whole and ends_inside_packet(file, header.container):
+        # ffmpeg says nothing of it, and shows of the last picture what is there.
+        raise MediaError(f"decoded {count} frames, then it ended inside a packet; the file is cut short")
     if expected is None or expected - count < 2 or count >= 0.9 * expected or header.duration is None:
         return
     # Some codecs leave out frames that repeat the one before: those clips have few, but last.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from grncli.errors import MediaError
+from grncli.media.endings import lacks_rows
 
 Pixels = NDArray[np.uint8]
 
@@ -84,9 +85,14 @@ def _from_16_bit(image: Image.Image, white: int, *, inverted: bool = False) -> I
 
 
 def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """A transparent colour of PNG is given in the depth of the file, which Pillow does not keep."""
+    """All rows of a PNG; a transparent colour is given in the depth of the file, which Pillow does not keep."""
     transparent = image.info.get("transparency")
     raw_mode = _raw_mode(image)
+    image.load()
+    # Pillow leaves rows black, the last ones first, where the data end cleanly but too early.
+    suspect = image.info.get("interlace") or not np.asarray(image.crop((0, image.height - 1, *image.size))).any()
+    if suspect and lacks_rows(file):
+        raise MediaError("holds fewer rows than its header says; it is cut short or damaged")
     if isinstance(transparent, int) and raw_mode in _PNG_GREY_STEP:
         step = _PNG_GREY_STEP[raw_mode]
         image.info["transparency"] = transparent % (255 // step + 1) * step
@@ -102,7 +108,6 @@ def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
 def _png_48_bit(image: Image.Image, file: BinaryIO, transparent: tuple[int, ...]) -> Image.Image:
     """RGB of 16 bits with a transparent colour, which only all 16 bits tell from its neighbours."""
     del image.info["transparency"]
-    image.load()
     file.seek(0)
     with Image.open(file, formats=["PNG"]) as again:
         # Read as if the lower byte came first, Pillow keeps the lower byte.
@@ -128,7 +133,10 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow inverts WhiteIsZero for up to 8 bits only, and leaves 12 bits in the low end of a word.
         return _from_16_bit(image, (1 << bits[0]) - 1, inverted=photometric == 0)
-    if bits[0] == 16 and tags.get(284, 1) == 2:
+    if _has_planes(image) and image.mode in ("LA", "La", "PA"):
+        # Pillow puts the second plane in the place of another channel.
+        raise MediaError("holds grey and transparency as two planes, which cannot be read; store its channels together")
+    if _has_planes(image) and bits[0] == 16:
         _set_planes_of_16_bits(image)
     colormap = tags.get(320)
     if photometric == 3 and colormap and max(colormap) < 256 and image.palette is not None:
@@ -139,11 +147,19 @@ def _tiff(image: Image.Image, file: BinaryIO) -> Image.Image:
     return image
 
 
+def _has_planes(image: Image.Image) -> bool:
+    """Whether a TIFF stores its channels one behind the other."""
+    return bool(image.tag_v2.get(284, 1) == 2)  # type: ignore[attr-defined]
+
+
 def _check_strips(image: Image.Image) -> None:
     """Raise MediaError where strips are missing: Pillow leaves their rows black."""
     width, height = image.size
-    planes = len(image.getbands()) if image.tag_v2.get(284, 1) == 2 else 1  # type: ignore[attr-defined]
-    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in (t.extents for t in _tiles(image)))
+    tiles = _tiles(image)
+    # libtiff reads all planes of a compressed file at once, and says itself what is missing.
+    apart = _has_planes(image) and not all(tile.codec_name == "libtiff" for tile in tiles)
+    planes = len(image.getbands()) if apart else 1
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in (tile.extents for tile in tiles))
     if covered < width * height * planes:
         raise MediaError(
             f"holds strips for {covered // planes:,} of {width * height:,} pixels; it is cut short or damaged"

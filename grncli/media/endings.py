@@ -1,14 +1,28 @@
-"""Pictures whose file ends early: those that lack nothing but an end marker, and those that lack pixels."""
+"""Files that end early: pictures that lack nothing but an end marker or that lack pixels, clips that lack packets."""
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
+import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 _JPEG_END = b"\xff\xd9"
 """End of image of JPEG, end of codestream of JPEG 2000."""
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By colour type."""
+_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Left, top and steps of the pixels in each pass of an interlaced picture."""
+_PART = 1 << 20
+_TAIL = 1 << 17
+"""More than the longest page of Ogg."""
+_TS_PACKET = 188
+_TS_CHAIN = 8
+"""Packets of a transport stream, each beginning with the same byte, that show where packets begin."""
 _QOI_END = bytes(7) + b"\x01"
 # Behind complete data a decoder skips both; a single bit missing in front differs between them. No 0xff: a marker.
 _FILLERS = (b"\xa5" * 512, b"\x5a" * 512)
@@ -34,6 +48,30 @@ def lacks_end(file: BinaryIO, image_format: str) -> bool:
     data = file.read()
     # Something may follow the marker; only in GIF it looks like any other byte.
     return not _gif_ends(data) if image_format == "GIF" else marker not in data
+
+
+def lacks_rows(file: BinaryIO) -> bool:
+    """Whether the data of a PNG unpack to less than its header says."""
+    file.seek(0)
+    data = file.read()
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", data, 16)
+    bits = depth * _PNG_CHANNELS[colour]
+    passes = _PNG_PASSES if interlaced else ((0, 0, 1, 1),)
+    sizes = ((_ceil_div(width - left, across), _ceil_div(height - top, down)) for left, top, across, down in passes)
+    missing = sum(rows * (1 + _ceil_div(columns * bits, 8)) for columns, rows in sizes if columns > 0)
+    unpacker, at = zlib.decompressobj(), 8
+    while missing > 0 and at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        packed = data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+        while packed and missing > 0:
+            try:
+                missing -= len(unpacker.decompress(packed, _PART))
+            except zlib.error:
+                # Whoever read the picture has met it too, unless it is behind the last row.
+                return False
+            packed = unpacker.unconsumed_tail
+        at += 12 + length
+    return missing > 0
 
 
 def with_end(data: bytes) -> list[bytes]:
@@ -141,6 +179,31 @@ def _gif_ends(data: bytes) -> bool:
     except IndexError:
         return False
     return True
+
+
+def ends_inside_packet(file: int, container: str | None) -> bool:
+    """Whether a clip in a container that does not say how long it is ends with a part of a packet."""
+    size = os.fstat(file).st_size
+    tail = os.pread(file, _TAIL, max(0, size - _TAIL))
+    if container == "mpegts":
+        # Plain packets, those with a time in front, and those with a checksum behind.
+        chains = (tail[-rest::-step][:_TS_CHAIN] for rest in range(1, _TS_PACKET) for step in (_TS_PACKET, 192, 204))
+        return any(chain == b"G" * _TS_CHAIN for chain in chains)
+    if container == "ogg":
+        at = tail.rfind(b"OggS\0")
+        page = tail[at:] if at >= 0 else b""
+        lacing = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return at >= 0 and len(page) < 27 + len(lacing) + sum(lacing)
+    return container == "yuv4mpegpipe" and _ends_inside_frame(file, size)
+
+
+def _ends_inside_frame(file: int, size: int) -> bool:
+    """Whether the last frame of a YUV4MPEG2 file is shorter than its first."""
+    with mmap.mmap(file, size, prot=mmap.PROT_READ) as data:
+        first = data.find(b"FRAME")
+        step = data.find(b"FRAME", first + 1) - first
+        rest = (size - first) % step if first > 0 and step > 0 else 0
+        return rest > 0 and data[size - rest : size - rest + 5] == b"FRAME"[:rest]
 
 
 def _palette_bytes(flags: int) -> int:

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from pathlib import Path
 
-from grncli.errors import UsageError
+from grncli.errors import MediaError, UsageError
 from grncli.media import archives
 from grncli.media.formats import (
     LIST_SUFFIXES,
@@ -20,6 +19,7 @@ from grncli.media.formats import (
     Kind,
     kind_of_content,
     kind_of_suffix,
+    open_plain,
     suffix_of,
 )
 from grncli.runtime.text import printable
@@ -269,13 +269,20 @@ def _list_lines(src: str) -> list[bytes]:
     """Lines of a list file, or of standard input; UsageError if they cannot be paths."""
     name = "standard input" if src == "-" else printable(src)
     try:
-        text = _standard_input() if src == "-" else Path(src).read_bytes()
+        text = _standard_input() if src == "-" else _plain_bytes(src)
+    except MediaError:
+        raise UsageError(f"{name} is a named pipe, socket or device; give - and pipe the paths into it.") from None
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror or error}.") from None
     if b"\0" in text or text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(f"{name} is UTF-16 or no text at all; expected paths in UTF-8, one a line.")
     # Only these end a line: a lone \r, as any other control character, can be a part of a name.
     return [line.removesuffix(b"\r") for line in text.removeprefix(codecs.BOM_UTF8).split(b"\n")]
+
+
+def _plain_bytes(path: str) -> bytes:
+    with open_plain(path) as file:
+        return file.read()
 
 
 def _standard_input() -> bytes:
@@ -314,7 +321,8 @@ def _archive_part(src: str) -> tuple[str, str] | None:
 def _from_archive(path: str, inner: str) -> Iterator[Source | Ignored]:
     for member in archives.members(path):
         if member.unlisted:
-            yield _from_member(path, member, f"{inner}/{member.name}".lstrip("/"))
+            # Without the inner path: that would make a class of it.
+            yield _from_member(path, member, member.name)
             continue
         # `tar cf x.tar cat/.` names its members cat/./1.png.
         whole = _plain(member.name)

@@ -10,6 +10,7 @@ import pytest
 from grncli.errors import MediaError
 from grncli.media import archives
 from grncli.media.archives import members, open_member
+from grncli.media.sources import list_sources
 
 
 def contents(path):
@@ -155,6 +156,8 @@ def test_a_zip_in_front_of_a_zip_is_named(tmp_path):
     (own, data), (_, problem) = contents(tmp_path / "x.zip")
     assert (own, data) == ("b.png", b"2")
     assert "is not read" in problem
+    [_, listed] = sorted(list_sources(f"{tmp_path}/x.zip/b.png").sources, key=lambda source: source.problem is not None)
+    assert listed.label is None
     # A program in front, which unpacks what follows it, is no other zip.
     (tmp_path / "y.zip").write_bytes(b"#!/bin/sh\n" + zipped([("b.png", b"2")]))
     assert contents(tmp_path / "y.zip") == [("b.png", b"2")]

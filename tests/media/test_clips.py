@@ -223,6 +223,17 @@ def test_a_recording_of_unknown_length_that_is_cut_is_damaged(make_clip):
         frames_of(path)
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.m2ts", "a.ogv", "a.y4m"])
+def test_a_clip_that_does_not_say_how_long_it_is_cannot_end_inside_a_packet(make_clip, name):
+    options = {"a.m2ts": ["-f", "mpegts", "-mpegts_m2ts_mode", "1"], "a.ogv": [], "a.ts": []}
+    path = make_clip("a.ts" if name == "a.m2ts" else name, *options.get(name, ["-pix_fmt", "yuv420p"]), *NOISE)
+    size = path.stat().st_size
+    frames_of(path)
+    for cut in (60, size // 3 // 192 * 192 + 60, size // 2 // 188 * 188 + 60):
+        with pytest.raises(MediaError, match="decoded"):
+            frames_of(changed(path, f"cut_{path.name}", lambda data, cut=cut: data[:-cut]))
+
+
 def test_damage_to_the_first_picture_is_told_once(make_clip):
     path = make_clip("a.mkv", "-c:v", "libx264", *NOISE, frames=12)
     data = bytearray(path.read_bytes())

@@ -51,10 +51,20 @@ def packed(samples, bits, order):
     return np.packbits(ones.reshape(len(values), -1).astype(np.uint8), axis=1).tobytes()
 
 
-def tiff(data, bits, photometric, *, order="<", channels=1, extra=None, sample_format=1, planes=1, colormap=None):
-    """An uncompressed TIFF of one strip, or one for each plane."""
+def tiff(data, bits, photometric, *, order="<", channels=1, extra=None, sample_format=1, planes=1, colormap=None,
+         deflate=False):  # fmt: skip
+    """A TIFF of one strip, or one for each plane."""
     strips = [data[len(data) // planes * plane :][: len(data) // planes] for plane in range(planes)]
-    fields = {256: WIDTH, 257: HEIGHT, 258: [bits] * channels, 259: 1, 262: photometric, 277: channels, 278: HEIGHT}
+    strips = [zlib.compress(strip) for strip in strips] if deflate else strips
+    fields = {
+        256: WIDTH,
+        257: HEIGHT,
+        258: [bits] * channels,
+        259: 8 if deflate else 1,
+        262: photometric,
+        277: channels,
+        278: HEIGHT,
+    }
     fields |= {284: 2 if planes > 1 else 1, 339: [sample_format] * channels}
     if extra is not None:
         fields[338] = extra
@@ -164,6 +174,23 @@ def test_tiff_of_several_channels(kind, bits, planes, order):
         assert np.abs(found - expected)[visible].max() <= 12
     elif found is not None:
         assert is_right(found, expected)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("channels", "extra"), [(2, 2), (3, None), (4, 0), (4, 1), (4, 2)])
+def test_compressed_planes_of_a_tiff_are_right_or_refused(channels, extra, bits, order):
+    alpha = ALPHA if extra else np.full_like(ALPHA, 255)
+    colour = (GREY[..., None] if channels == 2 else RGB) * (alpha[..., None] / 255 if extra == 1 else 1)
+    planes = np.moveaxis(np.dstack([colour, ALPHA])[..., :channels], 2, 0).reshape(-1, WIDTH)
+    data = tiff(packed(planes / 255, bits, order), bits, 1 if channels == 2 else 2, order=order, channels=channels,
+                extra=extra, planes=channels, deflate=True)  # fmt: skip
+    found = outcome(data)
+    assert (found is None) == (channels == 2)
+    if found is not None:
+        visible = alpha > 25
+        assert np.abs(found - over_white(RGB, alpha))[visible].max() <= (12 if extra == 1 else 1)
+        assert extra == 0 or outcome(data[:-20]) is None
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])

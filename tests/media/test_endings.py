@@ -1,6 +1,8 @@
 """Files that end early: taken with a note where every pixel is there, refused where one is not."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -138,3 +140,27 @@ def test_a_gif_that_ends_between_its_frames_has_a_note():
     data = stream.getvalue()
     assert decoded(data)[1] is None
     assert decoded(data[: len(data) * 2 // 3])[1] == NOTE
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_whose_data_end_cleanly_but_too_early_is_refused(interlaced):
+    rows = PIXELS[:, :75].copy()
+    rows[-1] = 0
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [rows[top::down, left::across] for left, top, across, down in passes] if interlaced else [rows]
+    data = [b"\0" + row.tobytes() for part in parts for row in part]
+    header = struct.pack(">IIBBBBB", 75, 50, 8, 2, 0, 0, interlaced)
+
+    def png(*bodies):
+        chunks = [(b"IHDR", header), *((b"IDAT", body) for body in bodies), (b"IEND", b"")]
+        checked = [struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+                   for name, body in chunks]  # fmt: skip
+        return b"\x89PNG\r\n\x1a\n" + b"".join(checked)
+
+    packed = zlib.compress(b"".join(data))
+    # Pillow does not look at a checksum in a chunk behind the last row.
+    for whole in ([packed], [packed[:-4], b"oops"]):
+        assert np.array_equal(decoded(png(*whole))[0], rows)
+    for cut in (1, 20):
+        with pytest.raises(MediaError, match="fewer rows"):
+            decoded(png(zlib.compress(b"".join(data[:-cut]))))

@@ -20,8 +20,9 @@ grn tokenize "$out/held-out/images" "$out/held-out.zarr" --tokenizer "$out/token
 grn decode "$out/held-out.zarr" "$out/decoded" --tokenizer "$out/tokenizer" --compare "$out/held-out/images" --sheet "$out/decoded.png"
 # From noise to bits to pictures
 grn train-gen "$project/recipes/c2i-small-ind.yaml" "$out/bits.zarr" --out "$out/generator" --dtype float32 \
-    network.depth=4 network.in_context_start=1 data.batch=32 optimization.learning_rate=3e-3 training.steps=2100
-grn sample "$out/generator" "$out/samples" --tokenizer "$out/tokenizer" --steps 20 --temperature 0.8
+    network.depth=4 network.in_context_start=1 data.batch=32 optimization.learning_rate=3e-3 training.steps=2200
+grn sample "$out/generator" "$out/samples" --tokenizer "$out/tokenizer" --steps 20 --temperature 0.8 \
+    --guidance 3 --guidance-interval 0.2:1
 # In how many a classifier that has only seen drawings finds colour and shape
 if [ ! -e "$out/classifier.pt" ]; then
     python "$project/recipes/feature_network.py" "$out/shapes/images" "$out/classifier.pt" --test "$out/held-out/images"

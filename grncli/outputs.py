@@ -86,20 +86,20 @@ class OutputFolder:
         """Write the file of one sample unless an earlier run has."""
         clip = len(frames) > 1
         name = self._name(index, record, clip=clip)
-        file = self._claimed.file(name)
-        if file.exists():
+        with self._claimed.file(name) as file:
+            if file.exists():
+                if name not in self._files:
+                    raise UsageError(f"{file} was not written by grn decode; choose another DIR, or move it away")
+                self.present += 1
+                return
+            # Listed first: what is not listed is somebody else's. What is listed may be missing after a kill.
             if name not in self._files:
-                raise UsageError(f"{file} was not written by grn decode; choose another DIR, or move it away")
-            self.present += 1
-            return
-        # Listed first: a file that is not listed is somebody else's. One that is listed may be missing after a kill.
-        if name not in self._files:
-            self._list({"index": index, "key": record["key"], "file": name})
-            self._files[name] = index
-        if clip:
-            write_mp4(file, frames, float(record.get("fps") or DEFAULT_FPS))
-        else:
-            write_png(file, frames[0])
+                self._list({"index": index, "key": record["key"], "file": name})
+                self._files[name] = index
+            if clip:
+                write_mp4(file, frames, float(record.get("fps") or DEFAULT_FPS))
+            else:
+                write_png(file, frames[0])
         self.written += 1
 
     def _name(self, index: int, record: Mapping[str, Any], *, clip: bool) -> str:

@@ -4,6 +4,8 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -71,10 +73,21 @@ class ClaimedFolder:
             self._held.close()
             raise
 
-    def file(self, name: str) -> Path:
-        """Where a file below the folder is to be written; the folders between are made, and none of them is a link."""
+    @contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """Where a file below the folder is to be written; the folders between are made, and none of them is a link.
+
+        Raises
+        ------
+        MissingFolderError
+            If the path no longer leads to the folder, or ceases to while the file is written.
+        """
         self.require_in_place()
-        return inside(self.path, name, create=True)
+        try:
+            yield inside(self.path, name, create=True)
+        except OSError:
+            self.require_in_place()
+            raise
 
     def require_in_place(self) -> None:
         """MissingFolderError where the path no longer leads to the folder."""

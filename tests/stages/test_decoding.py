@@ -311,9 +311,10 @@ def test_an_interrupted_overwrite_is_repeated_or_gone_on_with(
     assert read_tree(out) == read_tree(tmp_path / "whole")
 
 
-def test_a_folder_that_is_moved_away_is_an_error(store: Path, run_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_folder_that_is_moved_away_is_an_error(at: int, store: Path, run_dir: Path, tmp_path: Path) -> None:
     def move(done: int, total: int, note: str) -> None:
-        if done == total:
+        if done == at:
             (tmp_path / "out").rename(tmp_path / "moved")
 
     with pytest.raises(MissingFolderError, match="out was moved, replaced or removed"):

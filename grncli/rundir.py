@@ -45,7 +45,7 @@ from grncli.checkpoint import (
 from grncli.errors import CheckpointError, LockError, RecipeError
 from grncli.recipe import load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
-from grncli.runtime.files import naming, whole_file
+from grncli.runtime.files import naming, sync_directory, whole_file
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.lock import PathLock
 
@@ -262,22 +262,14 @@ def mark_complete(run: Path) -> None:
     """Leave ``COMPLETE``, last of all."""
     with naming(run / COMPLETE):
         os.close(os.open(run / COMPLETE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666))
-        _sync_directory(run)
+        sync_directory(run)
 
 
 def unmark_complete(run: Path) -> None:
     """Remove ``COMPLETE``, before anything else of a run changes."""
     if (run / COMPLETE).exists():
         (run / COMPLETE).unlink()
-        _sync_directory(run)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync_directory(run)
 
 
 # How it was made

@@ -55,6 +55,15 @@ def open_plain(path: Path) -> int:
     raise OSError(errno.EINVAL, "is no plain file", os.fspath(path))
 
 
+def sync_directory(path: Path) -> None:
+    """Wait until the entries of a directory are on disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _temporary_name(name: str) -> str:
     temporary = f".{name}.tmp"
     if len(os.fsencode(temporary)) <= MAX_NAME:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from grncli.runtime.files import sync_directory
+
 TEMPORARY_SUFFIX = ".tmp"
 
 
@@ -35,12 +37,3 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
     os.replace(temporary, path)
     if sync:
         sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until the entries of a directory are on disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -33,12 +33,18 @@ def test_a_second_process_is_told_who_fills_the_folder(tmp_path):
 
 
 def test_a_folder_that_left_its_place_is_noticed_and_not_made_anew(tmp_path):
+    def write_elsewhere(path):
+        assert path == tmp_path / "out/a/b.png"
+        (tmp_path / "out").rename(tmp_path / "moved")
+        path.write_bytes(b"")
+
+    moved = "out was moved, replaced or removed"
     (tmp_path / "out").mkdir()
     with ClaimedFolder(tmp_path / "out") as folder:
-        assert folder.file("a/b.png") == tmp_path / "out/a/b.png"
-        (tmp_path / "out").rename(tmp_path / "moved")
-        with pytest.raises(MissingFolderError, match="out was moved, replaced or removed"):
-            folder.file("c/d.png")
+        with pytest.raises(MissingFolderError, match=moved), folder.file("a/b.png") as path:
+            write_elsewhere(path)
+        with pytest.raises(MissingFolderError, match=moved), folder.file("c/d.png"):
+            pass
         (tmp_path / "out").mkdir()
         with pytest.raises(MissingFolderError):
             folder.require_in_place()

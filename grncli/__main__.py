@@ -1,6 +1,6 @@
 """``python -m grncli`` and ``grn``: signals are heard before anything else is imported."""
 
-from grncli.stopping import watch_signals
+from grncli.runtime.stopping import watch_signals
 
 
 def main() -> None:

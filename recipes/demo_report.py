@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from grncli.media.shapes import SETS
+from grncli.demo.drawings import SETS
 from grncli.media.writing import contact_sheet, write_png
 
 # Report, what it is about, and the share of right classes in per cent that the demo is made to reach.

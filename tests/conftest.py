@@ -13,13 +13,13 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from grncli.checkpoint import write_checkpoint
 from grncli.models.generator import Generator, GeneratorConfig
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
-from grncli.recipe import dump_recipe
-from grncli.tokenizers import open_tokenizer
-from grncli.training.generator_recipe import Bits, GeneratorRecipe, Refinement
-from grncli.training.recipes import TokenizerRecipe
+from grncli.runs.checkpoint import write_checkpoint
+from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
+from grncli.runs.recipe import dump_recipe
+from grncli.runs.tokenizer_recipe import TokenizerRecipe
+from grncli.runs.tokenizers import open_tokenizer
 
 settings.register_profile("shared machine", deadline=None)  # a busy core makes any example slow
 settings.load_profile("shared machine")

@@ -18,7 +18,7 @@ from grncli.cli.shapes import shapes
 from grncli.cli.tokenize import tokenize
 from grncli.cli.train_gen import train_gen
 from grncli.cli.train_tokenizer import train_tokenizer
-from grncli.stopping import INTERRUPTED, Ended, watch_signals
+from grncli.runtime.stopping import INTERRUPTED, Ended, watch_signals
 
 app = typer.Typer(
     name="grn",

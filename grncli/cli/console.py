@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
-from grncli.errors import GrnError, UsageError
+from grncli.runtime.errors import GrnError, UsageError
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.stopping import INTERRUPTED, Ended, Stop, Stopped, begin_command
 from grncli.runtime.urls import refuse_urls
-from grncli.stopping import INTERRUPTED, Ended, Stop, Stopped, begin_command
 
 if TYPE_CHECKING:
     from grncli.runtime.launch import Launch
@@ -136,7 +137,7 @@ def _escaped(char: str) -> str:
 
 def make_stop(max_time: str | None = None, *, parent: int | None = None) -> Stop:
     """The stop flag of a command, from its ``--max-time``."""
-    from grncli.stopping import parse_duration
+    from grncli.runtime.stopping import parse_duration
 
     return Stop(None if max_time is None else parse_duration(max_time), parent=parent)
 
@@ -208,6 +209,10 @@ class Progress:
         say(text)
         with suppress(OSError):
             self._bar.refresh()
+
+    def monitor(self, stop: Stop) -> Monitor:
+        """For the stages of a command: they show their progress here, and end when ``stop`` says so."""
+        return Monitor(stop, self, self.say)
 
     def __enter__(self) -> "Progress":
         return self

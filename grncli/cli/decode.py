@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.reports import check_file
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 
 @guarded
@@ -41,8 +41,8 @@ def decode(
     if sheet is not None:
         check_file(sheet)
     with make_stop(max_time).listening() as stop, Progress("decode", "samples") as progress:
-        from grncli.decoding import DecodeSettings, decode
-        from grncli.devices import pick_device
+        from grncli.decoding.store_decoding import DecodeSettings, decode
+        from grncli.runtime.devices import pick_device
 
         settings = DecodeSettings(
             rounds=rounds,

@@ -42,7 +42,7 @@ def import_(
     The file is pickled, so it is read with an unpickler that can build tensors and plain containers, nothing else.
     """
     works_alone()
-    from grncli.importing import import_released
+    from grncli.runs.importing import import_released
 
     made = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
     if json:

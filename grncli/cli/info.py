@@ -8,8 +8,8 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli.console import FAILED, format_bytes, guarded, print_json, say
-from grncli.cli.layout import screen_width, wrap
-from grncli.errors import GrnError
+from grncli.cli.terminal import screen_width, wrap
+from grncli.runtime.errors import GrnError
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
@@ -29,8 +29,8 @@ def info(
 
     Shapes, counts, settings, size, labels, failures, completeness.
     """
-    from grncli.describing import describe
-    from grncli.describing import verify as verify_path
+    from grncli.runs.describing import describe
+    from grncli.runs.describing import verify as verify_path
 
     problems = verify_path(path) if verify else []
     try:

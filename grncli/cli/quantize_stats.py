@@ -8,17 +8,17 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, print_json, say
-from grncli.cli.layout import number
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
-from grncli.errors import UsageError
+from grncli.cli.terminal import number
+from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from grncli.evaluation.bits import BitStatistics
+    from grncli.bit_statistics.survey import BitStatistics
     from grncli.evaluation.rounds import RoundStatistics
-    from grncli.stopping import Stop
+    from grncli.runtime.stopping import Stop
 
 SHOWN_STUCK = 12
 BEYOND_BOUND = "a feature error exceeds its bound: the features leave (-1, 1), so the tokenizer is broken"
@@ -79,8 +79,8 @@ def quantize_stats(
         if store is not None:
             found = _look_at_bits(store, stop, show)
         else:
-            from grncli.devices import pick_device
             from grncli.evaluation.rounds import RoundsSettings, round_statistics
+            from grncli.runtime.devices import pick_device
 
             settings = RoundsSettings(
                 rounds=parse_rounds(rounds),
@@ -125,7 +125,7 @@ def parse_rounds(text: str) -> tuple[int, int]:
 
 
 def _look_at_bits(path: Path, stop: "Stop", progress: Progress) -> "BitStatistics":
-    from grncli.evaluation.bits import bit_statistics
+    from grncli.bit_statistics.survey import bit_statistics
     from grncli.store import open_store
 
     opened = open_store(path)
@@ -149,7 +149,7 @@ def _write_files(
 
 
 def _draw(found: "BitStatistics | RoundStatistics") -> Any:
-    from grncli.evaluation.bits import BitStatistics
+    from grncli.bit_statistics.survey import BitStatistics
     from grncli.evaluation.plots import plot_bits, plot_rounds
 
     return plot_bits(found) if isinstance(found, BitStatistics) else plot_rounds(found)
@@ -157,7 +157,7 @@ def _draw(found: "BitStatistics | RoundStatistics") -> Any:
 
 def tabulate(found: "BitStatistics | RoundStatistics") -> Report:
     """The report, as text."""
-    from grncli.evaluation.bits import BitStatistics
+    from grncli.bit_statistics.survey import BitStatistics
 
     return _tabulate_bits(found) if isinstance(found, BitStatistics) else _tabulate_rounds(found)
 

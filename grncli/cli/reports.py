@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grncli.cli.layout import screen_width, table_lines, wrap
-from grncli.errors import UsageError
+from grncli.cli.terminal import screen_width, table_lines, wrap
+from grncli.runtime.errors import UsageError
 
 PLOT_SUFFIXES, SHEET_SUFFIXES, PAGE_SUFFIXES = (".png", ".svg"), (".png",), (".html", ".htm")
 

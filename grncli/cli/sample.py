@@ -16,8 +16,8 @@ from grncli.cli.console import (
     say,
     works_alone,
 )
-from grncli.cli.layout import screen_width
 from grncli.cli.reports import check_file
+from grncli.cli.terminal import screen_width
 
 MOST = 10_000_000  # of what a user can have meant
 MAX_SEED = 2**63 - 1
@@ -117,7 +117,7 @@ def sample(
         if path is not None:
             check_file(path)
     with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
-        from grncli.devices import dtype_name, pick_device, pick_dtype
+        from grncli.runtime.devices import dtype_name, pick_device, pick_dtype
         from grncli.sampling.plan import stored_dtype
         from grncli.sampling.settings import SampleSettings
         from grncli.sampling.stage import sample

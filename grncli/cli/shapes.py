@@ -29,7 +29,7 @@ def shapes(
     DIR/images/COLOUR-SHAPE/*.png and DIR/clips/COLOUR-SHAPE-DIRECTION/*.mp4; the folder names are the classes.
     """
     works_alone()
-    from grncli.media.shapes import write_shapes
+    from grncli.demo.drawings import write_shapes
 
     progress = Progress("shapes", "files")
     write_shapes(

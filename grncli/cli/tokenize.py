@@ -17,7 +17,7 @@ from grncli.cli.console import (
     say,
     works_alone,
 )
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 
 @guarded
@@ -92,8 +92,8 @@ def tokenize(
         raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
     works_alone(part)
     with make_stop(max_time).listening() as stop, Progress("tokenize", "sources") as progress:
-        from grncli.devices import pick_device
-        from grncli.tokenizing import TokenizeSettings, check_target, make_plan, tokenize
+        from grncli.runtime.devices import pick_device
+        from grncli.tokenizing.encoding import TokenizeSettings, check_target, make_plan, tokenize
 
         settings = TokenizeSettings(
             size=size,

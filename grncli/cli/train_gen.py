@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli.console import format_bytes, guarded, print_json, say
-from grncli.cli.layout import screen_width, wrap
-from grncli.cli.training import training_session, with_dtype
-from grncli.errors import UsageError
+from grncli.cli.terminal import screen_width, wrap
+from grncli.cli.training_session import training_session, with_dtype
+from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.training.generator_recipe import GeneratorRecipe
+    from grncli.runs.generator_recipe import GeneratorRecipe
 
 
 @guarded
@@ -61,10 +61,10 @@ def train_gen(
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
     with training_session("train-gen", device, max_time) as session:
-        from grncli.training.generator import make_plan, train_generator
-        from grncli.training.generator_recipe import GeneratorRecipe
+        from grncli.runs.generator_recipe import GeneratorRecipe
+        from grncli.training.generator_training import make_plan, train_generator
         from grncli.training.precision import settle_dtype
-        from grncli.training.runs import read_training_recipe
+        from grncli.training.run_setup import read_training_recipe
 
         asked = read_training_recipe(recipe, GeneratorRecipe, with_dtype(overrides, dtype))
         session.check_alike(asked, out, *paths)
@@ -101,7 +101,7 @@ def _is_override(text: str) -> bool:
 
 
 def _show_costs(recipe: "GeneratorRecipe", *, json: bool) -> None:
-    from grncli.training.costs import estimate
+    from grncli.training.estimate import estimate
 
     costs = estimate(recipe, recipe.training.dtype)
     if json:

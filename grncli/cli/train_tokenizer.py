@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli.console import guarded
-from grncli.cli.training import training_session, with_dtype
+from grncli.cli.training_session import training_session, with_dtype
 
 
 @guarded
@@ -37,9 +37,9 @@ def train_tokenizer(
     In several processes with srun or torchrun.
     """
     with training_session("train-tokenizer", device, max_time) as session:
-        from grncli.training.recipes import TokenizerRecipe
-        from grncli.training.runs import read_training_recipe
-        from grncli.training.tokenizer import train_tokenizer
+        from grncli.runs.tokenizer_recipe import TokenizerRecipe
+        from grncli.training.run_setup import read_training_recipe
+        from grncli.training.tokenizer_training import train_tokenizer
 
         resolved = read_training_recipe(recipe, TokenizerRecipe, with_dtype(overrides or [], dtype))
         session.check_alike(resolved, out, data)

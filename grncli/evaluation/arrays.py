@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from grncli.errors import MediaError, UsageError
-from grncli.evaluation.pictures import ARRAY, Pictures
+from grncli.evaluation.picture_sources import ARRAY, Pictures
 from grncli.evaluation.statistics import OneSize
+from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.files import whole_file
-from grncli.stopping import Stop, Unfinished
+from grncli.runtime.stopping import Stop, Unfinished
 
 
 def write_pictures(

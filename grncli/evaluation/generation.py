@@ -5,12 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from grncli.errors import UsageError
-from grncli.evaluation.costs import Cost, cost_of
-from grncli.evaluation.distributions import NEIGHBOURS, kernel_distance, share_within
-from grncli.evaluation.feature_files import FeatureFile
-from grncli.evaluation.frechet import few_samples, frechet_distance
-from grncli.evaluation.pictures import ArrayPictures, Reading, Say, is_store, open_once, open_pictures
+from grncli.evaluation.picture_sources import ArrayPictures, Reading, Say, is_store, open_once, open_pictures
+from grncli.evaluation.sampling_costs import Cost, cost_of
 from grncli.evaluation.statistics import (
     Distribution,
     Report,
@@ -21,10 +17,14 @@ from grncli.evaluation.statistics import (
     same_network,
     show_size,
 )
-from grncli.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
-from grncli.stopping import Stop
-from grncli.training.processes import ALONE, Processes
-from grncli.weight_files import default_cache
+from grncli.metrics.distributions import NEIGHBOURS, kernel_distance, share_within
+from grncli.metrics.feature_files import FeatureFile
+from grncli.metrics.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
+from grncli.metrics.frechet import few_samples, frechet_distance
+from grncli.runs.weight_files import default_cache
+from grncli.runtime.errors import UsageError
+from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.stopping import Stop
 
 LABELS = {
     "fid": "FID",

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 from grncli.sampling.settings import SampleSettings
 
 SEARCHED = (  # settings that decode the same generator in another way

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.comparing import SourceFrames
-from grncli.errors import GrnError, MediaError, UsageError
-from grncli.evaluation.pictures import (
+from grncli.decoding.comparing import SourceFrames
+from grncli.decoding.outputs import file_name
+from grncli.evaluation.picture_sources import (
     Measured,
     MediaPictures,
     Pictures,
@@ -29,9 +29,9 @@ from grncli.evaluation.statistics import show_size
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.media.sources import Source
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
-from grncli.outputs import file_name
-from grncli.stopping import Stop
-from grncli.tokenizers import LoadedTokenizer
+from grncli.runs.tokenizers import LoadedTokenizer
+from grncli.runtime.errors import GrnError, MediaError, UsageError
+from grncli.runtime.stopping import Stop
 
 Rounds = int | None  # None is the continuous feature
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.files import whole_file
 
 if TYPE_CHECKING:
-    from grncli.evaluation.bits import BitStatistics
-    from grncli.evaluation.costs import Cost
+    from grncli.bit_statistics.survey import BitStatistics
+    from grncli.evaluation.halving import Search, Trial
     from grncli.evaluation.rounds import RoundStatistics
-    from grncli.evaluation.search import Search, Trial
+    from grncli.evaluation.sampling_costs import Cost
 
 FORMATS = ("png", "svg")
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}

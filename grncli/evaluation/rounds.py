@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.errors import CheckpointError, MediaError, UsageError
 from grncli.evaluation.pairs import decodings, encode
-from grncli.evaluation.pictures import Measured, MediaPictures, Reading
+from grncli.evaluation.picture_sources import Measured, MediaPictures, Reading
 from grncli.hbq import MAX_ROUNDS
-from grncli.lpips_weights import default_cache
 from grncli.media.writing import contact_sheet
+from grncli.metrics.lpips_weights import default_cache
+from grncli.metrics.quality import Metric, lpips_metric, measure_frames, psnr, ssim
 from grncli.models.tokenizer import Tokenizer
-from grncli.quality import Metric, lpips_metric, measure_frames, psnr, ssim
-from grncli.stopping import Stop, Unfinished
-from grncli.tokenizers import open_tokenizer
+from grncli.runs.tokenizers import open_tokenizer
+from grncli.runtime.errors import CheckpointError, MediaError, UsageError
+from grncli.runtime.stopping import Stop, Unfinished
 
 CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
 PIXEL_BITS = 24

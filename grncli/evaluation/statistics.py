@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.errors import MediaError, UsageError
-from grncli.evaluation.distributions import ClassScores
-from grncli.evaluation.feature_files import FeatureFile
-from grncli.evaluation.frechet import Array, Moments
-from grncli.evaluation.pictures import ARRAY, Measured, Pictures, Say
-from grncli.feature_networks import FeatureNetwork, Features
+from grncli.evaluation.picture_sources import ARRAY, Measured, Pictures, Say
+from grncli.metrics.distributions import ClassScores
+from grncli.metrics.feature_files import FeatureFile
+from grncli.metrics.feature_networks import FeatureNetwork, Features
+from grncli.metrics.frechet import Array, Moments
+from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.files import whole_file
-from grncli.stopping import Stop, Unfinished
-from grncli.training.processes import ALONE, Processes
+from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.stopping import Stop, Unfinished
 
 ADDED_AT_ONCE = 256  # vectors: each addition to a covariance reads and writes all of it
 MAX_DIMENSIONS = 16384

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from grncli.errors import UsageError
 from grncli.media.sources import Source, sorted_names
+from grncli.runtime.errors import UsageError
 from grncli.runtime.text import printable
 
 PARENT = -1

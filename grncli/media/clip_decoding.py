@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from grncli.errors import MediaError
 from grncli.media.clip_log import Log
 from grncli.media.framing import MAX_PIXELS
+from grncli.runtime.errors import MediaError
 
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,gif,flv,asf,ogg,yuv4mpegpipe"
 PICTURE = ("-map", "0:V:0")

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.errors import MediaError
 from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Decoding, Way, ffmpeg, widen_pipe
 from grncli.media.clip_log import Header
 from grncli.media.endings import ends_inside_packet
+from grncli.runtime.errors import MediaError
 
 __all__ = ["Header", "Reading", "count_frames", "ffmpeg", "read_frames", "read_header", "widen_pipe"]
 

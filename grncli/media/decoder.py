@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import grncli
-from grncli.errors import GrnError, MediaError
 from grncli.media.clips import widen_pipe
 from grncli.media.jobs import Task, decode_head, encode_job, encode_task, perform
 from grncli.media.reading import Crop, Piece, ReadSettings
 from grncli.media.sources import Source
+from grncli.runtime.errors import GrnError, MediaError
 
 AHEAD = 8
 """Jobs given to each worker before the first of them is answered."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from grncli.errors import MediaError
 from grncli.media.endings import lacks_rows
+from grncli.runtime.errors import MediaError
 
 Pixels = NDArray[np.uint8]
 

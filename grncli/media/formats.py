@@ -7,7 +7,7 @@ import re
 import stat
 from typing import BinaryIO, Literal
 
-from grncli.errors import MediaError
+from grncli.runtime.errors import MediaError
 
 # Formats that hold all of their picture and start no program, as EPS would. Those of clips stay clips.
 IMAGE_SUFFIXES = frozenset(

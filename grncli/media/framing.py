@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from grncli.errors import MediaError, UsageError
+from grncli.runtime.errors import MediaError, UsageError
 
 MAX_PIXELS = 178_956_970
 """Largest image or frame that is ever decoded or made by resizing (Pillow's own limit)."""

@@ -31,11 +31,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from grncli.errors import MediaError
 from grncli.media.depths import to_rgb
 from grncli.media.endings import lacks_end, with_end
 from grncli.media.formats import HEAD_BYTES, image_format, open_plain
 from grncli.media.framing import MAX_PIXELS
+from grncli.runtime.errors import MediaError
 
 AvifImagePlugin: ModuleType | None
 try:

@@ -10,10 +10,10 @@ from collections.abc import Generator
 from dataclasses import astuple
 from typing import Any
 
-from grncli.errors import MediaError
 from grncli.media.framing import parse_size
 from grncli.media.reading import Alive, Crop, Piece, ReadSettings, read_crop, read_pieces
 from grncli.media.sources import Source
+from grncli.runtime.errors import MediaError
 
 Task = ReadSettings | Crop
 """What to do with a source: read its pieces, or one crop of it."""

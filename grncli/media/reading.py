@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from grncli.errors import MediaError
 from grncli.media import archives, clips
 from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
 from grncli.media.framing import Framing, Stride, frame_array, frame_image
 from grncli.media.images import decode_image, is_animation, open_image
 from grncli.media.sources import Source
+from grncli.runtime.errors import MediaError
 
 MAX_PIECE = 512 << 20
 """Bytes of pixels in one piece."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 Item = TypeVar("Item")
 

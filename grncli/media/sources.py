@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
-from grncli.errors import MediaError, UsageError
 from grncli.media import archives
 from grncli.media.formats import (
     LIST_SUFFIXES,
@@ -22,6 +21,7 @@ from grncli.media.formats import (
     open_plain,
     suffix_of,
 )
+from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.text import printable
 from grncli.runtime.urls import URL_REMEDY, is_url
 

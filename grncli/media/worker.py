@@ -15,8 +15,8 @@ import threading
 import time
 from typing import BinaryIO
 
-from grncli.errors import MediaError
 from grncli.media.jobs import ALIVE, READY, decode_job, encode_end, encode_piece, perform
+from grncli.runtime.errors import MediaError
 
 _HEARTBEAT = 0.2
 """Seconds between signs of life while a long clip is read."""

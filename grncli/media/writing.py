@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from grncli.errors import MediaError
+from grncli.runtime.errors import MediaError
 from grncli.runtime.files import whole_file
 from grncli.runtime.text import printable
 

@@ -24,7 +24,8 @@ class LPIPS(nn.Module):
 
     The parameters are named ``features.N.weight``, ``features.N.bias`` as in torchvision, and ``heads.N.weight``. They
     are frozen and the module stays in evaluation mode; gradients reach the pictures. A new one has random weights and
-    measures nothing: see `grncli.lpips_weights`. Call it outside autocast: half precision drowns small differences.
+    measures nothing: see `grncli.metrics.lpips_weights`. Call it outside autocast: half precision loses small
+    differences.
     """
 
     shift: Tensor

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, Strict, TypeAdapter, ValidationError
 
-from grncli.errors import GrnError
+from grncli.runtime.errors import GrnError
 from grncli.runtime.jsonfiles import brief, read_json
 
 Schema = TypeVar("Schema")

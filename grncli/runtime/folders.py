@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from grncli.errors import LockError, MissingFolderError
+from grncli.runtime.errors import LockError, MissingFolderError
 from grncli.runtime.lock import PathLock
 
 LOCK = ".lock"

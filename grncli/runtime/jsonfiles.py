@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from grncli.errors import GrnError
+from grncli.runtime.errors import GrnError
 from grncli.runtime.files import naming, open_plain
 
 MAX_BYTES = 64 << 20

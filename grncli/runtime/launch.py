@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 # Slurm's own numbers for what is no step of srun: the batch script, an interactive allocation and the like.
 _NO_STEP = 0xFFFFFFF0

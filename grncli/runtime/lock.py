@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from grncli.errors import LockError
+from grncli.runtime.errors import LockError
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _held: set[tuple[int, int]] = set()

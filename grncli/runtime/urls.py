@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 URL_REMEDY = "only files of this machine are read and written, so copy them here first"
 

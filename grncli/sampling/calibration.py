@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from grncli.checkpoint import SCHEDULE, run_of
-from grncli.errors import CheckpointError
 from grncli.refinement import Complexity, fit
+from grncli.runs.checkpoint import SCHEDULE, run_of
 from grncli.runtime.checking import read_json_as
+from grncli.runtime.errors import CheckpointError
 from grncli.runtime.files import whole_file
+from grncli.runtime.stopping import Stop, Unfinished
 from grncli.sampling.plan import Plan, Say
 from grncli.sampling.refiner import measure_entropies
-from grncli.stopping import Stop, Unfinished
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 

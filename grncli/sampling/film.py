@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.decoding import decode_index
+from grncli.decoding.store_decoding import decode_index
 from grncli.media.writing import contact_sheet, write_mp4, write_png
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer

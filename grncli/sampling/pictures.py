@@ -11,21 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.decoding import decode_index
-from grncli.errors import StoreMismatch, UsageError
+from grncli.decoding.outputs import DEFAULT_FPS, file_name
+from grncli.decoding.store_decoding import decode_index
 from grncli.hbq import bits_to_index, unpack
 from grncli.media.writing import write_mp4, write_png
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
-from grncli.outputs import DEFAULT_FPS, file_name
+from grncli.runs.generator_recipe import Bits
+from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
+from grncli.runtime.errors import StoreMismatch, UsageError
 from grncli.runtime.files import whole_file
 from grncli.runtime.folders import inside
 from grncli.runtime.jsonfiles import to_json
-from grncli.stopping import Stop, Stopped
+from grncli.runtime.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
 from grncli.store.claiming import store_lock
-from grncli.tokenizers import LoadedTokenizer, open_tokenizer
-from grncli.training.generator_recipe import Bits
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
 LIST = "samples.json"

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from grncli.devices import DTYPES
-from grncli.errors import UsageError
-from grncli.generators import LoadedGenerator, open_generator
 from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.models.transformer import Grid
 from grncli.refinement import Schedule
+from grncli.runs.generator_recipe import Bits, GeneratorRecipe
+from grncli.runs.generators import LoadedGenerator, open_generator
+from grncli.runtime.devices import DTYPES
+from grncli.runtime.errors import UsageError
 from grncli.sampling.pictures import BITS, PictureFolder, load_fitting_tokenizer
 from grncli.sampling.prompts import classes_of, read_prompts
 from grncli.sampling.refiner import Job, Rules
@@ -25,7 +26,6 @@ from grncli.sampling.subjects import Classes, Prompted, Started, Subjects
 from grncli.store import Fingerprint, open_store
 from grncli.store.fingerprint import MAX_PARTS
 from grncli.store.layout import METADATA
-from grncli.training.generator_recipe import Bits, GeneratorRecipe
 
 Say = Callable[[str], None]
 

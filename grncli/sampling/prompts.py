@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 MAX_BYTES = 64 << 20
 KEYS = ("prompt", "prompt_en")  # GenEval's, VBench's

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from grncli.draws import Purpose, categories, uniform
 from grncli.models.generator import STEADY_ROWS, Generator
 from grncli.models.transformer import Grid
 from grncli.refinement import (
@@ -27,6 +26,7 @@ from grncli.refinement import (
     select_confident,
     unflipped,
 )
+from grncli.rng import Purpose, categories, uniform
 
 CPU_TOKENS, GPU_TOKENS = 2048, 8192  # that pass through the network at once
 Selection = Literal["random", "confidence", "mask"]

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from grncli.errors import UsageError
 from grncli.models.transformer import Grid
 from grncli.refinement import Complexity, Fixed, Schedule
+from grncli.runtime.errors import UsageError
 from grncli.sampling.refiner import Rules, Selection
 from grncli.store.layout import grid_name, parse_grid
 

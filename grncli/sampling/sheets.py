@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from grncli.decoding import decode_index
+from grncli.decoding.store_decoding import decode_index
 from grncli.media.writing import contact_sheet, write_png
 from grncli.models.generator import Generator
 from grncli.refinement import Fixed
+from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.sampling.pictures import load_fitting_tokenizer, to_index
 from grncli.sampling.refiner import Job, Refiner, Rules
 from grncli.sampling.settings import choose_grid
 from grncli.store.layout import grid_name
-from grncli.training.generator_recipe import GeneratorRecipe
 
 COLUMNS = 8
 ROWS = 12

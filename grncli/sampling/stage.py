@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from grncli.generators import LoadedGenerator
 from grncli.hbq import pack
 from grncli.media.writing import write_png
-from grncli.overlap import Behind
+from grncli.runs.generators import LoadedGenerator
+from grncli.runtime.overlap import Behind
+from grncli.runtime.stopping import Stop, Stopped
 from grncli.sampling.calibration import settle_schedule
 from grncli.sampling.film import SAMPLES as FILMED
 from grncli.sampling.film import write_film
@@ -28,7 +29,6 @@ from grncli.sampling.sheets import COLUMNS as SHEET_COLUMNS
 from grncli.sampling.sheets import ROWS as SHEET_ROWS
 from grncli.sampling.sheets import class_sheet
 from grncli.sampling.timing import log_timing
-from grncli.stopping import Stop, Stopped
 from grncli.store import PartWriter, open_part, open_store
 from grncli.store.claiming import store_lock
 

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.draws import Purpose, uniform
-from grncli.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.hbq import index_to_bits, unpack
 from grncli.media.formats import suffix_of
 from grncli.media.images import open_image
 from grncli.models.generator import GeneratorConfig
 from grncli.models.transformer import Grid
+from grncli.rng import Purpose, uniform
+from grncli.runtime.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.sampling.refiner import Job
 from grncli.store import BitStore, open_store
 from grncli.store.layout import grid_name

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.runtime.files import sync_directory
 from grncli.runtime.folders import make_folder, remove_now
 from grncli.runtime.lock import PathLock

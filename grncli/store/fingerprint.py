@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grncli.errors import StoreError, StoreMismatch
+from grncli.runtime.errors import StoreError, StoreMismatch
 from grncli.runtime.jsonfiles import brief, read_json
 from grncli.store.layout import FORMAT, METADATA, group_document
 

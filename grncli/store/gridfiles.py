@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.runtime.files import sync_directory
 from grncli.runtime.folders import make_folder, refuse_link
 from grncli.store.durable import replace_file, write_all

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.store.fingerprint import Fingerprint, read_fingerprint
 from grncli.store.layout import COMPLETE, FAILURES, SAMPLES, Grid, grid_name, parse_part, part_name
 from grncli.store.record import PartRecord, read_record, require_consistent

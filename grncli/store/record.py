@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.runtime.jsonfiles import brief, read_json
 from grncli.store.durable import replace_file
 from grncli.store.layout import COMMIT, FORMAT, Grid, grid_layouts, grid_name, is_stored_column, parse_grid

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.store.layout import Grid, grid_name
 from grncli.store.textlog import parse_sample, readable
 

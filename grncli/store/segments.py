@@ -20,7 +20,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.runtime.files import open_plain
 from grncli.store.layout import LABEL, Grid, RowLayout, grid_layouts, grid_name
 from grncli.store.record import PartRecord

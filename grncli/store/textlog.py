@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.runtime.files import open_plain
 from grncli.runtime.jsonfiles import brief, parse_json
 from grncli.store.durable import write_all

@@ -10,7 +10,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.runtime.files import open_plain
 from grncli.runtime.jsonfiles import read_json
 from grncli.store.fingerprint import Fingerprint, read_fingerprint

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from grncli.errors import StoreError, StoreMismatch
+from grncli.runtime.errors import StoreError, StoreMismatch
 from grncli.runtime.files import sync_directory
 from grncli.runtime.folders import HeldFolder
 from grncli.store.claiming import Claim, Overwrite, claim_part, store_lock

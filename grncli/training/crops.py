@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.errors import MediaError, UsageError
 from grncli.media.decoder import DecoderPool
 from grncli.media.reading import Crop
 from grncli.media.sources import Source
-from grncli.overlap import Prefetch
+from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
+from grncli.runtime.errors import MediaError, UsageError
+from grncli.runtime.overlap import Prefetch
+from grncli.runtime.processes import Processes
 from grncli.training.loop import Batch
-from grncli.training.processes import Processes
-from grncli.training.recipes import ClipData, Data, ImageData
 
 
 class CropSampler:

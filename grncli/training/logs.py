@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grncli.errors import CheckpointError, UsageError
+from grncli.runs.tokenizer_recipe import Training
+from grncli.runtime.errors import CheckpointError, UsageError
 from grncli.runtime.files import naming, whole_file
 from grncli.runtime.jsonfiles import brief, json_lines
-from grncli.training.recipes import Training
 
 
 class Averages:

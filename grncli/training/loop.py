@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
-from grncli.checkpoint import (
+from grncli.runs.checkpoint import (
     METRICS,
     PREVIEWS,
     TENSORBOARD,
@@ -30,12 +30,12 @@ from grncli.checkpoint import (
     set_aside,
     write_checkpoint,
 )
-from grncli.errors import CheckpointError, GrnError
-from grncli.rundir import Place
-from grncli.stopping import Stop, Stopped
+from grncli.runs.rundir import Place
+from grncli.runs.tokenizer_recipe import Optimization, Training
+from grncli.runtime.errors import CheckpointError, GrnError
+from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.stopping import Stop, Stopped
 from grncli.training.logs import Averages, MetricsLog, Stopwatch, TensorBoardLog, own_sums
-from grncli.training.processes import ALONE, Processes
-from grncli.training.recipes import Optimization, Training
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
 

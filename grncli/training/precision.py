@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from grncli.checkpoint import list_checkpoints
-from grncli.devices import dtype_name, pick_dtype
-from grncli.training.processes import Processes
-from grncli.training.recipes import Training
-from grncli.training.runs import AnyRecipe, recorded_dtype
+from grncli.runs.checkpoint import list_checkpoints
+from grncli.runs.tokenizer_recipe import Training
+from grncli.runtime.devices import dtype_name, pick_dtype
+from grncli.runtime.processes import Processes
+from grncli.training.run_setup import AnyRecipe, recorded_dtype
 
 
 def settle_dtype(

@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from grncli.evaluation.statistics import Collector
-from grncli.feature_networks import Identity, InceptionFeatures
+from grncli.metrics.feature_networks import Identity, InceptionFeatures
+from grncli.metrics.quality import METRICS, measure_frames
 from grncli.models.inception import InceptionV3
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
-from grncli.quality import METRICS, measure_frames
-from grncli.recipe import read_recipe
-from grncli.training.recipes import TokenizerRecipe
+from grncli.runs.recipe import read_recipe
+from grncli.runs.tokenizer_recipe import TokenizerRecipe
 
 pytestmark = pytest.mark.bench
 
 MANY = """
 import re, time, torch
 from pathlib import Path
-from grncli.evaluation.distributions import kernel_distance
-from grncli.evaluation.frechet import frechet_distance
+from grncli.metrics.distributions import kernel_distance
+from grncli.metrics.frechet import frechet_distance
 from grncli.evaluation.statistics import Collector
-from grncli.feature_networks import Features
+from grncli.metrics.feature_networks import Features
 
 class Network:
     name, sha256, size_note, classes = "drawn", "0", "", ()

@@ -9,12 +9,12 @@ from torch.optim import AdamW
 
 from grncli.models.generator import Generator, GeneratorConfig
 from grncli.refinement import Complexity, Fixed, cross_entropy
+from grncli.runs.generator_recipe import BitData, GeneratorOptimization, GeneratorRecipe
+from grncli.runs.tokenizer_recipe import Training
+from grncli.runtime.stopping import Stop
 from grncli.sampling.refiner import Job, Refiner, Rules, measure_entropies
-from grncli.stopping import Stop
 from grncli.store import Fingerprint, open_part
-from grncli.training.generator import make_plan, train_generator
-from grncli.training.generator_recipe import BitData, GeneratorOptimization, GeneratorRecipe
-from grncli.training.recipes import Training
+from grncli.training.generator_training import make_plan, train_generator
 
 pytestmark = pytest.mark.bench
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from grncli.evaluation.bits import bit_statistics
+from grncli.bit_statistics.survey import bit_statistics
 from grncli.store import Fingerprint, open_part, open_store
 
 pytestmark = pytest.mark.bench

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from grncli.checkpoint import write_checkpoint
-from grncli.gathering import BATCH_PIXELS
 from grncli.hbq import pack, quantize
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig, to_input
-from grncli.recipe import dump_recipe
-from grncli.tokenizing import TokenizeSettings, tokenize
-from grncli.training.recipes import TokenizerRecipe
+from grncli.runs.checkpoint import write_checkpoint
+from grncli.runs.recipe import dump_recipe
+from grncli.runs.tokenizer_recipe import TokenizerRecipe
+from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.tokenizing.gathering import BATCH_PIXELS
 
 pytestmark = pytest.mark.bench
 

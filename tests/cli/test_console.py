@@ -17,8 +17,8 @@ import typer
 
 from grncli.cli import console
 from grncli.cli.console import Progress, guarded, print_json, say
-from grncli.errors import GrnError, UsageError
-from grncli.stopping import Stopped, Unfinished
+from grncli.runtime.errors import GrnError, UsageError
+from grncli.runtime.stopping import Stopped, Unfinished
 
 ODD = os.fsdecode(b"caf\xe9-\xff.png")
 

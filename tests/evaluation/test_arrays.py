@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from grncli.errors import UsageError
 from grncli.evaluation.arrays import write_pictures
-from grncli.evaluation.pictures import Reading, open_pictures
+from grncli.evaluation.picture_sources import Reading, open_pictures
 from grncli.media.writing import write_mp4, write_png
-from grncli.stopping import Stop, Unfinished
+from grncli.runtime.errors import UsageError
+from grncli.runtime.stopping import Stop, Unfinished
 
 READING = Reading(workers=0)
 

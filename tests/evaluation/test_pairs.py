@@ -2,10 +2,10 @@
 
 import pytest
 
-from grncli.errors import UsageError
+from grncli.decoding.outputs import file_name
 from grncli.evaluation.pairs import match
 from grncli.media.sources import Source
-from grncli.outputs import file_name
+from grncli.runtime.errors import UsageError
 
 LONG = "日" * 83 + "ab.png"
 

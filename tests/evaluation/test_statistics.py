@@ -14,11 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grncli.errors import GrnError, MediaError, UsageError
 from grncli.evaluation import statistics as module
-from grncli.evaluation.feature_files import FeatureFile
 from grncli.evaluation.generation import check_together
-from grncli.evaluation.pictures import Measured, Reading, open_pictures
+from grncli.evaluation.picture_sources import Measured, Reading, open_pictures
 from grncli.evaluation.statistics import (
     Collector,
     Distribution,
@@ -30,9 +28,11 @@ from grncli.evaluation.statistics import (
     same_network,
     write_statistics,
 )
-from grncli.feature_networks import Features, load_feature_network
-from grncli.stopping import Stop, Unfinished
-from grncli.training.processes import Processes
+from grncli.metrics.feature_files import FeatureFile
+from grncli.metrics.feature_networks import Features, load_feature_network
+from grncli.runtime.errors import GrnError, MediaError, UsageError
+from grncli.runtime.processes import Processes
+from grncli.runtime.stopping import Stop, Unfinished
 
 NETWORK = {"name": "mine.pt", "sha256": "5" * 64, "input": "as decoded"}
 

@@ -7,10 +7,10 @@ import zlib
 
 import pytest
 
-from grncli.errors import MediaError
 from grncli.media import archives
 from grncli.media.archives import members, open_member
 from grncli.media.sources import list_sources
+from grncli.runtime.errors import MediaError
 
 
 def contents(path):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from grncli.errors import UsageError
 from grncli.media.classes import ClassLevel, doubts, find_classes, parse_labels
 from grncli.media.sources import Source, list_sources
+from grncli.runtime.errors import UsageError
 
 
 @pytest.fixture

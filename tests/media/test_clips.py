@@ -6,11 +6,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from grncli.errors import MediaError
 from grncli.media.clips import Reading, count_frames, ffmpeg, read_frames, read_header
 from grncli.media.framing import parse_size
 from grncli.media.reading import Crop, ReadSettings, read_crop, read_pieces
 from grncli.media.sources import list_sources
+from grncli.runtime.errors import MediaError
 
 # Noise makes every frame one of a kind; more of it, and clips become large.
 NOISE = ["-vf", "noise=alls=8:allf=t,format=yuv420p"]

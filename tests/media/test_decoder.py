@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grncli.errors import MediaError
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
 from grncli.media.reading import Crop, Piece, ReadSettings
 from grncli.media.sources import Source, list_sources
-from grncli.overlap import Prefetch
+from grncli.runtime.errors import MediaError
+from grncli.runtime.overlap import Prefetch
 
 SETTINGS = ReadSettings(parse_size("native"), (4, 16, 16))
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from grncli.errors import MediaError
 from grncli.media.clips import ffmpeg
 from grncli.media.images import open_image
+from grncli.runtime.errors import MediaError
 
 WIDTH, HEIGHT = 7, 5
 LAB = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from grncli.errors import MediaError
 from grncli.media.images import decode_image, open_image
+from grncli.runtime.errors import MediaError
 
 AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 NOTE = "the file ends before its end marker; every pixel is there"

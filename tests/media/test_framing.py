@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.errors import MediaError, UsageError
 from grncli.media.framing import frame_clip, frame_image, parse_size
+from grncli.runtime.errors import MediaError, UsageError
 
 STRIDE = (4, 16, 16)
 

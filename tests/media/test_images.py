@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from grncli.errors import MediaError
 from grncli.media import images
 from grncli.media.images import is_animation, open_image
+from grncli.runtime.errors import MediaError
 
 AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 

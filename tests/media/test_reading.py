@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.errors import MediaError
 from grncli.media.clips import count_frames, ffmpeg, read_frames, read_header
 from grncli.media.framing import parse_size
 from grncli.media.reading import Crop, ReadSettings, read_crop, read_pieces
 from grncli.media.sources import Source, list_sources
+from grncli.runtime.errors import MediaError
 
 STRIDE = (4, 16, 16)
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from grncli.errors import UsageError
 from grncli.media.selection import ALL, Selection
+from grncli.runtime.errors import UsageError
 
 NAMES = [f"{name}/{number:03d}.png" for name in ("ant", "bee", "cat") for number in range(40)]
 

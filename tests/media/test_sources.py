@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from grncli.errors import MediaError, UsageError
 from grncli.media.sources import class_names, describe_ignored, list_sources
+from grncli.runtime.errors import MediaError, UsageError
 
 
 def names(listing):

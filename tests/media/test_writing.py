@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.errors import MediaError
 from grncli.media import writing
 from grncli.media.writing import contact_sheet, write_mp4, write_png
+from grncli.runtime.errors import MediaError
 from grncli.runtime.files import whole_file
 
 FLAT_COLOURS = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#000000", "#ffffff", "#8040c8", "#145a82"]

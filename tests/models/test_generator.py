@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from grncli.generators import import_generator, load_generator
 from grncli.models.generator import Block, Generator, GeneratorConfig, TokenEmbedding
 from grncli.models.transformer import rotary
+from grncli.runs.generators import import_generator, load_generator
 
 TINY = {
     "depth": 3,

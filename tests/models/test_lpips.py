@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from grncli import lpips_weights
-from grncli.errors import CheckpointError
-from grncli.lpips_weights import WeightFile, default_cache, load_lpips
+from grncli.metrics import lpips_weights
+from grncli.metrics.lpips_weights import WeightFile, default_cache, load_lpips
 from grncli.models.lpips import LPIPS
+from grncli.runtime.errors import CheckpointError
 
 TRUNK = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 CONVOLUTIONS = {"vgg": [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28], "alex": [0, 3, 6, 8, 10]}

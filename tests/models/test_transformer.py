@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grncli.checkpoint import read_released
 from grncli.models.transformer import (
     Attention,
     RatioEmbedding,
@@ -17,6 +16,7 @@ from grncli.models.transformer import (
     rotary,
     rotate,
 )
+from grncli.runs.checkpoint import read_released
 
 
 @pytest.fixture(autouse=True)

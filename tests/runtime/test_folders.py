@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from grncli.errors import LockError, MissingFolderError
+from grncli.runtime.errors import LockError, MissingFolderError
 from grncli.runtime.files import whole_file
 from grncli.runtime.folders import ClaimedFolder, inside, make_folder, remove
 

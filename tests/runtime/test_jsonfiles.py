@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from grncli.errors import CheckpointError, StoreError
 from grncli.runtime.checking import Count, Text, read_json_as
+from grncli.runtime.errors import CheckpointError, StoreError
 from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.launch import Launch, first_host, read_launch, require_one_process
 
 STEP = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.urls import is_url, refuse_urls
 
 URLS = [

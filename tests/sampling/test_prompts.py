@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from grncli.errors import StoreMismatch, UsageError
+from grncli.runtime.errors import StoreMismatch, UsageError
 from grncli.sampling import prompts as module
 from grncli.sampling.plan import make_plan
 from grncli.sampling.prompts import Prompt, classes_of, prompts_digest, read_prompts

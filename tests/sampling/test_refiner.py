@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from grncli.draws import categories
 from grncli.refinement import Complexity, Fixed
+from grncli.rng import categories
 from grncli.sampling.refiner import Job, Refiner, Rules, measure_entropies
 
 GRID = (1, 4, 4)

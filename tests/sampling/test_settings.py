@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from grncli.errors import UsageError
 from grncli.refinement import Complexity, Fixed
+from grncli.runtime.errors import UsageError
 from grncli.sampling.refiner import Rules
 from grncli.sampling.settings import (
     SampleSettings,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from grncli.errors import StoreError, StoreMismatch, UsageError
 from grncli.hbq import index_to_bits, unpack
+from grncli.runtime.errors import StoreError, StoreMismatch, UsageError
 from grncli.sampling.starting import Start, read_mask
 from grncli.store import Fingerprint, open_part
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from grncli.runtime.stopping import Stop, Stopped
 from grncli.sampling import stage
 from grncli.sampling.settings import SampleSettings
 from grncli.sampling.stage import sample
 from grncli.sampling.timing import TIMING, Timing, log_timing, read_timing
-from grncli.stopping import Stop, Stopped
 from grncli.store.layout import part_name
 from grncli.store.verify import verify_store
 

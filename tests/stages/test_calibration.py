@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from grncli.errors import UsageError
 from grncli.refinement import Complexity
+from grncli.runtime.errors import UsageError
+from grncli.runtime.stopping import Stop, Unfinished
 from grncli.sampling.calibration import SAMPLES, settle_schedule
 from grncli.sampling.plan import make_plan
 from grncli.sampling.settings import SampleSettings
-from grncli.stopping import Stop, Unfinished
 
 FILE = "schedule.json"
 SETTINGS = SampleSettings(

@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 
 from grncli import load_tokenizer, open_store
-from grncli.decoding import DecodeSettings, decode
-from grncli.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
+from grncli.decoding.outputs import OutputFolder, file_name
+from grncli.decoding.store_decoding import DecodeSettings, decode
 from grncli.evaluation.pairs import match
 from grncli.hbq import dequantize, unpack
 from grncli.media.sources import list_sources
 from grncli.media.writing import write_png
+from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.models.tokenizer import to_frames
-from grncli.outputs import OutputFolder, file_name
-from grncli.quality import mean_over_frames, psnr
-from grncli.stopping import Stop, Stopped
-from grncli.tokenizing import TokenizeSettings, tokenize
+from grncli.runtime.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
+from grncli.runtime.stopping import Stop, Stopped
+from grncli.tokenizing.encoding import TokenizeSettings, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_a_full_disk_names_the_file_and_leaves_no_line_twice(
 
     decode(store, tmp_path / "whole", run_dir, settings)
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.outputs.os.write", full)
+        patch.setattr("grncli.decoding.outputs.os.write", full)
         if at <= 6:
             with pytest.raises(OSError, match="No space left") as caught:
                 decode(store, tmp_path / "out", run_dir, settings)
@@ -303,7 +303,7 @@ def test_an_interrupted_overwrite_is_repeated_or_gone_on_with(
     decode(store, tmp_path / "whole", run_dir, again)
     decode(store, out, run_dir, DecodeSettings(select=(0, 4, None)))
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.outputs.whole_file", lambda path: pytest.fail("killed"))
+        patch.setattr("grncli.decoding.outputs.whole_file", lambda path: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             decode(store, out, run_dir, again)
     decode(store, out, run_dir, replace(again, select=(0, 2, None)))

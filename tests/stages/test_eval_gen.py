@@ -16,17 +16,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from grncli.errors import CheckpointError, GrnError, MediaError, UsageError
 from grncli.evaluation.generation import GenSettings, generation
-from grncli.evaluation.pictures import Reading, open_pictures
+from grncli.evaluation.picture_sources import Reading, open_pictures
 from grncli.evaluation.statistics import collect, read_statistics, write_statistics
-from grncli.feature_networks import load_feature_network
 from grncli.media.writing import write_png
+from grncli.metrics.feature_networks import load_feature_network
+from grncli.runtime.errors import CheckpointError, GrnError, MediaError, UsageError
+from grncli.runtime.processes import Processes
+from grncli.runtime.stopping import Stop, Unfinished
 from grncli.sampling.settings import SampleSettings
 from grncli.sampling.stage import sample
-from grncli.stopping import Stop, Unfinished
 from grncli.store import open_store
-from grncli.training.processes import Processes
 
 READING = {field.name for field in fields(Reading)}
 KINDS = ("folder", "zip", "store", "array", "statistics")

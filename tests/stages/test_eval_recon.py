@@ -15,19 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from grncli.decoding import DecodeSettings, decode
-from grncli.errors import CheckpointError, MediaError, UsageError
+from grncli.decoding.store_decoding import DecodeSettings, decode
 from grncli.evaluation.pairs import parse_rounds
-from grncli.evaluation.pictures import Reading
-from grncli.evaluation.reconstruction import ReconSettings, reconstruction
+from grncli.evaluation.picture_sources import Reading
+from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import list_sources
 from grncli.media.writing import write_mp4, write_png
-from grncli.quality import psnr
-from grncli.stopping import Stop, Unfinished
-from grncli.tokenizing import TokenizeSettings, tokenize
+from grncli.metrics.quality import psnr
+from grncli.runtime.errors import CheckpointError, MediaError, UsageError
+from grncli.runtime.stopping import Stop, Unfinished
+from grncli.tokenizing.encoding import TokenizeSettings, tokenize
 
 READING = {field.name for field in fields(Reading)} - {"rounds"}
 

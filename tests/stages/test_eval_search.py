@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grncli.checkpoint import list_checkpoints, sha256_of, write_checkpoint
-from grncli.errors import UsageError
-from grncli.evaluation import search as search_module
+from grncli.evaluation import halving as search_module
 from grncli.evaluation.generation import GenSettings, generation
 from grncli.evaluation.grids import name_of, parse_grid
-from grncli.evaluation.pictures import Reading
-from grncli.evaluation.search import (
+from grncli.evaluation.halving import (
     POINTS,
     RESULTS,
     SearchSettings,
@@ -25,9 +22,12 @@ from grncli.evaluation.search import (
     search,
     trials_in,
 )
+from grncli.evaluation.picture_sources import Reading
 from grncli.media.writing import write_png
+from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
+from grncli.runtime.errors import UsageError
+from grncli.runtime.stopping import Stop, Stopped, Unfinished
 from grncli.sampling.settings import SampleSettings
-from grncli.stopping import Stop, Stopped, Unfinished
 from grncli.store import open_store
 
 GRID = ("temperature=0.5,1.0", "guidance=1,3")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from grncli.checkpoint import list_checkpoints, read_tensors
+from grncli.runs.checkpoint import list_checkpoints, read_tensors
 from grncli.store import Fingerprint, open_part
 
 RECIPE = """\

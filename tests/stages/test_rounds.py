@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 
 from grncli import load_tokenizer
-from grncli.errors import CheckpointError, MediaError, UsageError
 from grncli.evaluation.rounds import RoundsSettings, compression_ratio, round_statistics
 from grncli.hbq import dequantize, quantize
 from grncli.media.decoder import DecoderPool
@@ -21,7 +20,8 @@ from grncli.media.sources import list_sources
 from grncli.media.writing import write_png
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import to_frames, to_input
-from grncli.stopping import Stop, Unfinished
+from grncli.runtime.errors import CheckpointError, MediaError, UsageError
+from grncli.runtime.stopping import Stop, Unfinished
 
 LEVELS = [1, 2, 4, 8, None]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli import devices, open_store
+from grncli import open_store
 from grncli.media.writing import write_png
+from grncli.runtime import devices
 
 FAST = ("--steps", 8, "--temperature", 1, "--guidance", 2, "--per-class", 4)
 SPREAD = ("--schedule", "complexity", "--min-steps", 5, "--max-steps", 14, "--warmup-steps", 2, "--steps", 14)

@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli import decoding, open_store, tokenizing
-from grncli.checkpoint import sha256_of, write_checkpoint
-from grncli.decoding import DecodeSettings, decode
-from grncli.errors import StoreMismatch, UsageError
+from grncli import open_store
+from grncli.decoding import store_decoding as decoding
+from grncli.decoding.store_decoding import DecodeSettings, decode
 from grncli.evaluation.pairs import open_pairs
-from grncli.evaluation.pictures import ArrayPictures, MediaPictures, Reading, StorePictures
+from grncli.evaluation.picture_sources import ArrayPictures, MediaPictures, Reading, StorePictures
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.sources import list_sources
-from grncli.recipe import dump_recipe
-from grncli.tokenizers import load_tokenizer
-from grncli.tokenizing import TokenizeSettings, tokenize
-from grncli.training.recipes import Data, ImageData, TokenizerRecipe, Training
+from grncli.runs.checkpoint import sha256_of, write_checkpoint
+from grncli.runs.recipe import dump_recipe
+from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
+from grncli.runs.tokenizers import load_tokenizer
+from grncli.runtime.errors import StoreMismatch, UsageError
+from grncli.tokenizing import encoding as tokenizing
+from grncli.tokenizing.encoding import TokenizeSettings, tokenize
 
 
 def settings(**options):

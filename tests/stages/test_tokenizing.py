@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from grncli import load_tokenizer, open_store, tokenizing
-from grncli.errors import MediaError, StoreMismatch, UsageError
 from grncli.hbq import pack, quantize
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.writing import write_png
 from grncli.models.tokenizer import to_input
-from grncli.stopping import Stop, Stopped
-from grncli.tokenizing import TokenizeSettings, tokenize
+from grncli.runtime.errors import MediaError, StoreMismatch, UsageError
+from grncli.runtime.stopping import Stop, Stopped
+from grncli.tokenizing.encoding import TokenizeSettings, tokenize
 
 
 def settings(**options: object) -> TokenizeSettings:
@@ -325,7 +325,7 @@ def test_bfloat16_is_close_to_float32_and_never_mixed_with_it(media_dir: Path, r
 def test_release_files_become_the_bits_of_the_release(release_fixtures: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
-    from grncli.tokenizers import import_tokenizer
+    from grncli.runs.tokenizers import import_tokenizer
 
     import_tokenizer(release_fixtures / "tokenizer.ckpt", tmp_path / "run")
     tokenize(str(release_fixtures / "media"), tmp_path / "s.zarr", tmp_path / "run", settings(size="native"))

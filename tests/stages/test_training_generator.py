@@ -16,10 +16,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from grncli import devices
-from grncli.checkpoint import list_checkpoints, read_tensors, sha256_of
 from grncli.cli import app
-from grncli.rundir import locked_run
+from grncli.runs.checkpoint import list_checkpoints, read_tensors, sha256_of
+from grncli.runs.rundir import locked_run
+from grncli.runtime import devices
 from grncli.store import Fingerprint, open_part, open_store
 
 SQUARE, WIDE = (1, 2, 2), (1, 2, 3)

@@ -15,15 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from grncli import load_tokenizer
-from grncli.checkpoint import list_checkpoints, read_tensors
-from grncli.errors import CheckpointError, RecipeError, UsageError
 from grncli.media.sources import list_sources
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
-from grncli.recipe import dump_recipe
-from grncli.stopping import Stop, Stopped
-from grncli.training.crops import CropSampler
-from grncli.training.recipes import (
+from grncli.runs.checkpoint import list_checkpoints, read_tensors
+from grncli.runs.recipe import dump_recipe
+from grncli.runs.tokenizer_recipe import (
     ClipData,
     Data,
     DiscriminatorSettings,
@@ -34,7 +31,10 @@ from grncli.training.recipes import (
     TokenizerRecipe,
     Training,
 )
-from grncli.training.tokenizer import train_tokenizer
+from grncli.runtime.errors import CheckpointError, RecipeError, UsageError
+from grncli.runtime.stopping import Stop, Stopped
+from grncli.training.crops import CropSampler
+from grncli.training.tokenizer_training import train_tokenizer
 
 NETWORK = TokenizerConfig(
     channels=4,

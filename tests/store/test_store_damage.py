@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_stores import run
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.store import open_store, verify_store
 
 GRID = (2, 2, 2)  # 6 rows a part, 48 bytes each, 2 in a chunk

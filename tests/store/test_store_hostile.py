@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from small_stores import fingerprint, process, run, tree
 
-from grncli.describing import describe_store
-from grncli.errors import GrnError, StoreError
+from grncli.runs.describing import describe_store
+from grncli.runtime.errors import GrnError, StoreError
 from grncli.store import open_part, open_store, verify_store
 
 COLUMNS = [("seed", "int64"), ("entropy", "float32")]

@@ -6,7 +6,7 @@ import os
 import pytest
 from small_stores import fingerprint, run, tree
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.store import open_part, open_store
 
 COLUMNS = [("seed", "int64"), ("entropy", "float32")]

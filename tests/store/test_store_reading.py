@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_stores import GRIDS, fingerprint, random_bits, records, run
 
-from grncli.errors import StoreError
+from grncli.runtime.errors import StoreError
 from grncli.store import layout, open_part, open_store, verify_store
 
 batches = st.lists(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_stores import GRIDS, fingerprint, random_bits, records, run, tree
 
-from grncli.errors import StoreError, StoreMismatch
+from grncli.runtime.errors import StoreError, StoreMismatch
 from grncli.store import open_part, open_store, verify_store
 
 GRID = GRIDS[0]

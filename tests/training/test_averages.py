@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from grncli.runs.tokenizer_recipe import Optimization
+from grncli.runtime.processes import ALONE
 from grncli.training.logs import Averages, own_sums
 from grncli.training.loop import Batch, Player, TrainingState
-from grncli.training.processes import ALONE
-from grncli.training.recipes import Optimization
 
 
 def state(**settings):

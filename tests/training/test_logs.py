@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 from grncli.training.logs import MetricsLog, Stopwatch, TensorBoardLog
 
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from grncli.checkpoint import list_checkpoints, read_state, read_tensors
-from grncli.errors import CheckpointError, GrnError
-from grncli.stopping import Stop, Stopped
+from grncli.runs.checkpoint import list_checkpoints, read_state, read_tensors
+from grncli.runs.tokenizer_recipe import Optimization, Training
+from grncli.runtime.errors import CheckpointError, GrnError
+from grncli.runtime.stopping import Stop, Stopped
 from grncli.training.loop import Batch, Player, learning_rate, train
-from grncli.training.recipes import Optimization, Training
 
 TIMINGS = ("seconds", "waiting_share")
 

@@ -30,8 +30,8 @@ def export(
     """Lay samples out as GenEval (images) or VBench (clips) read them."""
     works_alone()
     with make_stop(max_time).listening() as stop, Progress("eval export", "samples") as progress:
-        from grncli.devices import pick_device
-        from grncli.evaluation.export import export as lay_out
+        from grncli.evaluation.benchmark_folders import export as lay_out
+        from grncli.runtime.devices import pick_device
 
         made = lay_out(
             samples,

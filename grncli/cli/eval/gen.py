@@ -6,13 +6,13 @@ from typer import Argument, Option
 
 from grncli.cli.console import default_workers, guarded, print_json
 from grncli.cli.eval import options
-from grncli.cli.layout import number, screen_width
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
 from grncli.cli.sample import histogram
+from grncli.cli.terminal import number, screen_width
 
 if TYPE_CHECKING:
-    from grncli.evaluation.costs import Cost
     from grncli.evaluation.generation import Figure, Generation
+    from grncli.evaluation.sampling_costs import Cost
 
 SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report tells
 
@@ -58,7 +58,7 @@ def gen(
     check_outputs(html=html)
     with options.session("gen", "pictures", device, max_time) as session:
         from grncli.evaluation.generation import GenSettings, generation
-        from grncli.evaluation.pictures import Reading
+        from grncli.evaluation.picture_sources import Reading
 
         settings = GenSettings(
             reading=Reading(

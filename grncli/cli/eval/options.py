@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from grncli.cli.console import Progress, launched, make_stop, say
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.launch import parent_watch
 
 if TYPE_CHECKING:
-    from grncli.stopping import Stop
-    from grncli.training.processes import Processes
+    from grncli.runtime.processes import Processes
+    from grncli.runtime.stopping import Stop
 
 Size = Annotated[
     str | None,
@@ -78,8 +78,8 @@ def session(name: str, unit: str, device: str, max_time: str | None) -> Iterator
     with stopping.listening() as stop, Progress(f"eval {name}", unit) as progress:
         import torch
 
-        from grncli.devices import pick_device
-        from grncli.training.processes import joined
+        from grncli.runtime.devices import pick_device
+        from grncli.runtime.processes import joined
 
         # Sums meet on the CPU, where they are float64, wherever the networks run.
         with joined(launch, torch.device("cpu"), stop) as processes:
@@ -88,7 +88,7 @@ def session(name: str, unit: str, device: str, max_time: str | None) -> Iterator
 
 def cache_folder(given: Path | None) -> Path:
     """Where weights lie that were downloaded."""
-    from grncli.weight_files import default_cache
+    from grncli.runs.weight_files import default_cache
 
     return given or default_cache()
 

@@ -7,12 +7,12 @@ from typer import Argument, Option
 
 from grncli.cli.console import default_workers, guarded, print_json
 from grncli.cli.eval import options
-from grncli.cli.layout import number
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
-    from grncli.evaluation.pairwise import Spread
-    from grncli.evaluation.reconstruction import Reconstruction
+    from grncli.evaluation.reconstruction_report import Reconstruction
+    from grncli.metrics.pairwise import Spread
 
 
 @guarded
@@ -64,8 +64,8 @@ def recon(
     check_outputs(sheet=sheet, html=html, drawn=False)
     with options.session("recon", "pictures", device, max_time) as session:
         from grncli.evaluation.pairs import parse_rounds
-        from grncli.evaluation.pictures import Reading
-        from grncli.evaluation.reconstruction import ReconSettings, reconstruction
+        from grncli.evaluation.picture_sources import Reading
+        from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
 
         settings = ReconSettings(
             reading=Reading(
@@ -108,7 +108,7 @@ def recon(
 
 def tabulate(found: "Reconstruction") -> Report:
     """The report: figures, then the worst ten by each metric in the last row."""
-    from grncli.quality import NAMES
+    from grncli.metrics.quality import NAMES
 
     measured = [name for name in found.rows[0].spreads if any(row.spreads[name].samples for row in found.rows)]
     distances = list(found.rows[0].distances)

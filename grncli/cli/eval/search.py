@@ -8,11 +8,11 @@ from typer import Argument, Option
 
 from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.eval import options
-from grncli.cli.layout import number
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
+from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
-    from grncli.evaluation.search import Search
+    from grncli.evaluation.halving import Search
 
 
 @guarded
@@ -70,11 +70,11 @@ def search(
     works_alone()
     check_outputs(plot, html=html)
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
-        from grncli.devices import pick_device, pick_dtype
         from grncli.evaluation.grids import parse_grid
-        from grncli.evaluation.pictures import Reading
-        from grncli.evaluation.search import SearchSettings
-        from grncli.evaluation.search import search as find
+        from grncli.evaluation.halving import SearchSettings
+        from grncli.evaluation.halving import search as find
+        from grncli.evaluation.picture_sources import Reading
+        from grncli.runtime.devices import pick_device, pick_dtype
         from grncli.sampling.settings import SampleSettings
 
         chosen = pick_device(device)

@@ -8,11 +8,11 @@ from typer import Argument, Option
 from grncli.cli.console import default_workers, guarded, print_json, say
 from grncli.cli.eval import options
 from grncli.cli.reports import check_file
-from grncli.errors import UsageError
+from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.evaluation.pictures import Pictures
-    from grncli.feature_networks import FeatureNetwork
+    from grncli.evaluation.picture_sources import Pictures
+    from grncli.metrics.feature_networks import FeatureNetwork
 
 
 @guarded
@@ -55,8 +55,8 @@ def stats(
     if pictures and (features is not None or keep_features):
         raise UsageError("--pictures needs no features; leave --features and --keep-features out")
     with options.session("stats", "pictures", device, max_time) as session:
-        from grncli.evaluation.pictures import Reading, open_pictures
-        from grncli.feature_networks import load_feature_network
+        from grncli.evaluation.picture_sources import Reading, open_pictures
+        from grncli.metrics.feature_networks import load_feature_network
 
         how = Reading(
             size=size,

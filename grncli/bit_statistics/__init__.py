@@ -1,0 +1,1 @@
+"""``grn quantize-stats``: what the bits of a store look like."""

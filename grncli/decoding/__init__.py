@@ -1,0 +1,1 @@
+"""``grn decode``: bits to pictures and clips."""

@@ -1,0 +1,136 @@
+"""What came back from the bits beside what went in: PSNR and contact sheets."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, Strict
+
+from grncli.decoding.outputs import source_key
+from grncli.media.framing import parse_size
+from grncli.media.reading import ReadSettings, read_pieces
+from grncli.media.sources import Source, list_sources
+from grncli.media.writing import contact_sheet
+from grncli.metrics.quality import mean_over_frames, psnr
+from grncli.runtime.checking import Text, check
+from grncli.runtime.errors import MediaError, StoreError, UsageError
+from grncli.store import BitStore
+from grncli.store.layout import METADATA
+
+SHEET_SAMPLES = 24
+SHEET_COLUMNS = 8
+SHEET_FRAMES = 4  # of each clip
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass
+class Quality:
+    """Peak signal-to-noise ratio in dB against the sources, of each sample: the mean over its frames."""
+
+    images: list[float] = field(default_factory=list)
+    clips: list[float] = field(default_factory=list)
+    missing: int = 0  # samples whose source was not found or not read
+
+    def add(self, frames: Frames, original: Frames | None) -> None:
+        """Count one sample's PSNR, or that it has none."""
+        if original is None or original.shape != frames.shape:
+            self.missing += 1
+        else:
+            (self.images if len(frames) == 1 else self.clips).append(mean_over_frames(psnr, frames, original))
+
+    def means(self) -> dict[str, float | int]:
+        """Mean over images and over clips, each where there are any."""
+        named = (("image_psnr", self.images), ("clip_psnr", self.clips))
+        means: dict[str, float | int] = {name: float(np.mean(values)) for name, values in named if values}
+        return means | ({"not_compared": self.missing} if self.missing else {})
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the settings of a store say about how sources became pixels."""
+
+    size: Text
+    frames: Annotated[int, Strict(), Field(ge=1)] | None
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    clips: Annotated[int, Strict(), Field(ge=1)] | None
+
+
+class SourceFrames:
+    """The sources of a store's samples, read again the way ``grn tokenize`` read them."""
+
+    def __init__(self, src: str, store: BitStore) -> None:
+        if "size" not in store.fingerprint.preprocessing:
+            raise UsageError(f"--compare {src}: {store.path} was not made from media, its samples have no sources")
+        name, remedy = f"{store.path / METADATA}: preprocessing", "restore the file, or make the store again"
+        options = check(dict(store.fingerprint.preprocessing), _Reading, name, error=StoreError, remedy=remedy)
+        try:
+            framing = parse_size(options.size)
+        except UsageError as error:
+            raise StoreError(f"{name}: {error}; {remedy}") from None
+        self._settings = ReadSettings(framing, store.stride, options.frames, options.fps, options.clips)
+        self._sources = {source.relative: source for source in list_sources(src).sources}
+        if not self._sources:
+            raise UsageError(f"--compare {src}: holds no media")
+        self._last: tuple[Source, dict[int | None, Frames]] | None = None
+
+    def find(self, record: dict[str, Any]) -> Frames | None:
+        """uint8 ``[T, H, W, 3]`` that a sample was made from; None where the source is gone or unreadable."""
+        source = self._sources.get(source_key(record))
+        if source is None:
+            return None
+        if self._last is None or self._last[0] != source:
+            try:
+                self._last = (
+                    source,
+                    {piece.clip: piece.pixels for piece in read_pieces(source, self._settings)},
+                )
+            except MediaError:
+                return None
+        frames = self._last[1].get(record.get("clip"))
+        return frames[:, :, ::-1] if frames is not None and record.get("flip") else frames
+
+
+class Sheet:
+    """Collects the first samples for a contact sheet, each under its source if there is one.
+
+    Parameters
+    ----------
+    samples : how many will be offered; those shown are spread evenly over them
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._every = max(1, samples // SHEET_SAMPLES)
+        self._offered = 0
+        self.cells: list[tuple[list[Frames], list[Frames] | None, str]] = []
+
+    def add(self, frames: Frames, original: Frames | None, record: dict[str, Any]) -> None:
+        """Offer one sample."""
+        shown = self._offered % self._every == 0 and len(self.cells) < SHEET_SAMPLES
+        self._offered += 1
+        if shown:
+            self.cells.append((_spread(frames), None if original is None else _spread(original), record["key"]))
+
+    def picture(self) -> Frames:
+        """uint8 ``[H, W, 3]``."""
+        rows: list[list[Frames]] = []
+        captions: list[str] = []
+        for length, alike in groupby(self.cells, key=lambda cell: len(cell[0])):
+            cells = list(alike)
+            across = max(1, SHEET_COLUMNS // length)
+            for start in range(0, len(cells), across):
+                chosen = cells[start : start + across]
+                if any(original is not None for _, original, _ in chosen):
+                    rows.append([frame for decoded, original, _ in chosen for frame in original or decoded])
+                    captions += [""] * len(rows[-1])
+                rows.append([frame for decoded, _, _ in chosen for frame in decoded])
+                captions += [text for _, _, key in chosen for text in [key] + [""] * (length - 1)]
+        return contact_sheet(rows, captions)
+
+
+def _spread(frames: Frames) -> list[Frames]:
+    """Up to four frames, evenly spread."""
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), SHEET_FRAMES)).round().astype(int)
+    return list(frames[chosen])

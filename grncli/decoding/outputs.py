@@ -1,0 +1,204 @@
+"""The folder that ``grn decode`` fills: which file is which sample's, and which files are its own."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grncli.media.writing import write_mp4, write_png
+from grncli.runtime.errors import UsageError
+from grncli.runtime.files import MAX_NAME, naming, whole_file
+from grncli.runtime.folders import LOCK, ClaimedFolder, inside, refuse_link
+from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
+from grncli.store import BitStore
+
+MANIFEST = "decode.json"
+LIST = "decoded.jsonl"
+MAX_NAME_BYTES = 200
+DEFAULT_FPS = 16.0  # for clips whose record has none
+
+_UNFINISHED = {LOCK, f".{MANIFEST}.tmp"}
+
+Frames = NDArray[np.uint8]
+
+
+class OutputFolder:
+    """A folder of decoded files that knows which files are its own, and of which bits; use as a context manager.
+
+    ``decode.json`` says what is decoded, ``decoded.jsonl`` names the file of each sample. One process at a time fills
+    it. What identifies the folder is replaced last, so that an interrupted overwrite is still known as ours.
+
+    Parameters
+    ----------
+    overwrite : remove the files that were decoded from other bits or rounds, and nothing else
+
+    Raises
+    ------
+    UsageError
+        If the folder holds something else.
+    LockError
+        If another process fills it.
+    """
+
+    def __init__(self, folder: Path, store: BitStore, rounds: int, *, overwrite: bool) -> None:
+        self.folder = folder
+        self.written = 0
+        self.present = 0
+        manifest = {"store": store.fingerprint.to_attributes(), "bits": store.digest(), "rounds": rounds}
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file, expected a folder to decode into")
+        self._check(manifest, overwrite=overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claimed = ClaimedFolder(folder)
+        try:
+            # Once more: another process may have filled it before it was ours.
+            if self._check(manifest, overwrite=overwrite) not in (None, manifest):
+                self._clear()
+            refuse_link(folder / LIST)
+            cut_torn_line(folder / LIST)
+            self._files = dict(self._listed())
+            if read_manifest(folder) != manifest:
+                with whole_file(folder / MANIFEST) as temporary:
+                    temporary.write_text(to_json(manifest, indent=1) + "\n", encoding="utf-8")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            self._log = os.open(folder / LIST, flags, 0o666)
+        except BaseException:
+            self._claimed.close()
+            raise
+
+    def __enter__(self) -> "OutputFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._log)
+        self._claimed.close()
+
+    def has(self, index: int, record: Mapping[str, Any], *, clip: bool) -> bool:
+        """Whether an earlier run has written the file of one sample."""
+        name = self._name(index, record, clip=clip)
+        return name in self._files and inside(self.folder, name).exists()
+
+    def write(self, index: int, record: dict[str, Any], frames: Frames) -> None:
+        """Write the file of one sample unless an earlier run has."""
+        clip = len(frames) > 1
+        name = self._name(index, record, clip=clip)
+        with self._claimed.file(name) as file:
+            if file.exists():
+                if name not in self._files:
+                    raise UsageError(f"{file} was not written by grn decode; choose another DIR, or move it away")
+                self.present += 1
+                return
+            # Listed first: what is not listed is somebody else's. What is listed may be missing after a kill.
+            if name not in self._files:
+                self._list({"index": index, "key": record["key"], "file": name})
+                self._files[name] = index
+            if clip:
+                write_mp4(file, frames, float(record.get("fps") or DEFAULT_FPS))
+            else:
+                write_png(file, frames[0])
+        self.written += 1
+
+    def _name(self, index: int, record: Mapping[str, Any], *, clip: bool) -> str:
+        name = file_name(record, ".mp4" if clip else ".png")
+        if self._files.get(name, index) == index:
+            return name
+        # Two sources can only meet here by odd names such as a.png beside a@flip.png.
+        return str(PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}@{index}"))
+
+    def finish(self) -> None:
+        """Look whether the files are where they are said to be; MissingFolderError where the folder is gone."""
+        self._claimed.require_in_place()
+
+    def _check(self, manifest: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+        """The manifest that is there; UsageError where the folder is not to be written."""
+        found = read_manifest(self.folder)
+        if found is None and self.folder.exists() and set(os.listdir(self.folder)) - _UNFINISHED:
+            raise UsageError(f"{self.folder} holds files that grn decode did not write; choose another DIR")
+        if found not in (None, manifest) and not overwrite:
+            raise UsageError(f"{self.folder} was decoded from other bits or rounds; choose another DIR, or --overwrite")
+        return found
+
+    def _clear(self) -> None:
+        for name, _ in self._listed():
+            inside(self.folder, name).unlink(missing_ok=True)
+        (self.folder / LIST).unlink(missing_ok=True)
+
+    def _list(self, entry: dict[str, Any]) -> None:
+        """Append a line, whole or not at all."""
+        line, size = to_json(entry).encode() + b"\n", os.fstat(self._log).st_size
+        with naming(self.folder / LIST):
+            try:
+                while line:
+                    line = line[os.write(self._log, line) :]
+            except OSError:
+                os.ftruncate(self._log, size)
+                raise
+
+    def _listed(self) -> Iterator[tuple[str, int]]:
+        """Each file of ours and the index of its sample.
+
+        A name that leads out of the folder is refused, as overwriting removes these files.
+        """
+        file = self.folder / LIST
+        if not file.exists():
+            return
+        remedy = "choose another DIR"
+        for number, entry in enumerate(json_lines(file, error=UsageError, remedy=remedy), start=1):
+            name, index = entry.get("file"), entry.get("index")
+            if not isinstance(name, str) or not _is_inside(name):
+                raise UsageError(f"{file}:{number}: field file is {brief(name)}, expected a path inside; {remedy}")
+            if type(index) is not int or index < 0:
+                raise UsageError(f"{file}:{number}: field index is {brief(index)}, expected a number; {remedy}")
+            yield name, index
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What ``decode.json`` says, None where there is none; UsageError when it is damaged."""
+    file, remedy = folder / MANIFEST, "choose another DIR, or remove this one"
+    try:
+        found = read_json(file, error=UsageError, remedy=remedy)
+    except FileNotFoundError:
+        return None
+    if not isinstance(found, dict):
+        raise UsageError(f"{file}: holds {brief(found)}, expected a JSON object; {remedy}")
+    return found
+
+
+def file_name(record: Mapping[str, Any], suffix: str) -> str:
+    """Path below the output folder for a sample: its key, kept inside the folder, with ``suffix`` in the end.
+
+    The suffix of the source stays where it is another one (``1.jpg`` becomes ``1.jpg.png``); windows and mirrored
+    copies are marked (``v@0003.mp4``, ``x@flip.png``).
+    """
+    inside = [{"..": "_up", "/": "_root"}.get(part, part) for part in PurePosixPath(source_key(record)).parts]
+    *folders, name = inside or ["_"]
+    name = name.removesuffix(suffix)
+    name += f"@{record['clip']:04d}" if "clip" in record else ""
+    name += "@flip" if record.get("flip") else ""
+    folders = [_shortened(part) if len(os.fsencode(part)) > MAX_NAME else part for part in folders]
+    return "/".join([*folders, _shortened(name) + suffix])
+
+
+def source_key(record: Mapping[str, Any]) -> str:
+    """The key of a sample without the marks of its window and mirroring: its source."""
+    key = str(record["key"])
+    if record.get("flip"):
+        key = key.removesuffix("#flip")
+    return key.removesuffix(f"#{record['clip']}") if "clip" in record else key
+
+
+def _shortened(name: str) -> str:
+    """A name that a file system takes together with a suffix; the hash keeps long ones apart."""
+    if len(os.fsencode(name)) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+    return os.fsencode(name)[: MAX_NAME_BYTES - 16].decode("utf-8", "ignore") + f"~{digest}"

@@ -1,0 +1,1 @@
+"""``grn shapes``: drawings to try everything on."""

@@ -1,0 +1,301 @@
+"""Samples of ``grn sample --prompts`` as GenEval and VBench read them."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from grncli.decoding.outputs import DEFAULT_FPS, file_name
+from grncli.decoding.store_decoding import check_fit
+from grncli.media.writing import write_mp4, write_png
+from grncli.runs.tokenizers import open_tokenizer
+from grncli.runtime.errors import StoreError, UsageError
+from grncli.runtime.files import MAX_NAME, whole_file
+from grncli.runtime.folders import inside, make_folder
+from grncli.runtime.jsonfiles import read_json
+from grncli.runtime.stopping import Stop, Stopped
+from grncli.sampling.pictures import BITS, decode_packed, samples_of
+from grncli.sampling.prompts import Prompt, read_prompts, shortened
+from grncli.store import BitStore, open_store
+
+MANIFEST = "export.json"
+METADATA = "metadata.jsonl"
+NEEDED = ("tag", "prompt")  # what GenEval reads of a prompt's metadata in any case
+
+Layout = Literal["geneval", "vbench"]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark expects: pictures or clips, so many of each prompt, and so many prompts (None for any)."""
+
+    name: str
+    clips: bool
+    per_prompt: int
+    prompts: int | None
+
+
+BENCHMARKS: dict[Layout, Benchmark] = {
+    "geneval": Benchmark("GenEval", clips=False, per_prompt=4, prompts=553),
+    "vbench": Benchmark("VBench", clips=True, per_prompt=5, prompts=None),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``export`` wrote; no ``files`` where an earlier run had written them all."""
+
+    prompts: int
+    files: int  # of samples; metadata.jsonl does not count
+    present: int  # files of samples that an earlier run had written
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample, the number and text of its prompt, and its file below the folder."""
+
+    index: int
+    record: dict[str, Any]
+    prompt: int
+    text: str
+    file: PurePosixPath
+
+
+Write = Callable[[Entry, Path], None]
+
+
+def export(
+    samples: Path,
+    folder: Path,
+    layout: Layout,
+    *,
+    prompts: Path | None = None,
+    tokenizer: str | None = None,
+    device: str = "cpu",
+    stop: Stop | None = None,
+    report: Callable[[int, int, str], None] = lambda done, total, note: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Summary:
+    """Lay samples out in ``folder`` as a benchmark's own evaluation reads them; an interrupted export is gone on with.
+
+    Parameters
+    ----------
+    samples : folder of pictures or clips, which are linked or else copied, or a bit store to decode
+    prompts : the file the samples were made with; GenEval's metadata come from it
+    tokenizer : run of the tokenizer that made the bits, for a bit store only
+    stop : asked between samples
+    report : told (samples done, samples in all, a note)
+    say : told in a sentence where the tokenizer's training is not finished
+
+    Raises
+    ------
+    Stopped
+        If ``stop`` asked for it; files written so far are whole.
+    UsageError, StoreError, CheckpointError
+        Before anything is written, where the samples, the prompts or ``folder`` do not fit.
+    """
+    store = _open(samples, tokenizer)
+    entries = _entries(store, layout)
+    listed = _checked_prompts(prompts, entries, layout)
+    write = _linker(samples, entries) if tokenizer is None else _decoder(store, tokenizer, device, say)
+    _claim(folder, layout, store, listed)
+    if layout == "geneval":
+        _write_metadata(folder, entries, listed)
+    files = _write_samples(folder, entries, write, stop or Stop(), report)
+    counts = Counter(entry.prompt for entry in entries)
+    return Summary(len(counts), files, len(entries) - files, _warnings(BENCHMARKS[layout], counts))
+
+
+def manifest_path(folder: Path, layout: Layout) -> Path:
+    """Where an export says what it is made of.
+
+    Inside the folder, but for VBench beside it: VBench takes the suffix of whatever a folder lists first for that of
+    all clips, and finds none where this is another file.
+    """
+    whole = folder.resolve()
+    return whole / MANIFEST if layout == "geneval" else whole.parent / f"{whole.name}.{MANIFEST}"
+
+
+def _open(samples: Path, tokenizer: str | None) -> BitStore:
+    pictures = (samples / BITS).is_dir()
+    if pictures and tokenizer is not None:
+        raise UsageError(f"{samples} holds pictures that need no --tokenizer; leave it out, or give {samples / BITS}")
+    store = open_store(samples / BITS if pictures else samples)
+    if not pictures and tokenizer is None:
+        raise UsageError(f"{samples} is a bit store, expected --tokenizer RUN with it, or a folder of pictures")
+    if not store.complete:
+        raise StoreError(f"{store.path} is not complete ({len(store)} samples so far); finish it first")
+    return store
+
+
+def _entries(store: BitStore, layout: Layout) -> list[Entry]:
+    """The samples of a store, by number; UsageError where they are not what the benchmark takes."""
+    for record in store.records():
+        if not isinstance(record.get("prompt"), str) or not isinstance(record.get("prompt_number"), int):
+            raise UsageError(
+                f"{store.path}: sample {record['key']} has no prompt, expected samples of grn sample --prompts"
+            )
+    if not len(store):
+        raise UsageError(f"{store.path} has no samples, expected those of grn sample --prompts")
+    _check_kind(store, BENCHMARKS[layout])
+    entries = []
+    within: Counter[int | str] = Counter()
+    for index, record, _ in samples_of(store):
+        number, text = record["prompt_number"], record["prompt"]
+        # VBench's own list has prompts twice, and one name for both.
+        counted = number if layout == "geneval" else text
+        file = _geneval_file(number, within[counted]) if layout == "geneval" else _vbench_file(text, within[counted])
+        entries.append(Entry(index, record, number, text, file))
+        within[counted] += 1
+    return entries
+
+
+def _check_kind(store: BitStore, benchmark: Benchmark) -> None:
+    kinds = ("single pictures", "clips")
+    if any((grid[0] > 1) != benchmark.clips for grid in store.grids):
+        found, wanted = kinds[not benchmark.clips], kinds[benchmark.clips]
+        raise UsageError(f"{store.path} has {found}, and {benchmark.name} is for {wanted}; give samples of those")
+
+
+def _geneval_file(prompt: int, within: int) -> PurePosixPath:
+    return PurePosixPath(f"{prompt:05d}", "samples", f"{within:04d}.png")
+
+
+def _vbench_file(text: str, within: int) -> PurePosixPath:
+    name = f"{text}-{within}.mp4"
+    if "/" in text or "\0" in text or len(os.fsencode(name)) > MAX_NAME:
+        raise UsageError(
+            f"the prompt {shortened(text)} cannot be the name of a file, as VBench wants it; expected one without a "
+            f"slash and with at most {MAX_NAME} bytes in {{prompt}}-{{index}}.mp4"
+        )
+    return PurePosixPath(name)
+
+
+def _checked_prompts(path: Path | None, entries: Sequence[Entry], layout: Layout) -> list[Prompt]:
+    """The prompts of the file, none without one; UsageError where the samples were made with others."""
+    if path is None:
+        if layout == "geneval":
+            raise UsageError("geneval needs --prompts FILE, the evaluation_metadata.jsonl the samples were made with")
+        return []
+    prompts = read_prompts(path)
+    for entry in entries:
+        found = prompts[entry.prompt] if entry.prompt < len(prompts) else None
+        if found is None or found.text != entry.text:
+            there = f"{path} has {len(prompts)} prompts" if found is None else f"{found.place}: {shortened(found.text)}"
+            raise UsageError(
+                f"{there}, but prompt {entry.prompt} of the samples is {shortened(entry.text)}; "
+                "give the file that they were made with"
+            )
+        missing = [key for key in NEEDED if key not in found.metadata]
+        if layout == "geneval" and missing:
+            raise UsageError(
+                f"{found.place}: has no {' and no '.join(missing)}, expected a line of evaluation_metadata.jsonl"
+            )
+    return prompts
+
+
+def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
+    """What gives a sample's file a second name, or copies it to another file system."""
+
+    def source(entry: Entry) -> Path:
+        return folder / file_name(entry.record, entry.file.suffix)
+
+    def write(entry: Entry, target: Path) -> None:
+        with whole_file(target) as temporary:
+            temporary.unlink(missing_ok=True)
+            # A symbolic link would itself get the second name.
+            path = source(entry).resolve()
+            try:
+                os.link(path, temporary)
+            except OSError:
+                shutil.copyfile(path, temporary)
+
+    for path in map(source, entries):
+        if not path.is_file():
+            raise UsageError(f"{path} is missing; run the same grn sample again, which writes it")
+    return write
+
+
+def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None]) -> Write:
+    loaded = open_tokenizer(run, say=say)
+    rounds = check_fit(store, store.path, loaded, None)
+    tokenizer = loaded.network.to(device)
+
+    def write(entry: Entry, target: Path) -> None:
+        frames = decode_packed(tokenizer, store[entry.index].bits, rounds)
+        if target.suffix == ".png":
+            write_png(target, frames[0])
+        else:
+            write_mp4(target, frames, float(entry.record.get("fps") or DEFAULT_FPS))
+
+    return write
+
+
+def _claim(folder: Path, layout: Layout, store: BitStore, prompts: Sequence[Prompt]) -> None:
+    """Make the folder and write its manifest, unless it holds something else."""
+    told = json.dumps([prompt.metadata for prompt in prompts]) if layout == "geneval" else ""
+    digest = sha256(told.encode()).hexdigest()
+    manifest = {"layout": layout, "samples": store.digest(), "metadata": digest}
+    file = manifest_path(folder, layout)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, expected a folder to export into")
+    if folder.is_dir() and any(folder.iterdir()):
+        found = _read_manifest(file)
+        if found is None:
+            raise UsageError(f"{folder} holds files, but there is no {file} of an export; choose another DIR")
+        if found != manifest:
+            raise UsageError(f"{folder} was exported from other samples or prompts ({file}); choose another DIR")
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_manifest(file: Path) -> Any:
+    """What a manifest says, None where there is none."""
+    try:
+        return read_json(file, error=UsageError, remedy="choose another DIR")
+    except FileNotFoundError:
+        return None
+
+
+def _write_metadata(folder: Path, entries: Sequence[Entry], prompts: Sequence[Prompt]) -> None:
+    for number in sorted({entry.prompt for entry in entries}):
+        file = folder / f"{number:05d}" / METADATA
+        if not file.exists():
+            make_folder(file.parent)
+            with whole_file(file) as temporary:
+                temporary.write_text(json.dumps(prompts[number].metadata) + "\n", encoding="utf-8")
+
+
+def _write_samples(
+    folder: Path, entries: Sequence[Entry], write: Write, stop: Stop, report: Callable[[int, int, str], None]
+) -> int:
+    """Write the files that are not there; returns how many those were."""
+    written = 0
+    for done, entry in enumerate(entries):
+        if stop.reason:
+            raise Stopped(f"{stop.reason}: stopped after {done} of {len(entries)} samples")
+        target = inside(folder, str(entry.file), create=True)
+        if not target.exists():
+            write(entry, target)
+            written += 1
+        report(done + 1, len(entries), "")
+    return written
+
+
+def _warnings(benchmark: Benchmark, counts: Counter[int]) -> tuple[str, ...]:
+    """Where the numbers of samples and prompts are not the benchmark's."""
+    few, most = min(counts.values()), max(counts.values())
+    warnings = []
+    if (few, most) != (benchmark.per_prompt, benchmark.per_prompt):
+        found = f"{few}" if few == most else f"{few} to {most}"
+        warnings.append(f"{benchmark.per_prompt} samples a prompt expected by {benchmark.name}, found {found}")
+    if benchmark.prompts not in (None, len(counts)):
+        warnings.append(f"{benchmark.prompts} prompts expected by {benchmark.name}, found {len(counts)}")
+    return tuple(warnings)

@@ -1,0 +1,374 @@
+"""Checkpoints of a run: written whole or not at all, found, and read with everything in them checked.
+
+RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json,
+                                       and the same of a discriminator
+RUN/checkpoints/latest                 link to the newest complete one
+
+Whatever else lies beside them, such as a copy called ``step-00001000.bak``, is the user's: never read, never removed.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import torch
+from pydantic import Field, Strict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from grncli.runtime.checking import Count, Text, read_json_as
+from grncli.runtime.errors import CheckpointError
+from grncli.runtime.jsonfiles import brief, parse_json
+
+RECIPE = "recipe.yaml"
+RECORD = "run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PREVIEWS = "previews"
+TENSORBOARD = "tensorboard"
+SCHEDULE = "schedule.json"  # fitted to a generator by grn sample
+COMPLETE = "COMPLETE"
+LOCK = ".lock"
+EMA = "ema.safetensors"  # what everything downstream uses
+STATE = "state.json"
+LATEST = "latest"
+
+SHOWN_DIMENSIONS = 6  # of a tensor, in a message
+REASON = 200  # characters of another library's error in a message
+
+_STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
+_LEFT = re.compile(r"\.step-[0-9]{8,}\.(partial|old)|\.latest\.partial")
+
+Number = Annotated[float, Strict()]
+Sums = dict[Text, Annotated[list[Number], Field(min_length=2, max_length=3)]]
+"""Of each number of the log, what is added up since its last line, and over how many steps."""
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """What ``state.json`` holds: everything of a run that changes and is no tensor.
+
+    Parameters
+    ----------
+    averaged : steps that the moving averages have seen
+    sums : of each process that trained, in their order
+    tensors : how many each file of the checkpoint holds
+    """
+
+    step: Count
+    averaged: Count = 0
+    sums: list[Sums] = field(default_factory=list)
+    tensors: dict[Annotated[str, Strict(), Field(pattern=r"^[a-z0-9_]{1,64}$")], Count] = field(default_factory=dict)
+
+
+def write_checkpoint(
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> Path:
+    """Write ``checkpoints/step-XXXXXXXX`` under a temporary name, rename it, and point ``latest`` at it.
+
+    Parameters
+    ----------
+    tensors : for each file (``ema``, ``weights``, ``optimizer``) its named tensors
+    state : what JSON can hold (step, counters)
+    config : sizes of the network; kept in the header of each file, so that the file's hash covers them
+    """
+    folder = run / CHECKPOINTS
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".{final.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run)
+        partial.mkdir()
+        header = {"config": json.dumps(config, sort_keys=True)}
+        for name, named in tensors.items():
+            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
+            save_file(contiguous, partial / f"{name}.safetensors", metadata=header)
+        counts = {name: len(named) for name, named in tensors.items()}
+        (partial / STATE).write_text(json.dumps({**state, "tensors": counts}, indent=1) + "\n")
+        for file in partial.iterdir():
+            _fsync(file)
+        _fsync(partial)
+        _put_in_place(partial, final)
+        _point_latest(folder, final.name)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = " ".join(str(error).split())[:REASON]
+        raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
+    return final
+
+
+def take_checkpoint(checkpoint: Path, run: Path) -> None:
+    """Move a checkpoint that was written elsewhere on the same file system into a run."""
+    folder = run / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    _put_in_place(checkpoint, folder / checkpoint.name)
+    _point_latest(folder, checkpoint.name)
+
+
+def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> None:
+    """Remove all but the newest ``keep`` checkpoints, and those whose step is a multiple of ``keep_every``."""
+    for old in list_checkpoints(run)[:-keep]:
+        if not old.is_symlink() and (keep_every is None or step_of(old) % keep_every):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint, so that nobody takes it for the newest; returns its new path."""
+    number = 1
+    while True:
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged{f'-{number}' if number > 1 else ''}")
+        if not os.path.lexists(aside):
+            checkpoint.rename(aside)
+            return aside
+        number += 1
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what killed saves left in a run's checkpoints."""
+    for path in _entries(run / CHECKPOINTS):
+        if _LEFT.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    ours = [path for path in _entries(run / CHECKPOINTS) if is_step(path) and (path / STATE).is_file()]
+    return sorted(ours, key=step_of)
+
+
+def is_step(path: Path) -> bool:
+    """Whether a name is that of a checkpoint, complete or not."""
+    return _STEP.fullmatch(path.name) is not None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint of a run directory, or ``run`` itself if it is a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If ``run`` is no run directory or has no checkpoint yet.
+    """
+    if (run / EMA).is_file() and (run / STATE).is_file():
+        return run
+    if not (run / RECIPE).is_file():
+        found = "is not there" if not run.exists() else "holds no recipe.yaml"
+        raise CheckpointError(
+            f"{run}: {found}, expected a run directory made by grn train-tokenizer, train-gen or import"
+        )
+    complete = list_checkpoints(run)
+    if not complete:
+        raise CheckpointError(f"{run}: has no complete checkpoint yet; train it further")
+    return complete[-1]
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run directory that a checkpoint lies in, which may do so through links."""
+    run = Path(os.path.abspath(checkpoint)).parent.parent
+    if not (run / RECIPE).is_file():
+        run = checkpoint.resolve().parent.parent
+    return run.resolve()
+
+
+def check_checkpoint(checkpoint: Path) -> CheckpointState:
+    """The state of a checkpoint whose files are there, of their whole length and with all their tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If one is not. The weights themselves are not read.
+    """
+    state = read_state(checkpoint)
+    counts: Mapping[str, int | None] = state.tensors or {"ema": None}
+    for name, count in counts.items():
+        file = checkpoint / f"{name}.safetensors"
+        with _opened(file) as opened:
+            found = len(opened.keys())
+        if count not in (None, found):
+            raise CheckpointError(f"{file}: holds {found} tensors, expected {count}; use another checkpoint")
+    return state
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Named tensors of one safetensors file, on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or damaged.
+    """
+    with _reading(file):
+        return load_file(file)
+
+
+class TensorSize(Protocol):
+    """Shape and type of a tensor, wherever that is known from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+
+
+def check_tensors(found: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
+    """Raise CheckpointError, one short sentence about ``name``, unless names, shapes and types are those wanted."""
+    wrong = [f"{key} is missing" for key in wanted if key not in found]
+    wrong += [f"there is no {brief(key)} in it" for key in found if key not in wanted]
+    for key, tensor in wanted.items():
+        there = found.get(key, tensor)
+        if tuple(there.shape) != tuple(tensor.shape):
+            wrong.append(f"{key} has the shape {_shown(there.shape)}, expected {_shown(tensor.shape)}")
+        elif there.dtype != tensor.dtype:
+            wrong.append(f"{key} is {_dtype(there.dtype)}, expected {_dtype(tensor.dtype)}")
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{name}: the weights do not fit the network of the recipe ({wrong[0]}{more}); "
+            f"use another checkpoint, or restore {RECIPE}"
+        )
+
+
+def _shown(shape: Sequence[int]) -> str:
+    text = str(list(shape[:SHOWN_DIMENSIONS]))
+    return text if len(shape) <= SHOWN_DIMENSIONS else f"{text[:-1]}, ...]"
+
+
+def _dtype(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def read_config(file: Path) -> dict[str, Any] | None:
+    """Sizes of the network in the header of a safetensors file, None where it has none."""
+    with _opened(file) as opened:
+        header = opened.metadata() or {}
+    if "config" not in header:
+        return None
+    remedy = "use another checkpoint"
+    config = parse_json(header["config"].encode(), f"{file}: config", error=CheckpointError, remedy=remedy)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file}: config is {brief(config)}, expected the network's sizes; {remedy}")
+    return config
+
+
+def read_state(checkpoint: Path) -> CheckpointState:
+    """The JSON part of a checkpoint; CheckpointError where it is missing, damaged or of another step."""
+    file, remedy = checkpoint / STATE, "use another checkpoint"
+    try:
+        state = read_json_as(file, CheckpointState, error=CheckpointError, remedy=remedy)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: is not there, expected a checkpoint; {remedy}") from None
+    if is_step(checkpoint) and state.step != step_of(checkpoint):
+        raise CheckpointError(f"{file}: field step is {state.step}, expected {step_of(checkpoint)}; {remedy}")
+    return state
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_released(file: Path) -> dict[str, Any]:
+    """Load a released, pickled checkpoint with nothing but tensors and plain containers allowed.
+
+    This is the only place where a pickle is opened, and PyTorch's restricted unpickler does it: whatever else
+    the file wants to build or call is refused before it happens. The one class it may build is argparse's Namespace,
+    a bag of names and values without behaviour, in which released generators keep their training arguments.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not there, is no PyTorch checkpoint, or asks for more than data.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: is not a file, expected a released checkpoint (.ckpt or .pth)")
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+            warnings.simplefilter("ignore")  # of the pickle's protocol, which is not the user's business
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
+        raise CheckpointError(
+            f"{file}: {found}; refused, expected a checkpoint that holds only tensors and plain values"
+        ) from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of weights")
+    return loaded
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    # Opening a named pipe would wait forever.
+    if not file.is_file():
+        found = "is no plain file" if file.exists() else "is not there"
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({found})")
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:REASON]
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})") from None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    with _reading(file), safe_open(file, framework="pt") as opened:
+        yield opened
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _put_in_place(made: Path, final: Path) -> None:
+    """Rename a checkpoint to where one of the same step may lie, which is gone only after that."""
+    old = final.with_name(f".{final.name}.old")
+    if os.path.lexists(final):
+        final.rename(old)
+    made.rename(final)
+    _fsync(final.parent)
+    if old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
+
+
+def _point_latest(folder: Path, name: str) -> None:
+    link = folder / f".{LATEST}.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    os.replace(link, folder / LATEST)
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

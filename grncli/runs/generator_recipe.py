@@ -1,0 +1,123 @@
+"""What a recipe of ``grn train-gen`` says."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Literal
+
+from grncli.models.generator import GeneratorConfig
+from grncli.runs.tokenizer_recipe import Optimization, Training
+from grncli.runtime.jsonfiles import brief
+from grncli.store.layout import parse_grid
+
+MAX_STRIDE = 1 << 16  # pixels per token
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitData:
+    """Batches of samples from bit stores."""
+
+    batch: int = 64
+    buffer: float = 4.0  # GiB of bits that are shuffled together and stay in memory
+    validation: int = 0  # samples that are held out, to measure loss and accuracy on
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.validation < 0:
+            raise ValueError(f"batch is {self.batch} and validation {self.validation}, expected 1 and 0 or more")
+        if not 0 < self.buffer < float("inf"):
+            raise ValueError(f"buffer is {self.buffer}, expected more than 0 GiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How a training sample is made from a true token map (paper section 3.2; facts section 3)."""
+
+    ratio: Literal["logit-normal", "uniform"] = "logit-normal"  # distribution of the selection ratio
+    mean: float = -0.8  # of the normal number whose logistic function it is
+    deviation: float = 0.8
+    label_drop: float = 0.1  # share of samples that learn without their label, for guidance
+    target: Literal["absolute", "relative"] = "absolute"  # relative: which bits to flip (Appendix E.3), GRN_bit only
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.mean) or not 0 < self.deviation < float("inf"):
+            raise ValueError(
+                f"mean is {self.mean} and deviation {self.deviation}, expected a finite and a positive one"
+            )
+        if not 0 <= self.label_drop <= 1:
+            raise ValueError(f"label_drop is {self.label_drop}, expected 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptimization(Optimization):
+    """As the paper trains: a constant rate, no weight decay, two moving averages."""
+
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.0
+    clip_norm: float = 0.1
+    ema: float | tuple[float, ...] = (0.9999, 0.9996)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorTraining(Training):
+    """As quick as the device can: a generator loses nothing by bfloat16, where a tokenizer's pixels would show it."""
+
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """How the sample sheets of a run are drawn, where ``--tokenizer`` is given."""
+
+    classes: int = 10  # at most, one row each
+    per_class: int = 4
+    steps: int = 25
+    guidance: float = 2.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.classes, self.per_class, self.steps) < 1:
+            raise ValueError("classes, per_class and steps are counts, expected 1 or more")
+        if not self.temperature > 0 or not isfinite(self.guidance):
+            raise ValueError(f"temperature is {self.temperature}, expected more than 0, guidance finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits:
+    """The bits a generator was trained on; settled by the stores, not by the user."""
+
+    tokenizer: dict[str, Any]  # name and sha256
+    stride: tuple[int, int, int]
+    labels: tuple[str, ...]
+    grids: dict[str, int]  # TxHxW: samples
+    stores: tuple[str, ...] = ()  # hashes of their bits, in the order of training
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if not all(1 <= pixels <= MAX_STRIDE for pixels in self.stride):
+            raise ValueError(f"stride is {list(self.stride)}, expected three numbers from 1 to {MAX_STRIDE}")
+        wrong = [name for name, samples in self.grids.items() if parse_grid(name) is None or samples < 0]
+        if wrong or not self.grids:
+            shown = brief({name: self.grids[name] for name in wrong})
+            raise ValueError(f"grids is {shown}, expected numbers of samples by TxHxW")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ValueError(f"fps is {self.fps}, expected more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRecipe:
+    """``grn train-gen``: the network, its data and its training."""
+
+    kind: str = "generator"
+    network: GeneratorConfig = field(default_factory=GeneratorConfig)
+    data: BitData = field(default_factory=BitData)
+    refinement: Refinement = field(default_factory=Refinement)
+    optimization: GeneratorOptimization = field(default_factory=GeneratorOptimization)
+    training: GeneratorTraining = field(default_factory=GeneratorTraining)
+    preview: Preview = field(default_factory=Preview)
+    bits: Bits | None = None  # filled in by the run
+    imported: dict[str, str] | None = None  # where imported weights came from
+
+    def __post_init__(self) -> None:
+        if self.kind != "generator":
+            raise ValueError(f"kind is {self.kind!r}, expected generator")
+        if self.refinement.target == "relative" and self.network.prediction != "bit":
+            raise ValueError("refinement.target is relative, which is for network.prediction=bit only")

@@ -1,0 +1,57 @@
+"""Choosing the device and number format a network runs in."""
+
+import torch
+
+from grncli.runtime.errors import UsageError
+
+# By name; also what recipes say.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called ``auto``, ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``; ``auto`` takes the quickest present.
+
+    Of several GPUs that no number picks from, the process takes the one of its ``local_rank`` on this machine.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device here.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
+    kind = name.split(":")[0]
+    if not present.get(kind, False):
+        have = ", ".join(kind for kind, there in present.items() if there)
+        raise UsageError(f"--device {name}: there is no such device here, expected auto or one of {have}")
+    return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``float32``, ``bfloat16``, or for ``auto`` bfloat16 where the device computes in it and float32 elsewhere.
+
+    Raises
+    ------
+    UsageError
+        For any other name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"--dtype {name}: expected auto, {' or '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` or ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older versions
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return False

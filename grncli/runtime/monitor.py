@@ -1,0 +1,36 @@
+"""What work may do while it runs: see whether to stop, report how far it is, and say a sentence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from grncli.runtime.stopping import Stop, Unfinished
+
+
+def _ignore(*_: object) -> None:
+    """For callers that do not listen."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Passed to every stage by whoever started it; the default one never stops the work and listens to nothing.
+
+    Attributes
+    ----------
+    stop : asked between steps
+    progress : called with (units done, units in all or None, a note) now and then
+    say : called with one sentence at a time: what begins, and what the user should know
+    """
+
+    stop: Stop = field(default_factory=Stop)
+    progress: Callable[[int, int | None, str], None] = _ignore
+    say: Callable[[str], None] = _ignore
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the work should end now, in words, or None."""
+        return self.stop.reason
+
+    def require_time(self, done: str) -> None:
+        """For work of which nothing is kept: Unfinished with what was ``done`` where it should stop now."""
+        if (reason := self.stop.reason) is not None:
+            raise Unfinished(f"{reason}: stopped {done}")

@@ -1,0 +1,1 @@
+"""``grn tokenize``: media to a bit store."""

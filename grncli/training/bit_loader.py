@@ -1,0 +1,270 @@
+"""Batches of packed bits from stores, in an order that depends on (seed, step) only.
+
+Samples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
+fits into the buffer is one window, shuffled as a whole and kept in memory; of a larger one, chunk after chunk is read
+from end to end and never a sample alone. An epoch visits every sample once; batches may reach over its end.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from grncli.runs.generator_recipe import Bits
+from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
+from grncli.runtime.overlap import Prefetch
+from grncli.runtime.processes import ALONE, Processes
+from grncli.store import BitStore, GridView
+from grncli.store.layout import Grid, grid_name
+from grncli.training.loop import Batch
+
+BLOCK_BYTES = 4 << 20  # what is read at once: about a chunk file
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All samples of one latent grid, over several stores."""
+
+    grid: Grid
+    views: Sequence[GridView]
+    names: Sequence[str]  # of the stores
+    labels: Numbers  # into the class names of all stores, -1 for none
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample."""
+        return int(np.prod(self.views[0].row_shape))
+
+    def read(self, rows: Numbers) -> NDArray[np.uint8]:
+        """Packed bits ``[n, t, h, w, M, bytes]`` of rows that count through the stores, in the order given."""
+        if len(self.views) == 1:
+            return self.views[0].read(rows)
+        which, within = self._places(rows)
+        bits = np.empty((len(rows), *self.views[0].row_shape), np.uint8)
+        for i in np.unique(which).tolist():
+            inside = which == i
+            bits[inside] = self.views[i].read(within[inside])
+        return bits
+
+    def keys(self, rows: Numbers) -> tuple[str, ...]:
+        """What to call samples by in a message."""
+        grid = grid_name(self.grid)
+        places = zip(*(part.tolist() for part in self._places(rows)), strict=True)
+        return tuple(f"{self.names[store]} {grid} row {row}" for store, row in places)
+
+    def _places(self, rows: Numbers) -> tuple[Numbers, Numbers]:
+        """Store of each row, and its row there."""
+        starts = np.cumsum([0, *(len(view) for view in self.views)])
+        which = np.searchsorted(starts, rows, "right") - 1
+        return which, rows - starts[which]
+
+
+def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
+    """What the stores hold together: settings for the recipe, and the samples of each grid.
+
+    Raises
+    ------
+    StoreMismatch
+        If they were made by different tokenizers, or with different rounds or channels.
+    StoreError
+        If there is no sample.
+    """
+    first = stores[0]
+    names = list(dict.fromkeys(name for store in stores for name in store.labels))
+    for store in stores[1:]:
+        _require_same(first, store)
+    if not any(len(store) for store in stores):
+        raise StoreError(f"{', '.join(str(store.path) for store in stores)}: no sample to train on; tokenize more")
+    grids = sorted({grid for store in stores for grid in store.grids})
+    samples = []
+    for grid in grids:
+        having = [store for store in stores if grid in store.grids]
+        labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in having]
+        views, paths = [store.grid(grid) for store in having], [str(store.path) for store in having]
+        samples.append(Samples(grid, views, paths, np.concatenate(labels)))
+    rates = {store.fingerprint.preprocessing.get("fps") for store in stores}
+    bits = Bits(
+        tokenizer=dict(first.fingerprint.tokenizer),
+        stride=first.stride,
+        labels=tuple(names),
+        grids={grid_name(part.grid): len(part) for part in samples},
+        stores=tuple(store.digest() for store in stores),
+        fps=rates.pop() if len(rates) == 1 else None,
+    )
+    return bits, samples
+
+
+class BitLoader:
+    """Reads the batches of steps ahead of the network; of several processes each its share.
+
+    Parameters
+    ----------
+    batch : samples of all processes together
+    buffer : bytes that are shuffled together
+    validation : samples of the most frequent grid that are held out
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Samples],
+        *,
+        batch: int,
+        buffer: float,
+        validation: int = 0,
+        seed: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.batch = batch
+        self.processes = processes
+        self._held_out = (most_frequent(samples), np.empty(0, np.int64))
+        check_validation(samples, validation)
+        total = sum(len(part) for part in samples)
+        orders = []
+        for number, part in enumerate(samples):
+            rows = np.arange(len(part))
+            if validation and part is self._held_out[0]:
+                drawn = np.random.default_rng([seed, number]).permutation(rows)
+                self._held_out = part, np.sort(drawn[:validation])
+                rows = np.sort(drawn[validation:])
+            orders.append(Order(part, rows, seed=seed, number=number, buffer=buffer * len(part) / total))
+        self._orders = orders
+        self.epoch_samples = sum(len(order) for order in orders)
+
+    def batches(self, first_step: int) -> Generator[Batch]:
+        """Batches from ``first_step`` on, uint8 ``[B, t, h, w, M, bytes]``; a thread reads ahead of the network."""
+        with Prefetch(self._read(first_step), depth=4) as ahead:
+            yield from ahead
+
+    def held_out(self) -> Iterator[Batch]:
+        """What is held out, in batches of this process's size."""
+        samples, rows = self._held_out
+        size = self.batch // self.processes.count
+        for start in range(0, len(rows), size):
+            yield _batch(samples, rows[start : start + size], np.arange(start, min(start + size, len(rows))))
+
+    def _read(self, first_step: int) -> Iterator[Batch]:
+        # A step has one grid. They take turns by their share of the samples, from the first step on.
+        shares = np.array([len(order) for order in self._orders]) / self.epoch_samples
+        taken = np.zeros(len(shares), np.int64)
+        step = 0
+        while True:
+            turn = int(np.argmax(shares * (step + 1) - taken))
+            if step >= first_step:
+                places = taken[turn] * self.batch + np.arange(self.batch)
+                numbers = step * self.batch + np.arange(self.batch)
+                mine = slice(self.processes.rank, None, self.processes.count)
+                yield self._orders[turn].read(places[mine], numbers[mine])
+            taken[turn] += 1
+            step += 1
+
+
+class Order:
+    """The endless sequence of one grid's samples: every epoch all ``rows``, shuffled anew."""
+
+    def __init__(self, samples: Samples, rows: Numbers, *, seed: int, number: int, buffer: float) -> None:
+        self.samples = samples
+        self.rows = rows
+        self._entropy = [seed, number]
+        self._shuffle = lru_cache(maxsize=4)(self._shuffled)  # of an epoch's blocks, and of a window or two
+        block = max(1, BLOCK_BYTES // samples.row_bytes)
+        self._blocks = np.array_split(rows, range(block, len(rows), block))
+        self._together = max(1, int(buffer // (block * samples.row_bytes)))  # blocks of a window
+        self._loaded: tuple[tuple[int, int], Numbers, NDArray[np.uint8]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, places: Numbers, numbers: Numbers) -> Batch:
+        """The samples at ascending ``places`` of the sequence, as a batch whose samples are called ``numbers``."""
+        epochs, offsets = np.divmod(places, len(self.rows))
+        parts = []
+        for epoch in np.unique(epochs).tolist():
+            inside = offsets[epochs == epoch]
+            ends = self._window_ends(epoch)
+            which = np.searchsorted(ends, inside, "right")
+            for window in np.unique(which).tolist():
+                start = ends[window - 1] if window else 0
+                rows, bits = self._window(epoch, window)
+                order = self._shuffle(epoch, 1 + window, len(rows))[inside[which == window] - start]
+                parts.append((rows[order], bits[order]))
+        rows, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return _batch(self.samples, rows, numbers, bits)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether everything is one window, which then stays as it is."""
+        return self._together >= len(self._blocks)
+
+    def _window_ends(self, epoch: int) -> Numbers:
+        """Place behind the last sample of each window."""
+        sizes = np.array([len(block) for block in self._blocks])[self._block_order(epoch)]
+        ends = np.cumsum(sizes)[self._together - 1 :: self._together]
+        return ends if len(ends) and ends[-1] == len(self.rows) else np.append(ends, len(self.rows))
+
+    def _window(self, epoch: int, window: int) -> tuple[Numbers, NDArray[np.uint8]]:
+        """Rows of a window and their bits; the last one asked for is kept."""
+        key = (0, 0) if self._whole else (epoch, window)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # two would not fit
+            order = self._block_order(epoch)[window * self._together : (window + 1) * self._together]
+            rows = np.concatenate([self._blocks[i] for i in order.tolist()])
+            self._loaded = key, rows, self.samples.read(rows)
+        return self._loaded[1:]
+
+    def _block_order(self, epoch: int) -> Numbers:
+        if self._whole:
+            return np.arange(len(self._blocks))
+        return self._shuffle(epoch, 0, len(self._blocks))
+
+    def _shuffled(self, epoch: int, number: int, count: int) -> Numbers:
+        return np.random.default_rng([*self._entropy, epoch, number]).permutation(count)
+
+
+def most_frequent(samples: Sequence[Samples]) -> Samples:
+    """Those of the grid that has most samples."""
+    return max(samples, key=len)
+
+
+def check_validation(samples: Sequence[Samples], validation: int) -> None:
+    """Raise RecipeError if nothing would be left to train on."""
+    held = len(most_frequent(samples))
+    if validation >= held:
+        raise RecipeError(f"data.validation is {validation}, expected less than the {held} samples")
+
+
+def _batch(samples: Samples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
+    bits = samples.read(rows) if bits is None else bits
+    return Batch(
+        torch.from_numpy(bits), samples.keys(rows), torch.from_numpy(samples.labels[rows]), torch.from_numpy(numbers)
+    )
+
+
+def _require_same(first: BitStore, other: BitStore) -> None:
+    made, theirs = first.fingerprint.tokenizer, other.fingerprint.tokenizer
+    fields: dict[str, tuple[Any, Any]] = {
+        "tokenizer": (made.get("sha256", dict(made)), theirs.get("sha256", dict(theirs))),
+        "rounds": (first.rounds, other.rounds),
+        "channels": (first.channels, other.channels),
+        "stride": (list(first.stride), list(other.stride)),
+    }
+    for name, (ours, others) in fields.items():
+        if ours != others:
+            raise StoreMismatch(
+                f"{other.path} was made with {name}={others}, and {first.path} with {name}={ours}; "
+                "train on stores that were made alike"
+            )
+
+
+def _renamed(labels: NDArray[np.int32], own: Sequence[str], names: Sequence[str]) -> Numbers:
+    """Labels of one store in the class names of all."""
+    table = np.array([*(names.index(name) for name in own), -1], np.int64)  # -1 picks the last
+    return table[labels]

@@ -1,0 +1,315 @@
+"""Run directories that training writes: what is done, whether recipe and data are still the same, and making one."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from grncli.media.sources import Source
+from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
+from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.recipe import dump_recipe, field_names, load_yaml, read_own_recipe, read_recipe
+from grncli.runs.rundir import (
+    DataRecord,
+    Place,
+    check_run_is_free,
+    clear_run,
+    is_run,
+    locked_run,
+    mark_complete,
+    new_record,
+    read_record,
+    recipe_kind,
+    refuse_links,
+    tidy_run,
+    unmark_complete,
+    write_record,
+)
+from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
+from grncli.runtime.devices import DTYPES
+from grncli.runtime.errors import CheckpointError, RecipeError
+from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import SHOWN, brief
+from grncli.runtime.processes import Processes
+from grncli.runtime.text import printable
+
+# What of a recipe may change between the parts of a run.
+EXTENDABLE = (
+    *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
+    *("keep", "keep_every", "compile", "recompute", "tensorboard"),
+)
+
+SHOWN_FIELDS = 3
+SHOWN_DIFFERENCES = 8
+COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
+SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
+
+
+class Recipe(Protocol):
+    """What every training recipe has."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def optimization(self) -> Optimization: ...  # noqa: D102
+    @property
+    def training(self) -> Training: ...  # noqa: D102
+    @property
+    def imported(self) -> dict[str, str] | None: ...  # noqa: D102
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[str, ...] | list[str]) -> AnyRecipe:
+    """A recipe to train by; RecipeError when it is one for something else."""
+
+    def check(fields: Mapping[str, Any]) -> None:
+        _check_kind(path, fields, schema)
+
+    recipe = read_recipe(path, schema, overrides, check)
+    if recipe.imported is not None:
+        raise RecipeError(f"{path}: is the recipe of an imported run, which has no training to repeat")
+    return recipe
+
+
+def _check_kind(path: Path, fields: Mapping[str, Any], schema: type) -> None:
+    """Raise RecipeError for the recipe of another command, as its ``kind`` says, or without one its fields."""
+    wanted = next(kind for kind, each in SCHEMAS.items() if each is schema)
+    kind, sign = fields.get("kind"), f"kind: {fields.get('kind')}"
+    if kind is None:
+        names = {kind: set(field_names(each)) for kind, each in SCHEMAS.items()}
+        present = {
+            *fields,
+            *(f"{key}.{name}" for key, each in fields.items() if isinstance(each, dict) for name in each),
+        }
+        (other,) = names.keys() - {wanted}
+        telling = sorted(present & (names[other] - names[wanted]))
+        if telling and not present & (names[wanted] - names[other]):  # with some of both it is rather a mistake
+            kind, sign = other, f"it has {', '.join(telling[:SHOWN_FIELDS])}"
+    if kind != wanted and isinstance(kind, str) and kind in COMMANDS:
+        raise RecipeError(f"{path}: is a recipe for {COMMANDS[kind]} ({sign}), expected one for {COMMANDS[wanted]}")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a run directory has of what is asked for.
+
+    Parameters
+    ----------
+    steps : that are done and saved in a checkpoint whose files are sound
+    anew : whether a run begins, where there is none or in place of the one that is there
+    """
+
+    steps: int
+    anew: bool
+
+
+def media_record(sources: Sequence[Source], src: str) -> DataRecord:
+    """The media of a run by their names below SRC and their sizes, so that they may be moved but not changed."""
+    digest = hashlib.sha256()
+    for source in sources:
+        size = source.size
+        if source.problem is not None:
+            size = -1
+        elif source.member is None:
+            try:
+                size = os.stat(source.path).st_size
+            except OSError:
+                size = -1
+        digest.update(os.fsencode(source.relative) + b"\0%d\n" % size)
+    return DataRecord(digest.hexdigest(), len(sources), "sources", os.path.abspath(src) if src != "-" else src)
+
+
+def bits_record(stores: Sequence[str], samples: int) -> DataRecord:
+    """The bits of a run by the hashes of their stores, in the order of training."""
+    return DataRecord(hashlib.sha256(json.dumps(list(stores)).encode()).hexdigest(), samples, "samples")
+
+
+def look_at_run(run: Path, recipe: Recipe, data: DataRecord, *, overwrite: bool) -> Standing:
+    """What the run directory has of this recipe and data; nothing is written.
+
+    With ``overwrite`` a run is made anew, except one that the same request began and that is not finished: this is
+    the same command again after it was stopped.
+
+    Raises
+    ------
+    CheckpointError
+        If ``run`` was trained with another recipe or other data, is an imported one, or is no run directory.
+    """
+    if not is_run(run) or (overwrite and not _was_begun_by(run, recipe, data)):
+        check_run_is_free(run, recipe.kind, overwrite=overwrite)
+        return Standing(0, anew=True)
+    if recipe_kind(run) != recipe.kind:
+        check_run_is_free(run, recipe.kind, overwrite=overwrite)  # which says why it is not
+    present: Any = read_own_recipe(run / RECIPE, type(recipe))
+    if present.imported is not None:
+        raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")
+    free = EXTENDABLE if recorded_dtype(run) else (*EXTENDABLE, "dtype")
+    comparable = replace(
+        present,
+        training=replace(present.training, **{k: getattr(recipe.training, k) for k in free}),
+    )
+    if comparable != recipe:
+        raise CheckpointError(
+            f"{run} was made with another recipe ({_differences(comparable, recipe)}); "
+            "use the same one, another --out, or --overwrite"
+        )
+    _compare_data(run, data)
+    return Standing(_sound_steps(run), anew=False)
+
+
+def recorded_dtype(run: Path) -> str | None:
+    """The number format that a run is trained in; None where there is no run, or its recipe does not say."""
+    try:
+        dtype = load_yaml(run / RECIPE)["training"]["dtype"]
+    except (RecipeError, KeyError, TypeError):
+        return None
+    return dtype if isinstance(dtype, str) and dtype in DTYPES else None
+
+
+@contextmanager
+def open_run(
+    run: Path,
+    recipe: Recipe,
+    data: DataRecord,
+    processes: Processes,
+    *,
+    overwrite: bool,
+    warn: Callable[[str], None],
+) -> Iterator[None]:
+    """Be the only writer of a run for the time of a block, and mark it as complete when the block ends well.
+
+    The run is made, or cleared where it is to be made anew. Of several processes the first does this, once all have
+    looked at what is there.
+
+    Raises
+    ------
+    LockError
+        If another process trains the run.
+    CheckpointError
+        As ``look_at_run``, and where a link is in the place of what the run writes.
+    """
+    processes.wait()
+    with contextlib.ExitStack() as stack:
+        if processes.leads:
+            stack.enter_context(locked_run(run))
+            _prepare(run, recipe, data, overwrite, warn)
+            place = Place(run)
+        processes.wait()
+        yield
+        if processes.leads:
+            place.check()
+            mark_complete(run)
+
+
+def touch_complete(run: Path, recipe: Recipe) -> None:
+    """Renew the date of a finished run's mark, for make; or leave the mark, where a kill came before it.
+
+    Where nothing can be written nothing is: the run is finished all the same.
+    """
+    with contextlib.suppress(OSError, CheckpointError):
+        try:
+            os.utime(run / COMPLETE, follow_symlinks=False)
+        except FileNotFoundError:
+            # Fewer steps may be asked for than the run's own recipe has.
+            wanted = read_own_recipe(run / RECIPE, type(recipe)).training.steps
+            if os.access(run, os.W_OK) and _sound_steps(run) >= wanted:
+                with locked_run(run):
+                    mark_complete(run)
+
+
+def _prepare(run: Path, recipe: Recipe, data: DataRecord, overwrite: bool, warn: Callable[[str], None]) -> None:
+    standing = look_at_run(run, recipe, data, overwrite=overwrite)  # again: another process may have written since
+    before = None
+    if standing.anew:
+        clear_run(run)
+    else:
+        before = read_record(run)
+        if overwrite:
+            warn(f"{run}: resumes at step {standing.steps} what this command with --overwrite began")
+        elif before is None and standing.steps:
+            warn(f"{run}: has no run.json, so nobody knows whether it was trained on the same data before")
+    refuse_links(run)
+    if not standing.anew:
+        unmark_complete(run)
+        tidy_run(run)
+    text = dump_recipe(recipe)
+    if standing.anew or (run / RECIPE).read_text(encoding="utf-8") != text:
+        with whole_file(run / RECIPE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_record(run, new_record(before, data, _request(recipe, data) if overwrite else None))
+
+
+def _was_begun_by(run: Path, recipe: Recipe, data: DataRecord) -> bool:
+    """Whether the very same request with ``--overwrite`` began a run that is not finished."""
+    try:
+        record = read_record(run)
+    except CheckpointError:
+        return False
+    same = record is not None and record.overwrite == _request(recipe, data)
+    return same and not os.path.lexists(run / COMPLETE)
+
+
+def _request(recipe: Recipe, data: DataRecord) -> str:
+    return hashlib.sha256(f"{dump_recipe(recipe)}\0{data.digest}".encode()).hexdigest()
+
+
+def _compare_data(run: Path, data: DataRecord) -> None:
+    record = read_record(run)
+    if record is None or record.data is None or record.data.digest == data.digest:
+        return
+    was = record.data
+    place = f" of {brief(printable(was.source))}" if was.source else ""
+    raise CheckpointError(
+        f"{run}: was trained on other data ({was.items} {was.unit[:20]}{place}, digest {was.digest[:8]}) than these "
+        f"{data.items} {data.unit} (digest {data.digest[:8]}), whose names or sizes differ; "
+        "give the same data, another --out, or --overwrite"
+    )
+
+
+def _sound_steps(run: Path) -> int:
+    """The step of the newest checkpoint whose files are sound; what is in the tensors is not looked at."""
+    for checkpoint in reversed(list_checkpoints(run)):
+        with contextlib.suppress(CheckpointError):
+            return check_checkpoint(checkpoint).step
+    return 0
+
+
+def check_division(batches: dict[str, int], accumulate: int, processes: Processes) -> None:
+    """Raise RecipeError unless every batch divides among the processes, and there into its pieces.
+
+    ``batches`` are sizes by the name of their field.
+    """
+    pieces = processes.count * accumulate
+    for field, batch in batches.items():
+        if batch % pieces:
+            raise RecipeError(
+                f"{field} is {batch}, expected a multiple of {pieces}: "
+                f"{processes.count} processes times optimization.accumulate={accumulate}"
+            )
+
+
+def _differences(there: Any, asked: Any) -> str:
+    def flat(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        return {k: v for key, inner in value.items() for k, v in flat(f"{prefix}.{key}".lstrip("."), inner).items()}
+
+    old, new = flat("", asdict(there)), flat("", asdict(asked))
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    shown = [
+        f"{key[:SHOWN]}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
+        for key in differing[:SHOWN_DIFFERENCES]
+    ]
+    more = len(differing) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more else "")
+
+
+def _shown(value: Any) -> str:
+    return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.transformer import Attention, Grid, RatioEmbedding, RMSNorm, SwiGLU, position_embedding, rotary
+from grncli.tokens import TokenCodec
 
 # A product of fewer rows than this may take its sums in another order: with it, a sample does not depend on its batch.
 STEADY_ROWS = 16
@@ -60,14 +61,9 @@ class GeneratorConfig:
             raise ValueError(f"in_context_start is {self.in_context_start}, expected 0 to {self.depth - 1}, a block")
 
     @property
-    def categories(self) -> int:
-        """K, what each element of the token map is one of."""
-        return 2 if self.prediction == "bit" else 2 ** self._known("rounds")
-
-    @property
-    def elements(self) -> int:
-        """Elements of each token: C indices, or M * C bits, round-major."""
-        return self._known("channels") * (self._known("rounds") if self.prediction == "bit" else 1)
+    def codec(self) -> TokenCodec:
+        """What a token holds."""
+        return TokenCodec(self.prediction, self._known("rounds"), self._known("channels"))
 
     @property
     def null_class(self) -> int:
@@ -92,29 +88,29 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
-        self.embedding = TokenEmbedding(config.categories, config.elements, config.bottleneck, width)
+        width, codec = config.width, config.codec
+        self.embedding = TokenEmbedding(codec.categories, codec.token_channels, config.bottleneck, width)
         self.ratio = RatioEmbedding(width)
         self.classes = nn.Parameter(torch.empty(config.null_class + 1, width))
         self.context = nn.Parameter(torch.empty(config.in_context_tokens, width))
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
-        self.head = Head(width, config.categories * config.elements)
+        self.head = Head(width, codec.categories * codec.token_channels)
         self.recompute = False  # what lies inside the blocks in the backward pass, rather than keep it
         self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
         self.draw_weights()
 
     def forward(self, state: Tensor, ratio: Tensor, label: Tensor) -> Tensor:
-        """Logits of the true category of every element, given a map of which a share is true (Eq. 5).
+        """Logits of the true category of every channel of every token, given a map of which a share is true (Eq. 5).
 
         Parameters
         ----------
-        state : integers ``[B, elements, T, h, w]``, categories 0 to K - 1
-        ratio : float ``[B]``, the share of true elements, 0 to 1
+        state : integers ``[B, channels, T, h, w]``, categories 0 to K - 1
+        ratio : float ``[B]``, the share of true ones, 0 to 1
         label : int64 ``[B]``, 0 to the number of classes, which is the null class
 
         Returns
         -------
-        ``[B, K, elements, T, h, w]``
+        ``[B, K, channels, T, h, w]``
         """
         grid = (state.shape[2], state.shape[3], state.shape[4])
         places, rotation = self._placed(grid, state.device)
@@ -132,7 +128,7 @@ class Generator(nn.Module):
             else:
                 x = block(x, condition, turned)
         logits = self.head(x[:, context:], condition)
-        return logits.unflatten(2, (self.config.categories, -1)).permute(0, 2, 3, 1).unflatten(3, grid)
+        return logits.unflatten(2, (self.config.codec.categories, -1)).permute(0, 2, 3, 1).unflatten(3, grid)
 
     def draw_weights(self) -> None:
         """Draw the first weights (facts section 3): every block starts as the identity, every prediction even."""
@@ -164,16 +160,16 @@ class TokenEmbedding(nn.Module):
     The one-hot map would be larger than what it is turned into.
     """
 
-    def __init__(self, categories: int, elements: int, bottleneck: int, width: int) -> None:
+    def __init__(self, categories: int, channels: int, bottleneck: int, width: int) -> None:
         super().__init__()
-        self.elements = elements
-        self.table = nn.Parameter(torch.empty(categories * elements, bottleneck))  # category-major
+        self.channels = channels
+        self.table = nn.Parameter(torch.empty(categories * channels, bottleneck))  # category-major
         self.expand = nn.Linear(bottleneck, width)
 
     def forward(self, state: Tensor) -> Tensor:
-        """Categories ``[B, elements, T, h, w]`` to ``[B, T h w, width]``."""
-        element = torch.arange(self.elements, device=state.device)
-        rows = state.flatten(2).transpose(1, 2).long() * self.elements + element
+        """Categories ``[B, channels, T, h, w]`` to ``[B, T h w, width]``."""
+        channel = torch.arange(self.channels, device=state.device)
+        rows = state.flatten(2).transpose(1, 2).long() * self.channels + channel
         summed = F.embedding_bag(rows.flatten(0, 1), self.table, mode="sum")
         return self.expand(summed).unflatten(0, rows.shape[:2])
 
@@ -206,7 +202,7 @@ class Head(nn.Module):
         self.modulation = nn.Linear(width, 2 * width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``[B, N, width]`` to ``[B, N, K * elements]``, category-major."""
+        """``[B, N, width]`` to ``[B, N, K * channels]``, category-major."""
         shift, scale = _modulation(self.modulation, condition, x, 2)
         return self.linear(_modulated(self.norm(x), shift, scale))
 

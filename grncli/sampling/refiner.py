@@ -133,7 +133,7 @@ class Refiner:
         self.config = network.config
         self.rules = rules
         self.schedule = rules.schedule
-        self.shape = (self.config.elements, *grid)
+        self.shape = (self.config.codec.token_channels, *grid)
         self.device = network.classes.device
         self.watched = frozenset(watched)
         tokens = torch.Size(grid).numel()
@@ -175,7 +175,7 @@ class Refiner:
     def _begin(self, jobs: list[Job]) -> _Flight:
         count, device = len(jobs), self.device
         number = torch.tensor([job.number for job in jobs], device=device)
-        random = categories(self.rules.seed, number, self.config.categories, self.shape)
+        random = categories(self.rules.seed, number, self.config.codec.categories, self.shape)
         drawing, held = random.clone(), torch.zeros_like(random, dtype=torch.bool)
         for row, job in enumerate(jobs):
             if job.given is not None and job.held is not None:

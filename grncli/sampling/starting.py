@@ -95,13 +95,13 @@ class Start:
         packed = torch.from_numpy(self._view.read([number % len(self)]))
         index = unpack(packed, config.channels, config.rounds)
         there = index if config.prediction == "ind" else index_to_bits(index, config.rounds)
-        given = torch.zeros(config.elements, *self._grid, dtype=torch.uint8)
+        given = torch.zeros(config.codec.token_channels, *self._grid, dtype=torch.uint8)
         frames = min(there.shape[2], self._grid[0])
         given[:, :frames] = there[0, :, :frames]
         return Job(number, label, given, self._held(number))
 
     def _reader(self, keep: str, stride: Sequence[int]) -> Held:
-        shape = (self._config.elements, *self._grid)
+        shape = (self._config.codec.token_channels, *self._grid)
         if keep == FIRST_FRAME:
             if self._grid[0] == 1:
                 raise UsageError(f"--keep {FIRST_FRAME}: the samples are single frames, expected clips (--grid TxHxW)")

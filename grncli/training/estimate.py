@@ -44,7 +44,7 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
         "steps_per_epoch": samples / recipe.data.batch,
         "epochs": recipe.training.steps * recipe.data.batch / samples,
         "tokens_per_step": tokens * recipe.data.batch,
-        "elements_per_step": tokens * recipe.data.batch * recipe.network.elements,
+        "elements_per_step": tokens * recipe.data.batch * recipe.network.codec.token_channels,
         "flops_per_step": step_flops,
         "flops": step_flops * recipe.training.steps,
         "dtype": dtype,
@@ -55,7 +55,7 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
 def _count(network: Generator, batch: int, grid: tuple[int, int, int]) -> tuple[int, int]:
     """Operations of a forward pass, and bytes that it keeps for the backward pass."""
     config = network.config
-    state = torch.zeros(batch, config.elements, *grid, dtype=torch.uint8)
+    state = torch.zeros(batch, config.codec.token_channels, *grid, dtype=torch.uint8)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

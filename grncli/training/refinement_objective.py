@@ -111,7 +111,7 @@ class RefinementObjective:
         """Loss on states of which the share ``ratio [B]`` is true, and which predictions are right."""
         config, seed = self.network.config, self.recipe.training.seed
         shape = tuple(truth.shape[1:])
-        random = categories(seed, numbers, config.categories, shape)
+        random = categories(seed, numbers, config.codec.categories, shape)
         selection = select(uniform(seed, numbers, 0, Purpose.SELECTION, shape), ratio)
         state = mix(truth, random, selection)
         logits = module(state, ratio, labels)

@@ -44,7 +44,9 @@ def make(filled):
 def inputs(config, batch=3, grid=(1, 4, 4), seed=0):
     """A state, selection ratios and labels."""
     generator = torch.Generator().manual_seed(seed)
-    state = torch.randint(config.categories, (batch, config.elements, *grid), generator=generator, dtype=torch.uint8)
+    state = torch.randint(
+        config.codec.categories, (batch, config.codec.token_channels, *grid), generator=generator, dtype=torch.uint8
+    )
     ratio = torch.rand(batch, generator=generator)
     return state, ratio, torch.randint(config.null_class + 1, (batch,), generator=generator)
 
@@ -109,7 +111,7 @@ def test_the_default_size_is_b():
 @pytest.mark.parametrize(("prediction", "categories", "elements"), [("ind", 16, 8), ("bit", 2, 32)])
 def test_the_bits_tell_categories_and_elements(prediction, categories, elements):
     config = GeneratorConfig(prediction=prediction, rounds=4, channels=8)
-    assert (config.categories, config.elements) == (categories, elements)
+    assert (config.codec.categories, config.codec.token_channels) == (categories, elements)
 
 
 @each_prediction
@@ -117,7 +119,12 @@ def test_the_bits_tell_categories_and_elements(prediction, categories, elements)
 def test_there_is_a_logit_for_each_category_of_each_element(make, prediction, grid):
     network = make(prediction=prediction)
     state, ratio, label = inputs(network.config, grid=grid)
-    assert network(state, ratio, label).shape == (3, network.config.categories, network.config.elements, *grid)
+    assert network(state, ratio, label).shape == (
+        3,
+        network.config.codec.categories,
+        network.config.codec.token_channels,
+        *grid,
+    )
 
 
 # Configurations

@@ -481,7 +481,7 @@ def test_a_recipe_that_lost_its_bits_is_told(trained):
 def test_the_released_checkpoints_are_recognized(release_fixtures, tmp_path, kind, elements):
     import_released(release_fixtures / f"c2i_{kind}.pth", tmp_path / "run", settings=START)
     config = load_generator(tmp_path / "run").config
-    found = (config.prediction, config.elements, config.rounds, config.classes, config.depth, config.heads)
+    found = (config.prediction, config.codec.token_channels, config.rounds, config.classes, config.depth, config.heads)
     assert found == (kind, elements, 4, 10, 3, 2)
 
 

@@ -139,7 +139,9 @@ def test_the_last_state_is_the_last_prediction(network, selection):
 
 
 def test_what_is_not_selected_is_the_one_random_map(network):
-    random = categories(5, torch.tensor([3]), network.config.categories, (network.config.elements, *GRID))[0]
+    random = categories(
+        5, torch.tensor([3]), network.config.codec.categories, (network.config.codec.token_channels, *GRID)
+    )[0]
     for moment in refine(network, rules(), watched=[3])[3].moments:
         assert torch.equal(moment.state[~moment.selection], random[~moment.selection])
 
@@ -154,7 +156,7 @@ def test_what_is_held_stays_and_is_told_as_known(network, monkeypatch):
     told = []
     forward = network.forward
     monkeypatch.setattr(network, "forward", lambda state, t, label: told.append(t) or forward(state, t, label))
-    shape = (network.config.elements, *GRID)
+    shape = (network.config.codec.token_channels, *GRID)
     given = torch.full(shape, 1, dtype=torch.uint8)
     held = torch.zeros(shape, dtype=torch.bool)
     held[:, :, :2] = True
@@ -168,9 +170,11 @@ def test_relative_bits_are_turned_back_into_bits(make_generator):
     network = make_generator("bit")
     never_flip = network.head.linear.bias.clone()
     network.head.linear.weight.zero_()
-    network.head.linear.bias.copy_(torch.where(torch.arange(len(never_flip)) < network.config.elements, 50.0, -50.0))
+    network.head.linear.bias.copy_(
+        torch.where(torch.arange(len(never_flip)) < network.config.codec.token_channels, 50.0, -50.0)
+    )
     made = refine(network, rules(relative=True, guidance=1.0), watched=[0])[0]
-    random = categories(5, torch.tensor([0]), 2, (network.config.elements, *GRID))[0]
+    random = categories(5, torch.tensor([0]), 2, (network.config.codec.token_channels, *GRID))[0]
     assert torch.equal(made.drawing, random)
 
 
@@ -217,4 +221,4 @@ def test_bfloat16_is_near_float32(make_generator):
 
 
 def test_categories_stay_in_range(network):
-    assert np.isin(drawings(refine(network, rules())).numpy(), range(network.config.categories)).all()
+    assert np.isin(drawings(refine(network, rules())).numpy(), range(network.config.codec.categories)).all()

@@ -58,8 +58,8 @@ class Watched(nn.Module):
     def forward(self, state, ratio, label):
         self.state, self.ratio, self.label = state, ratio, label
         if self.answer is None:
-            return torch.zeros(len(state), self.config.categories, *state.shape[1:])
-        certain = nn.functional.one_hot(self.answer(state).long(), self.config.categories)
+            return torch.zeros(len(state), self.config.codec.categories, *state.shape[1:])
+        certain = nn.functional.one_hot(self.answer(state).long(), self.config.codec.categories)
         return 50.0 * certain.movedim(-1, 1)
 
 
@@ -83,7 +83,7 @@ def test_the_true_share_of_a_state_is_the_ratio(prediction):
     batch = some_batch(64, grid=(1, 16, 16))
     seen = asked(batch, recipe(prediction))
     agreeing = (seen.state == truth_of(batch, prediction)).flatten(1).float().mean(dim=1)
-    by_chance = 1 / seen.config.categories
+    by_chance = 1 / seen.config.codec.categories
     share = (agreeing - by_chance) / (1 - by_chance)
     assert (share - seen.ratio).abs().max() < 0.15
     assert (share - seen.ratio).mean().abs() < 0.01
@@ -93,7 +93,7 @@ def test_the_true_share_of_a_state_is_the_ratio(prediction):
 def test_what_is_not_true_is_uniform(prediction):
     settings = recipe(prediction, mean=-20.0)
     seen = asked(some_batch(64, grid=(1, 8, 8)), settings)
-    shares = torch.bincount(seen.state.flatten(), minlength=settings.network.categories) / seen.state.numel()
+    shares = torch.bincount(seen.state.flatten(), minlength=settings.network.codec.categories) / seen.state.numel()
     assert shares.tolist() == pytest.approx([1 / len(shares)] * len(shares), abs=0.02)
 
 
@@ -207,7 +207,7 @@ def test_fewer_rounds_than_the_bits_have_are_their_first():
 def test_the_loss_of_a_fresh_network_is_log_k(prediction):
     settings = recipe(prediction)
     loss, _ = objective_of(settings, Generator(settings.network)).losses(some_batch(8), 0)
-    assert loss.item() == pytest.approx(math.log(settings.network.categories), abs=1e-6)
+    assert loss.item() == pytest.approx(math.log(settings.network.codec.categories), abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])
@@ -302,7 +302,7 @@ def losses_over(objective, steps):
 def test_a_network_learns(two_pictures, prediction, target, share):
     settings = recipe(prediction, target=target, label_drop=0.0)
     losses = losses_over(objective_on(two_pictures, settings), 60)
-    assert np.mean(losses[-10:]) < share * math.log(settings.network.categories)
+    assert np.mean(losses[-10:]) < share * math.log(settings.network.codec.categories)
 
 
 def test_a_trained_network_predicts_what_was_held_out(two_pictures):

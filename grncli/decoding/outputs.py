@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,10 +77,12 @@ class OutputFolder:
         os.close(self._log)
         self._claimed.close()
 
-    def has(self, index: int, record: Mapping[str, Any], *, clip: bool) -> bool:
-        """Whether an earlier run has written the file of one sample."""
-        name = self._name(index, record, clip=clip)
-        return name in self._files and inside(self.folder, name).exists()
+    def have(self, indices: Sequence[int], records: Sequence[Mapping[str, Any]], *, clips: bool) -> bool:
+        """Whether an earlier run has written the files of all these samples, which then count as present."""
+        names = (self._name(index, record, clip=clips) for index, record in zip(indices, records, strict=True))
+        there = all(name in self._files and inside(self.folder, name).exists() for name in names)
+        self.present += len(indices) if there else 0
+        return there
 
     def write(self, index: int, record: dict[str, Any], frames: Frames) -> None:
         """Write the file of one sample unless an earlier run has."""

@@ -22,8 +22,10 @@ from grncli.media.writing import write_png
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.models.tokenizer import to_frames
 from grncli.runtime.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,9 @@ def test_decoding_that_is_stopped_again_and_again_comes_to_the_end(
     stopped = 0
     while stopped < 100:
         try:
-            summary = decode(store, tmp_path / "out", run_dir, DecodeSettings(batch=5), stop=Stop(max_time=0))
+            summary = decode(
+                store, tmp_path / "out", run_dir, DecodeSettings(batch=5), monitor=Monitor(Stop(max_time=0))
+            )
             break
         except Stopped:
             stopped += 1
@@ -318,7 +322,7 @@ def test_a_folder_that_is_moved_away_is_an_error(at: int, store: Path, run_dir: 
             (tmp_path / "out").rename(tmp_path / "moved")
 
     with pytest.raises(MissingFolderError, match="out was moved, replaced or removed"):
-        decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)), report=move)
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)), monitor=Monitor(progress=move))
     assert not (tmp_path / "out").exists()
 
 

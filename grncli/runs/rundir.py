@@ -46,6 +46,8 @@ from grncli.runs.recipe import load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, LockError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
+from grncli.runtime.folders import HeldFolder, is_vacant, remove_now
+from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.lock import PathLock
 
@@ -64,7 +66,7 @@ def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
 
     ``kind`` is None where it is not known yet.
     """
-    if not run.exists() or (run.is_dir() and not set(os.listdir(run)) - _BEGUN):
+    if is_vacant(run, _BEGUN):
         return
     found = recipe_kind(run)
     if found is None:
@@ -127,27 +129,16 @@ def locked_run(run: Path) -> Iterator[None]:
         lock.release()
 
 
-class Place:
+class Place(HeldFolder):
     """The directory that a run began in, which a user may move or remove while it is being trained."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self._identity = self._look()
 
     def check(self) -> None:
         """CheckpointError unless the path still leads there, so that nothing is written elsewhere or claimed of it."""
-        if self._look() != self._identity:
+        if not self.is_there():
             raise CheckpointError(
-                f"{self.run}: was moved, removed or replaced while it was being trained; what was saved before "
+                f"{self.path}: was moved, removed or replaced while it was being trained; what was saved before "
                 "is where it was moved to: train that one further, or start again"
             )
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.run)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
 
 def refuse_links(run: Path) -> None:
@@ -207,10 +198,7 @@ def tidy_run(run: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, a link or a directory with all in it; harmless where there is none."""
     with _removing(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_folder(path)
 
 
 @contextmanager

@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from grncli.runtime.jsonfiles import SHOWN, brief
+
+SHOWN_DIFFERENCES = 8
+
 
 class Difference(NamedTuple):
     """One field, by dotted name, whose values differ; the value of a field that one side lacks is None."""
@@ -26,3 +30,18 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
             yield from differences(ours or {}, theirs or {}, f"{name}.")
         else:
             yield Difference(name, ours, theirs)
+
+
+def describe_differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The fields that differ, for a sentence: ``network.rounds=4 there, 6 asked, seed=0 there, 1 asked``."""
+    differing = list(differences(there, asked))
+    shown = [
+        f"{each.name[:SHOWN]}={_shown(each.there)} there, {_shown(each.asked)} asked"
+        for each in differing[:SHOWN_DIFFERENCES]
+    ]
+    more = len(differing) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more else "")
+
+
+def _shown(value: Any) -> str:
+    return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

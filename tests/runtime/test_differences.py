@@ -1,6 +1,6 @@
 """Which fields of two nested settings differ."""
 
-from grncli.runtime.differences import Difference, differences
+from grncli.runtime.differences import Difference, describe_differences, differences
 
 
 def test_equal_settings_have_no_difference():
@@ -30,3 +30,10 @@ def test_an_empty_section_differs_from_none_and_from_a_filled_one():
 
 def test_a_section_differs_from_a_single_value_as_a_whole():
     assert list(differences({"a": {"b": 1}}, {"a": 2})) == [Difference("a", {"b": 1}, 2)]
+
+
+def test_a_sentence_names_the_first_fields_and_counts_the_rest():
+    there, asked = {f"f{i}": i for i in range(10)}, {f"f{i}": [i] for i in range(10)}
+    text = describe_differences(there, asked)
+    assert text.startswith("f0=0 there, [0] asked, f1=1 there, [1] asked")
+    assert text.endswith("f7=7 there, [7] asked, and 2 more")

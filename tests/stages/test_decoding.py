@@ -128,7 +128,7 @@ def test_folder_of_something_else_is_left_alone(store: Path, run_dir: Path, tmp_
 
 def test_folder_of_other_rounds_is_refused_unless_overwritten(store: Path, run_dir: Path, tmp_path: Path) -> None:
     decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)))
-    with pytest.raises(UsageError, match="other bits or rounds"):
+    with pytest.raises(UsageError, match="other settings or data"):
         decode(store, tmp_path / "out", run_dir, DecodeSettings(rounds=1, select=(0, 2, None)))
     decode(store, tmp_path / "out", run_dir, DecodeSettings(rounds=1, select=(0, 2, None), overwrite=True))
 
@@ -149,7 +149,7 @@ def test_bits_made_anew_are_other_bits(media_dir: Path, run_dir: Path, tmp_path:
         tokenize(str(sources), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0, overwrite=True))
         if name == "00.png":
             decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
-    with pytest.raises(UsageError, match="other bits or rounds"):
+    with pytest.raises(UsageError, match="other settings or data"):
         decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
 
 
@@ -307,7 +307,7 @@ def test_an_interrupted_overwrite_is_repeated_or_gone_on_with(
     decode(store, tmp_path / "whole", run_dir, again)
     decode(store, out, run_dir, DecodeSettings(select=(0, 4, None)))
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.decoding.outputs.whole_file", lambda path: pytest.fail("killed"))
+        patch.setattr("grncli.runtime.folders.whole_file", lambda path: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             decode(store, out, run_dir, again)
     decode(store, out, run_dir, replace(again, select=(0, 2, None)))

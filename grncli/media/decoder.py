@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import grncli
-from grncli.media.clips import widen_pipe
-from grncli.media.jobs import Task, decode_head, encode_job, encode_task, perform
+from grncli.media.clip_decoding import widen_pipe
+from grncli.media.jobs import Task, decode_head, encode_job, perform
 from grncli.media.random_crops import Crop
 from grncli.media.reading import Piece, ReadSettings
 from grncli.media.sources import Source
@@ -80,10 +80,8 @@ class DecoderPool:
     def close(self) -> None:
         """End all workers now; the pool can be used again."""
         self._turn += 1
-        for slot, worker in enumerate(self._workers):
-            if worker is not None:
-                worker.kill()
-                self._workers[slot] = None
+        for slot in range(len(self._workers)):
+            self._drop(slot)
         self._abandoned.clear()
 
     def abandon(self) -> None:
@@ -102,23 +100,22 @@ class DecoderPool:
         (number of the source, event), in the order of ``sources``, whatever the number of workers.
         Never raises for a bad source: that is ``Done.error``.
         """
-        task = encode_task(settings)
-        yield from self._run((source, settings, task) for source in sources)
+        yield from self._run((source, settings) for source in sources)
 
     def crops(self, jobs: Iterable[tuple[Source, Crop]]) -> Iterator[NDArray[np.uint8] | MediaError]:
         """One result for each job, in order: uint8 [T, S, S, 3], or why there is none."""
         pixels: NDArray[np.uint8] | None = None
-        for _, event in self._run((source, crop, encode_task(crop)) for source, crop in jobs):
+        for _, event in self._run(jobs):
             if isinstance(event, Piece):
                 pixels = event.pixels
             else:
                 yield MediaError(event.error) if event.error or pixels is None else pixels
                 pixels = None
 
-    def _run(self, jobs: Iterable[tuple[Source, Task, str]]) -> Iterator[tuple[int, Piece | Done]]:
+    def _run(self, jobs: Iterable[tuple[Source, Task]]) -> Iterator[tuple[int, Piece | Done]]:
         self._turn += 1
         if not self._workers:
-            for number, (source, task, _) in enumerate(jobs):
+            for number, (source, task) in enumerate(jobs):
                 for event in _inline(source, task):
                     _check_wanted(self._abandoned)
                     yield number, event
@@ -138,10 +135,14 @@ class DecoderPool:
         """A worker still at a job nobody waits for any more is quicker replaced than emptied."""
         for slot, worker in enumerate(self._workers):
             if worker is not None and worker.jobs:
-                worker.kill()
-                self._workers[slot] = None
+                self._drop(slot)
 
-    def _in_order(self, jobs: Iterable[tuple[Source, Task, str]]) -> Iterator[tuple[int, Piece | Done]]:
+    def _drop(self, slot: int) -> None:
+        worker, self._workers[slot] = self._workers[slot], None
+        if worker is not None:
+            worker.kill()
+
+    def _in_order(self, jobs: Iterable[tuple[Source, Task]]) -> Iterator[tuple[int, Piece | Done]]:
         waiting = iter(jobs)
         # Job i belongs to worker i % W: the order of results cannot depend on timing.
         given: deque[str | None] = deque()
@@ -159,7 +160,7 @@ class DecoderPool:
             given.popleft()
             head += 1
 
-    def _give(self, waiting: Iterator[tuple[Source, Task, str]], given: deque[str | None], head: int) -> bool:
+    def _give(self, waiting: Iterator[tuple[Source, Task]], given: deque[str | None], head: int) -> bool:
         """Hand out jobs until AHEAD for each worker are on their way; False when there are no more."""
         width = len(self._workers)
         more = True
@@ -168,7 +169,7 @@ class DecoderPool:
             if job is None:
                 more = False
                 break
-            source, _, task = job
+            source, task = job
             if source.problem is None:
                 self._worker((head + len(given)) % width).jobs.append(encode_job(source, task))
             given.append(source.problem)
@@ -201,12 +202,11 @@ class DecoderPool:
 
     def _replace(self, slot: int) -> None:
         """Kill a worker and give its jobs, but for the one that lost it, to a new one."""
-        lost = self._worker(slot)
-        lost.kill()
-        self._workers[slot] = None
-        if len(lost.jobs) > 1:
+        _, *left = self._worker(slot).jobs
+        self._drop(slot)
+        if left:
             worker = self._worker(slot)
-            worker.jobs.extend(list(lost.jobs)[1:])
+            worker.jobs.extend(left)
             worker.send_jobs()
 
 

@@ -72,9 +72,7 @@ def _no_meaning(kind: str) -> MediaError:
 
 def _from_16_bit(image: Image.Image, white: int, *, inverted: bool = False) -> Image.Image:
     """Grey of 0..white scaled to 0..255; Pillow's own conversion would clip at 255."""
-    levels = np.arange(white + 1, dtype=np.uint32)
-    table = ((255 * levels + white // 2) // white).astype(np.uint8)
-    values = np.asarray(image)
+    table, values = _to_8_bits(white), np.asarray(image)
     if values.size and values.max() > white:
         raise MediaError(f"has a value of {values.max()}; its white is {white}")
     grey = Image.fromarray(table[::-1][values] if inverted else table[values])
@@ -82,6 +80,12 @@ def _from_16_bit(image: Image.Image, white: int, *, inverted: bool = False) -> I
     if transparent is not None:
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _to_8_bits(white: int) -> Pixels:
+    """The nearest of 0..255 for each level of 0..white."""
+    levels = np.arange(white + 1, dtype=np.uint32)
+    return ((255 * levels + white // 2) // white).astype(np.uint8)
 
 
 def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
@@ -213,10 +217,8 @@ def _pnm(image: Image.Image, file: BinaryIO) -> Image.Image:
         raise MediaError('cannot be decoded: "image file is truncated"')
     if values.min() < 0 or values.max() > maximum:
         raise MediaError(f"has a value of {values.max()}; its header says that {maximum} is the largest")
-    levels = np.arange(maximum + 1, dtype=np.uint32)
-    scaled: Pixels = ((255 * levels + maximum // 2) // maximum).astype(np.uint8)[values]
     shape = (image.height, image.width, bands) if bands > 1 else (image.height, image.width)
-    return Image.fromarray(scaled.reshape(shape))
+    return Image.fromarray(_to_8_bits(maximum)[values].reshape(shape))
 
 
 def _raw_values(file: BinaryIO, count: int, maximum: int) -> NDArray[Any]:

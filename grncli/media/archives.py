@@ -110,7 +110,7 @@ def _zip_members(path: str) -> Iterator[Member]:
 def _zip_name(entry: zipfile.ZipInfo, backslashes: bool) -> str:
     """Name of a member, with slashes.
 
-    Without the UTF-8 flag a name is in an encoding nobody knows. ``zipfile`` takes it for code page 437, in which no
+    Without the UTF-8 flag the encoding of a name is unknown. ``zipfile`` takes it for code page 437, in which no
     two names become one; Info-ZIP adds the name in UTF-8 where it knew better.
     """
     name = entry.orig_filename
@@ -214,14 +214,14 @@ def _resolved(file: BinaryIO, links: list[tarfile.TarInfo]) -> Iterator[Member]:
     for info in _tar_entries(file):
         if isinstance(info, Member) or _name_problem(info.name):
             continue
-        found = None
+        end = None
         if info.islnk():
             # A hard link leads to an earlier member: a later one of that name is another file.
-            found = hard[info.offset] = data.get(_target(info))
+            end = hard[info.offset] = data.get(_target(info))
         elif info.isfile() and not info.issparse():
-            found = Member(info.name, info.offset_data, info.size, None)
-        if found is not None and (name := posixpath.normpath(info.name)) in wanted:
-            data[name] = found
+            end = Member(info.name, info.offset_data, info.size, None)
+        if end is not None and (name := posixpath.normpath(info.name)) in wanted:
+            data[name] = end
     for link in links:
         end = hard[link.offset] if link.islnk() else _end_of(_target(link), data, symbolic)
         yield replace(end, name=link.name) if end else Member(link.name, link.offset_data, 0, _DANGLING)

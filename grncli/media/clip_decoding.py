@@ -48,7 +48,7 @@ def unwatched() -> None:
 
 
 def widen_pipe(pipe: IO[bytes]) -> None:
-    """Let a pipe hold 1 MiB, where the system allows it: its writer goes on while the reader is busy."""
+    """Let a pipe hold 1 MiB, where the system allows it: its writer need not wait for a busy reader."""
     request = getattr(fcntl, "F_SETPIPE_SZ", None)
     if request is not None:
         with contextlib.suppress(OSError):
@@ -152,15 +152,15 @@ class Decoding:
             yield self._time(line)
 
     def _time(self, line: bytes) -> float | None:
-        found = re.fullmatch(rb"(-?\d+) (\d+)/(\d+)\s*", line)
+        match = re.fullmatch(rb"(-?\d+) (\d+)/(\d+)\s*", line)
         # The smallest number stands for a time that is unknown.
-        if found is None or len(found[1]) > 18 or not int(found[3]):
+        if match is None or len(match[1]) > 18 or not int(match[3]):
             return None
-        self.tick = int(found[2]) / int(found[3])
-        return int(found[1]) * int(found[2]) / int(found[3])
+        self.tick = int(match[2]) / int(match[3])
+        return int(match[1]) * int(match[2]) / int(match[3])
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
-        """Frames [H, W, 3] and their times as they arrive; PAM tells the size of each, so rotation needs no care."""
+        """Frames [H, W, 3] and their times as they arrive; PAM has the size of each, also of rotated ones."""
         while (magic := self.output.readline(16)) == b"P7\n":
             width, height, depth = self._pam_header()
             require_pixels(width, height)

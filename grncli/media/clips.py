@@ -95,7 +95,7 @@ def read_frames(
     start : seconds to skip
     frames : stop after this many; None reads all
     filters : further ffmpeg video filters, applied after resampling
-    reading : filled in as the frames are given; the time of a frame is there before the frame
+    reading : filled in while frames are yielded; the time of a frame is there before the frame
 
     Yields
     ------
@@ -144,7 +144,7 @@ def count_frames(file: int, fps: float | None = None, alive: Alive = unwatched) 
 
 @contextlib.contextmanager
 def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReading) -> Iterator[Decoding]:
-    """A decoding that has come to its first frame; begun anew where that shows that another way is needed."""
+    """A decoding at its first frame; started again where that frame shows that it needs another way."""
     way, complaint = Way(seconds), None
     while True:
         # One at a time: they would move each other's place in the file.
@@ -163,7 +163,7 @@ def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReadin
             way = replace(way, decoder=hidden)
             continue
         complaint = suspicion
-        # A seek may well land between keyframes; only what is missing at the start is worth a word.
+        # A seek may land between keyframes; only frames missing at the start of the clip are reported.
         reading.left_out = _leading(file, reading.alive) if seconds <= 0 else 0
         way = replace(way, skip_leading=seconds > 0 or reading.left_out > 0)
 

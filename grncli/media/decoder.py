@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -30,7 +31,7 @@ from grncli.media.sources import Source
 from grncli.runtime.errors import GrnError, MediaError
 
 AHEAD = 8
-"""Jobs given to each worker before the first of them is answered."""
+"""Jobs sent to each worker before the first of them is answered."""
 # What a worker has been sent but not answered must fit its pipe (64 KiB), or both sides could wait.
 _UNANSWERED_BYTES = 32 << 10
 _START_TIMEOUT = 120.0
@@ -58,7 +59,7 @@ class DecoderPool:
     ----------
     workers : number of processes, started when first needed; 0 reads in the calling thread, without
         protection from decoders that hang or crash
-    timeout : seconds without a sign of life after which a source is given up and its worker replaced
+    timeout : seconds without a sign of life after which a source fails and its worker is replaced
 
     One reading at a time: starting another ends the one before it.
     """
@@ -87,7 +88,7 @@ class DecoderPool:
     def abandon(self) -> None:
         """Make the reading under way raise RuntimeError at once; for another thread than the one that reads.
 
-        A reading that waits for a worker gives up within a tenth of a second and kills those that are busy; one in
+        A reading that waits for a worker ends within a tenth of a second and kills those that are busy; one in
         the calling thread (0 workers) only ends with its next event. Only ``close`` makes the pool usable again.
         """
         self._abandoned.set()
@@ -132,7 +133,7 @@ class DecoderPool:
                 self._drop_busy_workers()
 
     def _drop_busy_workers(self) -> None:
-        """A worker still at a job nobody waits for any more is quicker replaced than emptied."""
+        """Replacing a worker is quicker than waiting for jobs whose results are not wanted any more."""
         for slot, worker in enumerate(self._workers):
             if worker is not None and worker.jobs:
                 self._drop(slot)
@@ -144,39 +145,33 @@ class DecoderPool:
 
     def _in_order(self, jobs: Iterable[tuple[Source, Task]]) -> Iterator[tuple[int, Piece | Done]]:
         waiting = iter(jobs)
-        # Job i belongs to worker i % W: the order of results cannot depend on timing.
-        given: deque[str | None] = deque()
+        # Of each job under way, why it is not sent. Job i belongs to worker i % W: results do not depend on timing.
+        sent: deque[str | None] = deque()
         width, head, exhausted = len(self._workers), 0, False
         while True:
-            if len(given) <= width * AHEAD // 2 and not exhausted:
-                exhausted = not self._give(waiting, given, head)
-            if not given:
+            if len(sent) <= width * AHEAD // 2 and not exhausted:
+                exhausted = self._send(waiting, sent, head)
+            if not sent:
                 return
-            problem = given[0]
-            if problem is not None:
-                yield head, Done(problem, None)
-            else:
-                yield from ((head, event) for event in self._answers(head % width))
-            given.popleft()
+            problem = sent[0]
+            events = self._answers(head % width) if problem is None else iter([Done(problem, None)])
+            yield from ((head, event) for event in events)
+            sent.popleft()
             head += 1
 
-    def _give(self, waiting: Iterator[tuple[Source, Task]], given: deque[str | None], head: int) -> bool:
-        """Hand out jobs until AHEAD for each worker are on their way; False when there are no more."""
+    def _send(self, waiting: Iterator[tuple[Source, Task]], sent: deque[str | None], head: int) -> bool:
+        """Hand out jobs until AHEAD for each worker are on their way; True when there are no more."""
         width = len(self._workers)
-        more = True
-        while more and len(given) < width * AHEAD:
-            job = next(waiting, None)
-            if job is None:
-                more = False
-                break
-            source, task = job
+        jobs = list(islice(waiting, width * AHEAD - len(sent)))
+        exhausted = len(jobs) + len(sent) < width * AHEAD
+        for source, task in jobs:
             if source.problem is None:
-                self._worker((head + len(given)) % width).jobs.append(encode_job(source, task))
-            given.append(source.problem)
+                self._worker((head + len(sent)) % width).jobs.append(encode_job(source, task))
+            sent.append(source.problem)
         for worker in self._workers:
             if worker is not None:
                 worker.send_jobs()
-        return more
+        return exhausted
 
     def _worker(self, slot: int) -> _Worker:
         worker = self._workers[slot]
@@ -228,7 +223,7 @@ def _inline(source: Source, task: Task) -> Iterator[Piece | Done]:
 
 
 class _Worker:
-    """One worker process, its unanswered jobs, and what it has written but nobody has read."""
+    """One worker process, its unanswered jobs, and what it has written that is not read yet."""
 
     def __init__(self, abandoned: threading.Event) -> None:
         self._abandoned = abandoned

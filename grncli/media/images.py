@@ -33,7 +33,7 @@ from PIL import (
 )
 
 from grncli.media.depths import to_rgb
-from grncli.media.endings import lacks_end, with_end
+from grncli.media.endings import misses_end, with_end
 from grncli.media.formats import HEAD_BYTES, image_format, open_plain
 from grncli.media.framing import MAX_PIXELS, require_pixels
 from grncli.runtime.errors import MediaError
@@ -135,7 +135,7 @@ class ImageDecoder:
     def decode(self, file: BinaryIO) -> tuple[Image.Image, str | None]:
         """Image of mode RGB, and a note on what is missing after the pixels, or None.
 
-        A file that is cut short is read if it lacks nothing but an end marker.
+        A file that is cut short is read if nothing but its end marker is missing.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class ImageDecoder:
             if completed is None:
                 raise
             return self._pixels(completed)[0], _NO_END
-        return image, _NO_END if lacks_end(file, image_format) else None
+        return image, _NO_END if misses_end(file, image_format) else None
 
     def _pixels(self, file: BinaryIO) -> tuple[Image.Image, str]:
         """Pixels of an image, and its format."""
@@ -192,7 +192,7 @@ class ImageDecoder:
             return rgb if turn is None else rgb.transpose(turn), image_format
 
     def _completed(self, file: BinaryIO) -> BinaryIO | None:
-        """``file`` with the end marker that it lacks; None if pixels are missing as well.
+        """``file`` completed by its end marker; None if pixels are missing as well.
 
         libjpeg shows grey for what is missing and says nothing, so that decoding without an error proves nothing.
         """

@@ -198,7 +198,7 @@ def _check_size(frames: list[Frame], expected: float | None) -> None:
 
 
 def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
-    """``np.stack`` that lets go of each frame as it is copied; empties ``frames``."""
+    """``np.stack`` that frees each frame once it is copied; empties ``frames``."""
     pixels = np.empty((len(frames), *frames[0].shape), np.uint8)
     while frames:
         pixels[len(frames) - 1] = frames[-1]

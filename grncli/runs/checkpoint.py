@@ -28,7 +28,7 @@ from torch import Tensor
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.folders import remove, remove_now
-from grncli.runtime.jsonfiles import brief, parse_json
+from grncli.runtime.jsonfiles import brief
 
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
@@ -112,12 +112,13 @@ def write_checkpoint(
     return final
 
 
-def take_checkpoint(checkpoint: Path, run: Path) -> None:
-    """Move a checkpoint that was written elsewhere on the same file system into a run."""
+def take_checkpoint(checkpoint: Path, run: Path) -> Path:
+    """Move a checkpoint that was written elsewhere on the same file system into a run; returns where it is now."""
     folder = run / CHECKPOINTS
     folder.mkdir(exist_ok=True)
     _put_in_place(checkpoint, folder / checkpoint.name)
     _point_latest(folder, checkpoint.name)
+    return folder / checkpoint.name
 
 
 def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> None:
@@ -258,17 +259,10 @@ def _dtype(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def read_config(file: Path) -> dict[str, Any] | None:
-    """Sizes of the network in the header of a safetensors file, None where it has none."""
+def read_header(file: Path) -> dict[str, str]:
+    """What a safetensors file has beside its tensors, such as the sizes of the network under ``config``."""
     with _opened(file) as opened:
-        header = opened.metadata() or {}
-    if "config" not in header:
-        return None
-    remedy = "use another checkpoint"
-    config = parse_json(header["config"].encode(), f"{file}: config", error=CheckpointError, remedy=remedy)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: config is {brief(config)}, expected the network's sizes; {remedy}")
-    return config
+        return opened.metadata() or {}
 
 
 def read_state(checkpoint: Path) -> CheckpointState:

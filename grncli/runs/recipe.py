@@ -61,6 +61,12 @@ def load_fields(path: Path) -> dict[str, Any]:
     return data or {}
 
 
+def kind_of(fields: Any) -> str | None:
+    """``tokenizer`` or ``generator``; None for what is no recipe of a run, as a file called recipe.yaml may hold."""
+    is_recipe = isinstance(fields, dict) and {"kind", "network"} <= fields.keys()
+    return str(fields["kind"]) if is_recipe else None
+
+
 def load_yaml(path: Path) -> Any:
     """The plain data of a YAML file that may be anybody's; RecipeError where it cannot be read or is too large.
 

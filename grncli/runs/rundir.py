@@ -42,7 +42,7 @@ from grncli.runs.checkpoint import (
     is_step,
     remove_leftovers,
 )
-from grncli.runs.recipe import load_yaml
+from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, LockError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
@@ -83,14 +83,11 @@ def is_run(run: Path) -> bool:
 
 
 def recipe_kind(run: Path) -> str | None:
-    """``tokenizer`` or ``generator``; None without a recipe of ours: a file called recipe.yaml may be anybody's."""
+    """The kind of network that a run directory is of; None without a recipe of ours."""
     try:
-        recipe = load_yaml(run / RECIPE)
+        return kind_of(load_yaml(run / RECIPE))
     except RecipeError:
         return None
-    if not isinstance(recipe, dict) or not {"kind", "network"} <= recipe.keys():
-        return None
-    return str(recipe["kind"])
 
 
 # One writer

@@ -225,7 +225,7 @@ def test_a_failed_import_leaves_what_was_there(run, released, tmp_path, monkeypa
 def test_a_killed_import_can_be_repeated(run, released, monkeypatch, moment):
     with monkeypatch.context() as patched:
         patched.setattr(importing, moment, die)
-        patched.setattr(networks, "remove", lambda path: None)  # as a kill, which tidies nothing
+        patched.setattr(importing, "remove", lambda path: None)  # as a kill, which tidies nothing
         with pytest.raises(Killed):
             import_tokenizer(released, run, weights="vae", overwrite=True)
     import_tokenizer(released, run, weights="vae", overwrite=True)

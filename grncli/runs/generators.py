@@ -13,9 +13,10 @@ from grncli.hbq import MAX_ROUNDS
 from grncli.models.generator import Generator
 from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.runs.kinds import NetworkKind, ReleasedWeights
-from grncli.runs.loading import Loaded, Say, open_run
+from grncli.runs.loading import Loaded, open_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import POSITIONS, generator_config, generator_weights
+from grncli.runs.weight_files import Say
 from grncli.runtime.errors import CheckpointError, UsageError
 from grncli.tokens import Prediction
 

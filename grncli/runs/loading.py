@@ -7,32 +7,26 @@ many appear or go meanwhile.
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_state, run_of
+from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, open_tensors, read_state, run_of
 from grncli.runs.kinds import AnyModule, AnyRecipe, NetworkKind
 from grncli.runs.networks import check_config, fill, made_on_meta
 from grncli.runs.recipe import kind_of, load_fields, parse_own_recipe, restoring
+from grncli.runs.weight_files import Say
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
 from grncli.runtime.files import open_plain
 
 Result = TypeVar("Result")
 
 ATTEMPTS = 5
-SHOWN = 200  # characters of a reason that safetensors gives
-
-Say = Callable[[str], None]
 
 _Identity = tuple[int, int, int, int]
-# What an extension module of safetensors raises for the same file differs from release to release.
-_DAMAGED = (OSError, ValueError, TypeError, SafetensorError)
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -181,21 +175,13 @@ def _newest(run: Path) -> _Newest:
 def load_network(opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema") -> Loaded[AnyModule, AnyRecipe]:
     """The network of an opened run, hashed and filled from one file that stays open meanwhile."""
     file = weights_file(opened.checkpoint, weights)
-    with ExitStack() as stack:
-        held = stack.enter_context(HeldFile(file))
-        try:
-            tensors_file = stack.enter_context(safe_open(file, framework="pt"))
-            header, names = tensors_file.metadata() or {}, list(tensors_file.keys())
-        except _DAMAGED as error:
-            raise _damaged(file, error) from None
+    with HeldFile(file) as held, open_tensors(file) as content:
         held.confirm()
-        check_config(opened.recipe.network, header, file)
+        names = list(content.keys())
+        check_config(opened.recipe.network, content.metadata() or {}, file)
         network = made_on_meta(lambda: opened.kind.build(opened.recipe))
-        check_tensors({name: _Header(tensors_file, name) for name in names}, network.state_dict(), file)
-        try:
-            tensors = {name: tensors_file.get_tensor(name) for name in names}
-        except _DAMAGED as error:
-            raise _damaged(file, error) from None
+        check_tensors({name: _Header(content, name) for name in names}, network.state_dict(), file)
+        tensors = {name: content.get_tensor(name) for name in names}
         identity = {"name": run_of(opened.checkpoint).name, "sha256": held.sha256()}
         return Loaded(**vars(opened), network=fill(network, tensors, str(file)), identity=identity)
 
@@ -213,14 +199,10 @@ def weights_file(checkpoint: Path, weights: str) -> Path:
 class _Header:
     """Shape and type of a tensor as the header of its file says, before memory is asked for."""
 
-    def __init__(self, opened: Any, name: str) -> None:
-        piece = opened.get_slice(name)
+    def __init__(self, content: Any, name: str) -> None:
+        piece = content.get_slice(name)
         self.shape = tuple(piece.get_shape())
         self.dtype = _DTYPES.get(str(piece.get_dtype()), str(piece.get_dtype()))
-
-
-def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{file}: cannot be read as safetensors ({' '.join(str(error).split())[:SHOWN]})")
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -44,12 +44,11 @@ from grncli.runs.checkpoint import (
 )
 from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
-from grncli.runtime.errors import CheckpointError, LockError, RecipeError
+from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
-from grncli.runtime.folders import HeldFolder, is_vacant
+from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant
 from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.lock import PathLock
 
 STAGING = ".import.partial"  # where an imported network is made ready
 FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
@@ -109,21 +108,18 @@ def locked_run(run: Path) -> Iterator[None]:
         # Where the path is a link to a directory that is not there yet, that one is made.
         Path(os.path.realpath(run)).mkdir(parents=True, exist_ok=True)
         _refuse_link(run / LOCK, "file")
-        lock = PathLock(run / LOCK, signed=True)
-        free = lock.try_acquire()
+        claimed = ClaimedFolder(run, doing="trained")
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be written ({error.strerror}); choose another name") from None
-    if not free:
-        raise LockError(f"{run} is being trained by {lock.holder()}; wait until that has ended, or stop it first")
-    try:
-        yield
-    finally:
-        # Nothing came of it.
-        with contextlib.suppress(OSError):
-            if made and os.listdir(run) == [LOCK]:
-                (run / LOCK).unlink()
-                run.rmdir()
-        lock.release()
+    with claimed:
+        try:
+            yield
+        finally:
+            # Nothing came of it.
+            with contextlib.suppress(OSError):
+                if made and os.listdir(run) == [LOCK]:
+                    (run / LOCK).unlink()
+                    run.rmdir()
 
 
 class Place(HeldFolder):

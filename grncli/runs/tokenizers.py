@@ -9,10 +9,11 @@ from torch import Tensor
 
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.kinds import NetworkKind, ReleasedWeights
-from grncli.runs.loading import Loaded, Say, open_run
+from grncli.runs.loading import Loaded, open_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
+from grncli.runs.weight_files import Say
 
 LoadedTokenizer = Loaded[Tokenizer, TokenizerRecipe]
 

@@ -69,7 +69,7 @@ def agrees(loaded, file, make_tokenizer):
 # Checkpoints that appear and go
 
 
-@pytest.mark.parametrize("moment", ["parse_own_recipe", "read_state", "safe_open", "check_tensors", "fill"])
+@pytest.mark.parametrize("moment", ["parse_own_recipe", "read_state", "open_tensors", "check_tensors", "fill"])
 def test_a_checkpoint_that_appears_while_one_is_read_changes_nothing(run, write, monkeypatch, make_tokenizer, moment):
     once(monkeypatch, loading, moment, lambda: write(2))
     loaded = open_tokenizer(run)
@@ -77,7 +77,9 @@ def test_a_checkpoint_that_appears_while_one_is_read_changes_nothing(run, write,
     assert agrees(loaded, run / "checkpoints/step-00000001/ema.safetensors", make_tokenizer)
 
 
-@pytest.mark.parametrize("moment", ["parse_own_recipe", "read_state", "HeldFile", "safe_open", "check_tensors", "fill"])
+@pytest.mark.parametrize(
+    "moment", ["parse_own_recipe", "read_state", "HeldFile", "open_tensors", "check_tensors", "fill"]
+)
 def test_a_checkpoint_that_is_removed_while_it_is_read_gives_one_whole_network(
     run, write, monkeypatch, make_tokenizer, moment
 ):
@@ -93,13 +95,13 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_one_whole_network(
     assert agrees(loaded, files[2] if loaded.step == 2 else kept, make_tokenizer)
 
 
-@pytest.mark.parametrize("moment", ["read_state", "HeldFile", "safe_open"])
+@pytest.mark.parametrize("moment", ["read_state", "HeldFile", "open_tensors"])
 def test_the_only_checkpoint_removed_while_it_is_read_is_told_in_a_sentence(run, monkeypatch, moment):
     once(monkeypatch, loading, moment, lambda: shutil.rmtree(run / "checkpoints"))
     assert "has no complete checkpoint yet" in message_of(open_tokenizer, run)
 
 
-@pytest.mark.parametrize("moment", ["read_state", "safe_open", "check_tensors"])
+@pytest.mark.parametrize("moment", ["read_state", "open_tensors", "check_tensors"])
 def test_a_checkpoint_written_anew_while_it_is_read_is_of_one_piece(run, monkeypatch, make_tokenizer, moment):
     folder = find_checkpoint(run)
 

@@ -19,7 +19,7 @@ from grncli.models.tokenizer import Tokenizer, to_frames
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
-from grncli.runtime.overlap import Behind
+from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
 
@@ -93,7 +93,7 @@ def decode(
         outputs.present += len(rows)
         return True
 
-    with outputs, Behind() as behind:
+    with outputs, BackgroundWriter() as behind:
         for made, (rows, bits) in enumerate(decoder.batches(indices, is_done)):
             if made and stop.reason:  # something remains of each call, so that short ones come to the end too
                 behind.wait()

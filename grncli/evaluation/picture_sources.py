@@ -24,7 +24,7 @@ from grncli.media.selection import Selection
 from grncli.media.sources import Source, list_sources
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.overlap import Prefetch
+from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.stopping import Stop
 from grncli.store import BitStore, open_store
 from grncli.store.layout import METADATA
@@ -166,7 +166,7 @@ class MediaPictures(Pictures):
         rank, count = share
         with (
             DecoderPool(self._reading.workers) as pool,
-            Prefetch(
+            Prefetcher(
                 _read_works(pool, self.sources[rank::count], self._settings, self._reading.batch),
                 stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
                 abandon=pool.abandon,

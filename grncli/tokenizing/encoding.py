@@ -31,7 +31,7 @@ from grncli.media.sources import Source, describe_ignored, list_sources
 from grncli.models.tokenizer import to_input
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import GrnError, MediaError, StoreMismatch, UsageError
-from grncli.runtime.overlap import Behind, Prefetch
+from grncli.runtime.overlap import BackgroundWriter, Prefetcher
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.runtime.text import printable
 from grncli.store import Fingerprint, PartWriter, open_part, open_store
@@ -342,8 +342,8 @@ class Encoder:
         self.report(self.done, len(self.plan.sources), "")
         with (
             DecoderPool(self.settings.workers) as pool,
-            Prefetch(self._read(pool, positions), depth=3, stop_when=self._must_leave, abandon=pool.abandon) as works,
-            Behind() as behind,
+            Prefetcher(self._read(pool, positions), depth=3, stop_when=self._must_leave, abandon=pool.abandon) as works,
+            BackgroundWriter() as behind,
         ):
             for work in works:
                 if work.ended is None:
@@ -383,7 +383,7 @@ class Encoder:
             else:
                 yield from gatherer.add(event)
 
-    def _run(self, work: Work, behind: Behind) -> None:
+    def _run(self, work: Work, behind: BackgroundWriter) -> None:
         """The network's part: frames to packed bits, taken off the device by the writer thread."""
         assert work.frames is not None
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, print_json, say
 from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
 from grncli.cli.terminal import number
@@ -30,49 +31,43 @@ def quantize_stats(
     media: Annotated[str | None, Option(metavar="SRC", help="Images and clips instead; see grn tokenize.")] = None,
     tokenizer: Annotated[str | None, Option(metavar="RUN", help="Run directory of the tokenizer, for --media.")] = None,
     rounds: Annotated[str, Option(metavar="A:B", help="Numbers of rounds to decode from.")] = "1:8",
-    size: Annotated[str, Option(metavar="256|HxW|native", help="As for grn tokenize.")] = "native",
-    frames: Annotated[int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; without it whole clips.")] = None,
-    fps: Annotated[float | None, Option(metavar="F", help="Resample clips in time.")] = None,
-    limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
-    sample: Annotated[
-        int | None, Option(metavar="N", min=1, help="Only N sources, drawn by a hash of their names.")
-    ] = None,
-    batch: Annotated[
-        int | None, Option(metavar="B", min=1, help="Samples that go through the network at once.")
-    ] = None,
-    workers: Annotated[int | None, Option(metavar="W", min=0, help="Decoding processes.")] = None,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    lpips: Annotated[
-        Path | None, Option(metavar="DIR", help="LPIPS weights (AlexNet); default: measured where the cache has them.")
-    ] = None,
-    plot: Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")] = None,
+    size: options.Size = "native",
+    frames: options.Frames = None,
+    fps: options.Fps = None,
+    limit: options.Limit = None,
+    sample: options.Sample = None,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    lpips: options.Lpips = None,
+    plot: options.Plot = None,
     sheet: Annotated[
         Path | None, Option(metavar="PNG", help="Write pictures decoded from each number of rounds; with --media.")
     ] = None,
-    html: Annotated[Path | None, Option(metavar="FILE.html", help="Write one page with all of it.")] = None,
-    max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    html: options.Html = None,
+    max_time: options.MaxTime = None,
+    json: options.Json = False,
 ) -> None:
     """Measure the bits of a store, or rounds on media.
 
     Of a STORE: balance, entropy and correlation of its bits. Of --media: error and quality after each number of
     rounds.
     """
-    options: dict[str, Any] = {
+    only_media: dict[str, Any] = {
+        "--tokenizer": tokenizer,
+        "--sheet": sheet,
         "--rounds": rounds != "1:8",
         "--size": size != "native",
         "--frames": frames,
         "--fps": fps,
-    }
-    options |= {
         "--limit": limit,
         "--sample": sample,
         "--batch": batch,
         "--workers": workers is not None,
         "--device": device != "auto",
+        "--lpips": lpips,
     }
-    options["--lpips"] = lpips
-    check_arguments(store, media, tokenizer, {"--tokenizer": tokenizer, "--sheet": sheet, **options})
+    check_arguments(store, media, tokenizer, only_media)
     check_outputs(plot, sheet, html)
     found: BitStatistics | RoundStatistics
     with make_stop(max_time).listening() as stop, Progress("quantize-stats", "samples" if store else "sources") as show:

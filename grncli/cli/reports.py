@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grncli.cli.console import say
 from grncli.cli.terminal import screen_width, table_lines, wrap
 from grncli.runtime.errors import UsageError
 
@@ -42,6 +43,12 @@ def print_report(report: Report) -> None:
     """On standard output, no wider than the screen."""
     for line in report_lines(report, screen_width()):
         print(line)
+
+
+def print_warnings(sentences: Sequence[str]) -> None:
+    """Each on standard error, where a report does not hold them."""
+    for sentence in sentences:
+        say(f"warning: {sentence}")
 
 
 def report_lines(report: Report, width: int) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import Progress, guarded, say, works_alone
 
 
@@ -21,7 +22,7 @@ def shapes(
         Literal["easy", "hard"],
         Option("--set", help="Large upright shapes on smooth ground, or small turned ones on mottled ground."),
     ] = "easy",
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace a folder made with other settings.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace a folder made with other settings.")] = False,
 ) -> None:
     """Draw labelled pictures and clips of moving shapes.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import format_bytes, guarded, print_json, say
 from grncli.cli.terminal import screen_width, wrap
 from grncli.cli.training_session import training_session, with_dtype
@@ -40,15 +41,11 @@ def train_gen(
     allow_incomplete: Annotated[
         bool, Option("--allow-incomplete", help="Train on what an unfinished store has so far.")
     ] = False,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
-    ] = None,
-    max_time: Annotated[
-        str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
-    json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
+    device: options.Device = "auto",
+    dtype: options.TrainingDtype = None,
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Start anew over a run made with another recipe.")] = False,
+    json: options.LogJson = False,
 ) -> None:
     """Train a generator on the bits of one or more stores.
 

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.eval import options
+from grncli.cli.reports import print_warnings
 
 
 @guarded
@@ -22,7 +23,7 @@ def export(
     prompts: Annotated[
         Path | None, Option(metavar="FILE", help="The prompts the samples were made with; GenEval needs its own lines.")
     ] = None,
-    tokenizer: options.Tokenizer = None,
+    tokenizer: options.StoreTokenizer = None,
     device: options.Device = "auto",
     max_time: options.MaxTime = None,
     json: options.Json = False,
@@ -44,7 +45,7 @@ def export(
             report=progress,
             say=progress.say,
         )
-    options.warn(list(made.warnings))
+    print_warnings(list(made.warnings))
     if json:
         print_json({"out": str(folder), "prompts": made.prompts, "files": made.files, "present": made.present})
     there = f"; {made.present} were there" if made.present else ""

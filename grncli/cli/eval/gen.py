@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+from grncli.cli.reports import Report, Table, check_outputs, print_report, print_warnings, write_page
 from grncli.cli.sample import histogram
+from grncli.cli.session import open_session
 from grncli.cli.terminal import number, screen_width
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def gen(
     ],
     metrics: options.Metrics = None,
     features: options.Features = None,
-    tokenizer: options.Tokenizer = None,
-    size: options.Size = None,
-    frames: options.Frames = None,
+    tokenizer: options.StoreTokenizer = None,
+    size: options.EvalSize = None,
+    frames: options.EvalFrames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
     sample: options.Sample = None,
@@ -56,7 +57,7 @@ def gen(
     agreement, the share of samples that a classifier assigns to their own class.
     """
     check_outputs(html=html)
-    with options.session("gen", "pictures", device, max_time) as session:
+    with open_session("eval gen", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.generation import GenSettings, generation
         from grncli.evaluation.picture_sources import Reading
 
@@ -70,7 +71,7 @@ def gen(
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 tokenizer=tokenizer,
-                device=session.device,
+                device=str(session.device),
                 strict=strict,
             ),
             metrics=options.parse_metrics(metrics),
@@ -79,14 +80,22 @@ def gen(
             download=download,
             seed=seed,
         )
-        found = generation(samples, reference, settings, **session.common())
+        found = generation(
+            samples,
+            reference,
+            settings,
+            processes=session.processes,
+            stop=session.monitor.stop,
+            report=session.monitor.progress,
+            say=session.monitor.say,
+        )
     if not session.processes.leads:
         return
     report = tabulate(found)
     if html is not None:
         write_page(html, report, found.to_json(), figures=_figures(found))
     if json:
-        options.warn(found.warnings)
+        print_warnings(found.warnings)
         print_json(found.to_json())
         return
     print_report(report)

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+from grncli.cli.reports import Report, Table, check_outputs, print_report, print_warnings, write_page
+from grncli.cli.session import open_session
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
@@ -33,11 +34,9 @@ def recon(
     compare: Annotated[str | None, Option(metavar="SRC", help="Media that the STORE was made from.")] = None,
     metrics: options.Metrics = None,
     features: options.Features = None,
-    lpips: Annotated[
-        Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")
-    ] = None,
-    size: options.Size = None,
-    frames: options.Frames = None,
+    lpips: options.Lpips = None,
+    size: options.EvalSize = None,
+    frames: options.EvalFrames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
     sample: options.Sample = None,
@@ -62,7 +61,7 @@ def recon(
     distance in the features of any other network (--features).
     """
     check_outputs(sheet=sheet, html=html, drawn=False)
-    with options.session("recon", "pictures", device, max_time) as session:
+    with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.pairs import parse_rounds
         from grncli.evaluation.picture_sources import Reading
         from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
@@ -77,7 +76,7 @@ def recon(
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 tokenizer=tokenizer,
-                device=session.device,
+                device=str(session.device),
                 strict=strict,
             ),
             rounds=None if rounds is None else parse_rounds(rounds),
@@ -89,7 +88,14 @@ def recon(
             cache=options.cache_folder(cache),
             download=download,
         )
-        found = reconstruction(src, settings, **session.common())
+        found = reconstruction(
+            src,
+            settings,
+            processes=session.processes,
+            stop=session.monitor.stop,
+            report=session.monitor.progress,
+            say=session.monitor.say,
+        )
     if not session.processes.leads:
         return
     report = tabulate(found)
@@ -100,7 +106,7 @@ def recon(
     if html is not None:
         write_page(html, report, found.to_json(), sheets=[found.sheet])
     if json:
-        options.warn(found.warnings)
+        print_warnings(found.warnings)
         print_json(found.to_json())
     else:
         print_report(Report(report.tables[:2], report.notes))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
+from grncli.cli.reports import Report, Table, check_outputs, print_report, print_warnings, write_page, write_plot
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
@@ -45,20 +45,20 @@ def search(
         int,
         Option(metavar="H", min=0, help="Rounds before the last, with half the samples each."),
     ] = 2,
-    classes: Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample.")] = "all",
+    classes: options.Classes = "all",
     steps: Annotated[int, Option(metavar="N", min=1, help="Steps, where the grid does not vary them.")] = 50,
-    weights: Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")] = "ema",
-    seed: Annotated[int, Option(metavar="N", help="Samples depend on it and on their number only.")] = 0,
+    weights: options.Weights = "ema",
+    seed: options.Seed = 0,
     features: options.Features = None,
-    size: options.Size = None,
+    size: options.EvalSize = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
-    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the generator.")] = "auto",
+    dtype: options.Dtype = "auto",
     cache: options.Cache = None,
     download: options.Download = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace another search in DIR.")] = False,
-    plot: Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")] = None,
+    overwrite: Annotated[bool, options.overwrite("Replace another search in DIR.")] = False,
+    plot: options.Plot = None,
     html: options.Html = None,
     max_time: options.MaxTime = None,
     json: options.Json = False,
@@ -112,7 +112,7 @@ def search(
         if html is not None:
             write_page(html, tabulate(found), found.to_json(), figures=[plot_search(found)])
     if json:
-        options.warn(found.warnings)
+        print_warnings(found.warnings)
         print_json(found.to_json())
     else:
         print_report(tabulate(found))

@@ -58,12 +58,12 @@ def train_gen(
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
     with training_session("train-gen", device, max_time) as session:
-        from grncli.runs.generator_recipe import GeneratorRecipe
+        from grncli.runs.generator_recipe import AskedGeneratorRecipe
         from grncli.training.generator_training import make_plan, train_generator
         from grncli.training.precision import settle_dtype
         from grncli.training.run_setup import read_training_recipe
 
-        asked = read_training_recipe(recipe, GeneratorRecipe, with_dtype(overrides, dtype))
+        asked = read_training_recipe(recipe, AskedGeneratorRecipe, with_dtype(overrides, dtype))
         session.check_alike(asked, out, *paths)
         session.steps = asked.training.steps
         plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, warn=session.talk)

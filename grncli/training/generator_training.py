@@ -9,7 +9,7 @@ import torch
 
 from grncli.models.generator import Generator
 from grncli.runs.fitting import BitFormat, require_fit
-from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runtime.devices import DTYPES
 from grncli.runtime.errors import RecipeError, StoreError
@@ -66,7 +66,6 @@ def train_generator(
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
     recipe = settle_dtype(plan.recipe, run, device, processes, overwrite=overwrite, warn=warn)
-    assert recipe.bits is not None
     data = bits_record(recipe.bits.stores, sum(recipe.bits.grids.values()))
     done = look_at_run(run, recipe, data, overwrite=overwrite).steps
     if done >= recipe.training.steps:
@@ -74,7 +73,7 @@ def train_generator(
             touch_complete(run, recipe)
         return 0
     check_extras(recipe.training)
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, processes)
     check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(
         plan.samples,
@@ -88,7 +87,7 @@ def train_generator(
         torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
         network = Generator(recipe.network)
         say(describe_start("train-gen", network, recipe.training, device, processes))
-        network.recompute = recipe.training.recompute
+        network.recompute = recipe.training.activation_checkpointing
         if recipe.training.compile:
             network.compile()
         train(
@@ -108,7 +107,7 @@ def train_generator(
 
 
 def make_plan(
-    recipe: GeneratorRecipe,
+    recipe: AskedGeneratorRecipe,
     paths: Sequence[Path],
     *,
     allow_incomplete: bool = False,
@@ -134,18 +133,13 @@ def make_plan(
     remedy = "leave the field out of the section network, tokenize with more rounds, or train on another store"
     require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
     classes = _classes(recipe, bits.labels, samples, stores)
-    network = replace(
-        network,
-        rounds=network.rounds or stores[0].rounds,
-        channels=stores[0].channels,
-        classes=classes,
-    )
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, ALONE)
+    settled = network.settle(rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, classes=classes)
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, ALONE)
     check_validation(samples, recipe.data.validation)
     if not classes:
         samples = [replace(part, labels=np.full_like(part.labels, -1)) for part in samples]
     bits = replace(bits, labels=bits.labels if classes else ())
-    return Plan(replace(recipe, network=network, bits=bits), samples)
+    return Plan(recipe.settle(settled, bits), samples)
 
 
 def _check_complete(store: BitStore, allowed: bool, warn: Callable[[str], None]) -> None:
@@ -160,7 +154,7 @@ def _check_complete(store: BitStore, allowed: bool, warn: Callable[[str], None])
 
 
 def _classes(
-    recipe: GeneratorRecipe, labels: Sequence[str], samples: Sequence[Samples], stores: Sequence[BitStore]
+    recipe: AskedGeneratorRecipe, labels: Sequence[str], samples: Sequence[Samples], stores: Sequence[BitStore]
 ) -> int:
     """Number of classes to learn, 0 for none."""
     wanted = recipe.network.classes

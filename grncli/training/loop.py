@@ -194,7 +194,7 @@ def _step(
 ) -> dict[str, Tensor]:
     """Gradients of every player from one batch, then a step of each; returns the numbers for the log."""
     averages = Averages()
-    pieces = batch.pieces(states[0].player.optimization.accumulate)
+    pieces = batch.pieces(states[0].player.optimization.gradient_accumulation)
     for piece in pieces:
         for state in states:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

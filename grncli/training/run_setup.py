@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
-from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.runs.recipe import dump_recipe, field_names, load_yaml, read_own_recipe, read_recipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe
+from grncli.runs.recipe import dump_recipe, load_yaml, read_own_recipe, read_recipe
+from grncli.runs.recipe_fields import field_names
 from grncli.runs.rundir import (
     DataRecord,
     Place,
@@ -42,12 +43,12 @@ from grncli.runtime.text import printable
 # What of a recipe may change between the parts of a run.
 EXTENDABLE = (
     *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
-    *("keep", "keep_every", "compile", "recompute", "tensorboard"),
+    *("keep", "keep_every", "compile", "activation_checkpointing", "tensorboard"),
 )
 
 SHOWN_FIELDS = 3
 COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
-SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
+SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": AskedGeneratorRecipe}
 
 
 class Recipe(Protocol):
@@ -283,15 +284,15 @@ def _sound_steps(run: Path) -> int:
     return 0
 
 
-def check_division(batches: dict[str, int], accumulate: int, processes: Processes) -> None:
+def check_division(batches: dict[str, int], gradient_accumulation: int, processes: Processes) -> None:
     """Raise RecipeError unless every batch divides among the processes, and there into its pieces.
 
     ``batches`` are sizes by the name of their field.
     """
-    pieces = processes.count * accumulate
+    pieces = processes.count * gradient_accumulation
     for field, batch in batches.items():
         if batch % pieces:
             raise RecipeError(
                 f"{field} is {batch}, expected a multiple of {pieces}: "
-                f"{processes.count} processes times optimization.accumulate={accumulate}"
+                f"{processes.count} processes times optimization.gradient_accumulation={gradient_accumulation}"
             )

@@ -70,7 +70,7 @@ def train_tokenizer(
     sampler = CropSampler(recipe.data, sources, recipe.training.seed, src)
     media = {"image": recipe.data.image, "clip": recipe.data.clip}
     batches = {f"data.{kind}.batch": data.batch for kind, data in media.items() if data is not None}
-    check_division(batches, recipe.optimization.accumulate, processes)
+    check_division(batches, recipe.optimization.gradient_accumulation, processes)
     network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
     check_memory(network, recipe.optimization.copies, device)
     with (
@@ -82,7 +82,7 @@ def train_tokenizer(
         say(describe_start("train-tokenizer", tokenizer, recipe.training, device, processes))
         loader = CropLoader(sampler, pool, processes, warn)
         objective = Reconstruction(recipe, tokenizer, loader, lpips, device)
-        if recipe.training.recompute:
+        if recipe.training.activation_checkpointing:
             tokenizer.recompute_activations()
         if recipe.training.compile:
             tokenizer.encoder.compile()

@@ -18,7 +18,7 @@ from grncli.rng import Purpose, uniform
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runtime.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.sampling.refiner import Job
-from grncli.store import open_store
+from grncli.store import grid_name, open_store
 from grncli.store.layout import grid_name
 
 FIRST_FRAME = "first-frame"

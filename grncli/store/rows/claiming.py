@@ -9,6 +9,7 @@ goes on instead of discarding what it has made so far.
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,23 @@ from grncli.runtime.errors import StoreError
 from grncli.runtime.files import replace_file, sync_directory, temporary_path
 from grncli.runtime.folders import make_folder, remove_now
 from grncli.runtime.lock import PathLock
-from grncli.store.fingerprint import ATTRIBUTE, Fingerprint, read_fingerprint, root_attributes
-from grncli.store.layout import COMMIT, COMPLETE, LOCK, METADATA, OVERWRITING, parse_part, part_name
-from grncli.store.record import read_record
+from grncli.store.rows.byte_source import LocalFiles, root_attributes
+from grncli.store.rows.record import read_record
+from grncli.store.rows.schema import (
+    COMMIT,
+    COMPLETE,
+    LOCK,
+    METADATA,
+    OVERWRITING,
+    Schema,
+    group_document,
+    parse_part,
+    part_name,
+)
 
 _UNFINISHED = {LOCK, temporary_path(Path(METADATA)).name}
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -41,15 +53,15 @@ class Overwrite:
     discarding: Callable[[], object] = lambda: None
 
 
-def claim_part(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite | None) -> Claim:
+def claim_part(store: Path, schema: Schema, part: int, overwrite: Overwrite | None) -> Claim:
     """Create or check the store and take the lock of one part; StoreError when it cannot be had."""
     try:
-        return Claim(_claim(store, fingerprint, part, overwrite))
+        return Claim(_claim(store, schema, part, overwrite))
     except OSError as error:
-        if overwrite or error.errno not in _UNWRITABLE or not _is_complete(store / part_name(part)):
+        if overwrite or error.errno not in _UNWRITABLE or not _is_complete(store, part, schema):
             raise
-        _require_same(store, fingerprint, overwrite)
-        return Claim(None, f"{error.filename or store} cannot be written ({error.strerror}); mend that and try again.")
+        _require_same(store, schema, overwrite)
+        return Claim(None, f"{error.filename or store} cannot be written ({error.strerror}); fix that and try again.")
 
 
 def store_lock(store: Path) -> PathLock:
@@ -57,26 +69,26 @@ def store_lock(store: Path) -> PathLock:
     return PathLock(store / LOCK)
 
 
-def _claim(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite | None) -> PathLock:
-    _refuse_foreign(store)
+def _claim(store: Path, schema: Schema, part: int, overwrite: Overwrite | None) -> PathLock:
+    _refuse_foreign(store, schema)
     store.mkdir(parents=True, exist_ok=True)
     with store_lock(store):
-        _refuse_foreign(store)
+        _refuse_foreign(store, schema)
         temporary_path(store / COMPLETE).unlink(missing_ok=True)
         if not (store / METADATA).exists():
-            replace_file(store / METADATA, fingerprint.to_document())
+            replace_file(store / METADATA, group_document(schema.attributes()))
             sync_directory(store.parent)
-        elif overwrite and not is_interrupted(store, fingerprint, part, overwrite):
-            _discard(store, fingerprint, part, overwrite)
+        elif overwrite and not is_interrupted(store, schema, part, overwrite):
+            _discard(store, schema, part, overwrite)
         else:
-            _require_same(store, fingerprint, overwrite)
+            _require_same(store, schema, overwrite)
         lock = _lock_part(store, part)
     directory = store / part_name(part)
     try:
         if overwrite and not (directory / OVERWRITING).exists():
             replace_file(directory / OVERWRITING, b"")
         temporary_path(directory / COMMIT).unlink(missing_ok=True)
-        for path in sorted(_discarded(store, "part-*" if fingerprint.parts == 1 else directory.name)):
+        for path in sorted(_discarded(store, "part-*" if schema.parts == 1 else directory.name)):
             remove_now(path)
     except BaseException:
         lock.release()
@@ -84,56 +96,57 @@ def _claim(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrit
     return lock
 
 
-def _refuse_foreign(store: Path) -> None:
+def _refuse_foreign(store: Path, schema: Schema) -> None:
     """Nothing is written into a directory that holds anything but a store, with or without overwrite."""
     if not store.exists():
         return
     if not store.is_dir():
-        raise StoreError(f"{store} is a file, not a bit store; choose another OUT.")
+        raise StoreError(f"{store} is a file, not a {schema.noun}; choose another OUT.")
     # Listed before the document is read: another process may create the store in between.
     names = set(os.listdir(store)) - _UNFINISHED
-    attributes = root_attributes(store) if names else None
-    if names and (attributes is None or ATTRIBUTE not in attributes):
-        raise StoreError(f"{store} holds something else than a bit store; choose another OUT, or empty it yourself.")
+    if names and schema.attribute not in (root_attributes(LocalFiles(store)) or {}):
+        raise StoreError(
+            f"{store} holds something else than a {schema.noun}; choose another OUT, or empty it yourself."
+        )
 
 
-def _require_same(store: Path, fingerprint: Fingerprint, overwrite: Overwrite | None) -> None:
+def _require_same(store: Path, schema: Schema, overwrite: Overwrite | None) -> None:
     remedy = "Use the same settings, another OUT, or --overwrite."
-    if fingerprint.parts > 1 or overwrite:
+    if schema.parts > 1 or overwrite:
         # Overwriting replaces one part only, so it cannot change what all parts share.
         remedy = "Use the same settings or another OUT."
-    read_fingerprint(store).require(fingerprint, store, remedy, parts=True)
+    schema.require_same(root_attributes(LocalFiles(store)) or {}, store, remedy)
 
 
-def _is_complete(part: Path) -> bool:
-    record = read_record(part)
+def _is_complete(store: Path, part: int, schema: Schema) -> bool:
+    record = read_record(LocalFiles(store), part, schema)
     return record is not None and record.complete
 
 
-def is_interrupted(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite) -> bool:
+def is_interrupted(store: Path, schema: Schema, part: int, overwrite: Overwrite) -> bool:
     """Whether the part was begun by an overwrite of the same settings and sources, and is not complete."""
     directory = store / part_name(part)
     if directory.is_symlink() or not (directory / OVERWRITING).exists():
         return False
-    if fingerprint.parts == 1 and _existing_parts(store) != [part]:
+    if schema.parts == 1 and _existing_parts(store) != [part]:
         return False
     try:
-        record = read_record(directory)
-        same = not read_fingerprint(store).differences(fingerprint, parts=True)
-    except StoreError:  # damaged, so that there is nothing to go on with
+        record = read_record(LocalFiles(store), part, schema)
+        _require_same(store, schema, overwrite)
+    except StoreError:  # of other settings, or damaged, so that there is nothing to resume
         return False
     if record is None:
-        return same
-    same = same and not record.complete and record.columns == overwrite.columns
+        return True
+    same = not record.complete and record.columns == overwrite.columns
     return same and overwrite.goes_on(record.position, record.digest)
 
 
-def _discard(store: Path, fingerprint: Fingerprint, part: int, overwrite: Overwrite) -> None:
-    if fingerprint.parts == 1:
+def _discard(store: Path, schema: Schema, part: int, overwrite: Overwrite) -> None:
+    if schema.parts == 1:
         _discard_parts(store, _existing_parts(store), overwrite)
-        replace_file(store / METADATA, fingerprint.to_document())
+        replace_file(store / METADATA, group_document(schema.attributes()))
     else:
-        _require_same(store, fingerprint, overwrite)
+        _require_same(store, schema, overwrite)
         _discard_parts(store, [part], overwrite)
 
 
@@ -188,3 +201,46 @@ def _hidden(part: Path) -> Path:
 
 def _discarded(store: Path, names: str) -> Iterator[Path]:
     return store.glob(_hidden(store / names).name)
+
+
+def mark_complete(store: Path, schema: Schema) -> None:
+    """Put the marker in place once every part is complete; last of all, so that it can be depended on."""
+    marker = store / COMPLETE
+
+    def is_due() -> bool:
+        return not marker.exists() and all(_is_complete(store, part, schema) for part in range(schema.parts))
+
+    # First without the lock, which a store that cannot be written does not give: the part that is completed last
+    # sees that all are.
+    if is_due():
+        with store_lock(store):
+            if is_due():
+                replace_file(marker, b"")
+
+
+def unmark(store: Path) -> None:
+    """Take the marker away, under the store's lock."""
+    if (store / COMPLETE).exists():
+        (store / COMPLETE).unlink()
+        sync_directory(store)
+
+
+@contextmanager
+def explained(store: Path, safe: str) -> Iterator[None]:
+    """Turn what the operating system refuses into one sentence that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        reason, where = error.strerror or str(error), error.filename or store
+        if error.errno in _DISK_FULL:
+            problem = f"{store}: the disk is full ({reason}); {safe}. Free space"
+        elif error.errno == errno.ELOOP:
+            # Pictures beside a store are looked at with it.
+            inside = Path(where).is_relative_to(store)
+            raise StoreError(
+                f"{where} is a link, and nothing is written or removed through links; {safe}. Put what it leads to "
+                f"in its place{', or use --overwrite, which removes the link' if inside else ''}."
+            ) from error
+        else:
+            problem = f"{where} cannot be written ({reason}); {safe}. Fix that"
+        raise StoreError(f"{problem} and run the same command again.") from error

@@ -1,4 +1,4 @@
-"""The grid groups of a part being written: raw chunk files filled in place, their Zarr documents, the way back.
+"""The arrays of a part being written: raw chunk files filled in place, their Zarr documents, the way back.
 
 zarr-python rewrites a chunk on every partial write; in a raw chunk new rows are written at their offset.
 """
@@ -15,11 +15,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.runtime.errors import StoreError
 from grncli.runtime.files import replace_file, sync_directory, write_all
 from grncli.runtime.folders import make_folder, refuse_link
-from grncli.store.layout import METADATA, Grid, RowLayout, grid_layouts, grid_name, group_document, parse_grid
-from grncli.store.record import GridRecord, PartRecord
+from grncli.store.rows.record import GroupRecord, PartRecord
+from grncli.store.rows.schema import METADATA, ArrayLayout, Schema, group_document, unreadable
 
 # A native-size folder has hundreds of grids, each with several arrays; stay far below the usual 1024 that a process
 # may open, and below any other limit.
@@ -27,8 +26,8 @@ _OPEN_FILES = 128
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
-class GridFiles:
-    """Arrays of every grid in one part: bits first, then label, then the declared columns.
+class PartArrays:
+    """Arrays of every group in one part.
 
     Parameters
     ----------
@@ -36,61 +35,64 @@ class GridFiles:
     """
 
     def __init__(
-        self, part: Path, rounds: int, channels: int, columns: Mapping[str, str], before_opening: Callable[[], None]
+        self, part: Path, schema: Schema, columns: Mapping[str, str], before_opening: Callable[[], None]
     ) -> None:
         self.part = part
-        self.arrays: dict[Grid, list[RowArray]] = {}
-        self._bits_shape = (rounds, channels)
+        self.schema = schema
         self._columns = columns
+        self._groups: dict[str, list[GrowingArray]] = {}
         self._before_opening = before_opening
         self._files = UnsyncedFiles(part, before_opening)
 
     def restore(self, record: PartRecord) -> None:
         """Take every file back to what the record says, whatever a killed process left."""
         for entry in sorted(self.part.iterdir()):
-            grid = parse_grid(entry.name)
-            if grid is not None and grid not in record.grids:
+            if self.schema.group_order(entry.name) is not None and entry.name not in record.groups:
                 refuse_link(entry)
                 shutil.rmtree(entry)
         self._files.replace(self.part / METADATA, group_document())
-        for grid, committed in record.grids.items():
-            for array in self.grid(grid):
+        for group, committed in record.groups.items():
+            for array in self.group(group):
                 array.restore(committed)
-        self.write_documents(record.grids)
+        self.write_documents(record.groups)
         self.sync()
 
-    def grid(self, grid: Grid) -> list["RowArray"]:
-        """Arrays of one grid; its group is created on first use."""
-        if grid not in self.arrays:
-            directory = self.part / grid_name(grid)
+    def group(self, name: str) -> list["GrowingArray"]:
+        """Arrays of one group; its folder is created on first use."""
+        if name not in self._groups:
+            directory = self.part / name
             self._before_opening()
             self._files.make_directory(directory)
             self._files.replace(directory / METADATA, group_document())
-            self.arrays[grid] = [
-                RowArray(directory / layout.name, layout, self._files)
-                for layout in grid_layouts(grid, *self._bits_shape, self._columns)
-            ]
-        return self.arrays[grid]
+            layouts = self.schema.layouts(name, self._columns)
+            self._groups[name] = [GrowingArray(directory / layout.name, layout, self._files) for layout in layouts]
+        return self._groups[name]
 
-    def records(self) -> dict[Grid, GridRecord]:
-        """What a commit would say about each grid now."""
+    def rows(self, group: str) -> int | None:
+        """Rows of a group, committed or not; None where it was not written yet."""
+        return self._groups[group][0].rows if group in self._groups else None
+
+    def records(self) -> dict[str, GroupRecord]:
+        """What a commit would say about each group now."""
         return {
-            grid: GridRecord(arrays[0].rows, {array.layout.name: array.checksums() for array in arrays})
-            for grid, arrays in sorted(self.arrays.items())
+            name: GroupRecord(
+                self._groups[name][0].rows, {array.layout.name: array.checksums() for array in self._groups[name]}
+            )
+            for name in self.schema.in_order(self._groups)
         }
 
-    def write_documents(self, grids: Iterable[Grid]) -> None:
+    def write_documents(self, groups: Iterable[str]) -> None:
         """Bring the shapes in the Zarr documents up to the rows written, without waiting for the disk.
 
         No reader of ours needs them, and opening the part writes them anew.
         """
-        for grid in grids:
-            for array in self.arrays[grid]:
+        for name in groups:
+            for array in self._groups[name]:
                 replace_file(array.directory / METADATA, array.layout.document(array.rows), sync=False)
 
     def settle(self) -> None:
         """Give small arrays and all documents their final form, for a part that is complete."""
-        for arrays in self.arrays.values():
+        for arrays in self._groups.values():
             for array in arrays:
                 array.settle()
         self.sync()
@@ -104,10 +106,10 @@ class GridFiles:
         self._files.close()
 
 
-class RowArray:
+class GrowingArray:
     """One array being written. ``crcs`` are those of its full chunks, ``crc`` of the rows after them."""
 
-    def __init__(self, directory: Path, layout: RowLayout, files: "UnsyncedFiles") -> None:
+    def __init__(self, directory: Path, layout: ArrayLayout, files: "UnsyncedFiles") -> None:
         self.directory = directory
         self.layout = layout
         self.rows = 0
@@ -135,15 +137,10 @@ class RowArray:
         """Of each chunk's rows so far."""
         return [*self.crcs, *([self.crc] if self.rows % self.layout.chunk_rows else [])]
 
-    def restore(self, committed: GridRecord) -> None:
+    def restore(self, committed: GroupRecord) -> None:
         """Go back to the committed rows in files of full chunk size: no later chunk, zeros after the rows."""
         layout, rows = self.layout, committed.rows
         self.rows, self.crcs = rows, list(committed.crc32c.get(layout.name, []))
-        if len(self.crcs) != layout.chunk_count(rows):
-            raise StoreError(
-                f"{self.directory} has {layout.chunk_count(rows)} chunks, but the commit record has {len(self.crcs)} "
-                "checksums; restore commit.json from a copy, or make the store again with --overwrite."
-            )
         self.crc = self.crcs.pop() if rows % layout.chunk_rows else 0
         self._files.make_directory(self.directory)
         for entry in sorted(self.directory.iterdir()):
@@ -163,14 +160,14 @@ class RowArray:
 
     def _chunk_file(self, chunk: int, rows: int) -> int:
         """Descriptor of a chunk file of full size that has ``rows`` rows; what was not written yet is a hole."""
-        path, keep = self.layout.chunk_path(self.directory, chunk), rows * self.layout.row_bytes
+        path, keep = self.directory / self.layout.chunk_name(chunk), rows * self.layout.row_bytes
         try:
             fd = self._files.open(path, create=not rows)
         except FileNotFoundError:
-            raise self._lost(path, "is missing", keep) from None
+            raise unreadable(path, "is missing", f"at least {keep}") from None
         size = os.fstat(fd).st_size
         if size < keep:
-            raise self._lost(path, f"has {size} bytes", keep)
+            raise unreadable(path, f"has {size} bytes", f"at least {keep}")
         if size < self.layout.chunk_bytes:
             os.ftruncate(fd, self.layout.chunk_bytes)
         return fd
@@ -179,13 +176,6 @@ class RowArray:
         fd = self._chunk_file(chunk, rows)
         os.ftruncate(fd, rows * self.layout.row_bytes)
         os.ftruncate(fd, self.layout.chunk_bytes)
-
-    @staticmethod
-    def _lost(path: Path, found: str, expected: int) -> StoreError:
-        return StoreError(
-            f"{path} {found}, expected at least {expected} bytes; "
-            "restore it from a copy, or make the store again with --overwrite."
-        )
 
 
 class UnsyncedFiles:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.media.decoder import DecoderPool
-from grncli.media.reading import Crop
+from grncli.media.random_crops import Crop
 from grncli.media.sources import Source
 from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError

@@ -13,7 +13,8 @@ import pytest
 
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
-from grncli.media.reading import Crop, Piece, ReadSettings
+from grncli.media.random_crops import Crop
+from grncli.media.reading import Piece, ReadSettings
 from grncli.media.sources import Source, list_sources
 from grncli.runtime.errors import MediaError
 from grncli.runtime.overlap import Prefetcher

@@ -37,7 +37,7 @@ def settle_dtype(
     if run is not None and begun is None and not overwrite and list_checkpoints(run):
         warn(f"{run}: its recipe does not say training.dtype, the number format it was trained in; goes on in {dtype}")
     training: Training = replace(recipe.training, dtype=dtype)
-    return replace(recipe, training=training)  # type: ignore[type-var]  # every recipe is a dataclass
+    return replace(recipe, training=training)
 
 
 def describe_start(

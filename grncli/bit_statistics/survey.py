@@ -28,7 +28,7 @@ from grncli.bit_statistics.counting import (
 )
 from grncli.bit_statistics.distinct import Distinct, DistinctCounter
 from grncli.runtime.errors import StoreError
-from grncli.runtime.overlap import Behind, Prefetch
+from grncli.runtime.overlap import BackgroundWriter, Prefetcher
 from grncli.runtime.stopping import Stop, Unfinished
 from grncli.store import BitStore
 
@@ -142,15 +142,15 @@ def bit_statistics(
         raise StoreError(f"{store.path} holds no samples, so there are no bits to look at; tokenize something into it")
     stop = stop or Stop()
     survey = Survey(store)
-    with Prefetch(store_chunks(store), depth=1) as chunks, Behind(depth=2) as behind:
+    with Prefetcher(store_chunks(store), depth=1) as chunks, BackgroundWriter(depth=2) as writer:
         for chunk in chunks:
             # About as much work as all the rest, so that two cores are busy.
-            behind.submit(partial(survey.distinct.add, chunk.tokens.reshape(len(chunk.tokens), -1)))
+            writer.submit(partial(survey.distinct.add, chunk.tokens.reshape(len(chunk.tokens), -1)))
             survey.add(chunk)
             report(survey.samples, len(store), "")
             if stop.reason and survey.samples < len(store):
                 raise Unfinished(f"{stop.reason}: stopped after {survey.samples} of {len(store)} samples")
-        behind.wait()
+        writer.wait()
     return survey.result()
 
 

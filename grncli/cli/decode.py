@@ -51,7 +51,7 @@ def decode(
             batch=batch,
             overwrite=overwrite,
         )
-        summary = decode(store, folder, tokenizer, settings, stop=stop, report=progress, say=progress.say)
+        summary = decode(store, folder, tokenizer, settings, monitor=progress.monitor(stop))
     quality = summary.quality.means()
     if json:
         print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})

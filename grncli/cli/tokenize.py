@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -19,6 +19,10 @@ from grncli.cli.console import (
     works_alone,
 )
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
+
+if TYPE_CHECKING:
+    from grncli.tokenizing.tokenizing_plan import TokenizeSettings
 
 
 @guarded
@@ -77,7 +81,8 @@ def tokenize(
     works_alone(part)
     with make_stop(max_time).listening() as stop, Progress("tokenize", "sources") as progress:
         from grncli.runtime.devices import pick_device
-        from grncli.tokenizing.encoding import TokenizeSettings, check_target, make_plan, tokenize
+        from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+        from grncli.tokenizing.tokenizing_stage import tokenize
 
         settings = TokenizeSettings(
             size=size,
@@ -98,17 +103,9 @@ def tokenize(
             **chosen,
         )
         if dry_run:
-            plan = make_plan(src, tokenizer, settings, warn=progress.say)
-            fate, counts = check_target(out, plan, settings), plan.counts()
-            if json:
-                print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
-            for line in [*plan.lines()[1:], *plan.chosen.doubts]:
-                say(line)
-            say(f"{out}: {fate}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
+            _say_plan(src, out, tokenizer, settings, progress.monitor(stop), json=json)
             return
-        summary = tokenize(
-            src, out, tokenizer, settings, stop=stop, report=progress, warn=progress.say, say=progress.say
-        )
+        summary = tokenize(src, out, tokenizer, settings, monitor=progress.monitor(stop))
     if json:
         print_json({"out": str(out), **asdict(summary)})
     made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
@@ -116,6 +113,21 @@ def tokenize(
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
     cut = f", {summary.cut} read with a note" if summary.cut else ""
     say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
+
+
+def _say_plan(
+    src: str, out: Path, tokenizer: str, settings: "TokenizeSettings", monitor: Monitor, *, json: bool
+) -> None:
+    """What ``--dry-run`` prints."""
+    from grncli.tokenizing.tokenizing_plan import describe_target, make_plan
+
+    plan = make_plan(src, tokenizer, settings, monitor=monitor)
+    target, counts = describe_target(out, plan, settings), plan.counts()
+    if json:
+        print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
+    for line in [*plan.lines()[1:], *plan.chosen.doubts]:
+        say(line)
+    say(f"{out}: {target}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
 
 
 def parse_clips(text: str) -> int | None:

@@ -17,19 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.decoding.store_decoding import Decoder, DecodeSettings, check_fit
-from grncli.media.decoder import DecoderPool, Done
-from grncli.media.reading import ReadSettings
+from grncli.decoding.store_decoding import StoreDecoder, check_fit
+from grncli.media.batches import ClipBatch, ReadSource, media_batches
+from grncli.media.reading import parse_reading
 from grncli.media.selection import Selection
-from grncli.media.sources import Source, list_sources
+from grncli.media.sources import list_sources
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.overlap import Prefetch
 from grncli.runtime.stopping import Stop
 from grncli.store import BitStore, open_store
 from grncli.store.layout import METADATA
-from grncli.tokenizing.encoding import TokenizeSettings, read_settings
-from grncli.tokenizing.gathering import Clip, Gatherer, Read, Work
 
 ARRAY = "arr_0"  # uint8 [N, H, W, 3], as guided-diffusion and its successors save samples
 ARRAY_BATCH = 64
@@ -152,11 +149,8 @@ class MediaPictures(Pictures):
         if doubt is not None:
             say(f"{src}: {doubt}")
         self._reading = reading
-        self._settings = read_settings(
-            TokenizeSettings(
-                size="native" if reading.size is None else reading.size, frames=reading.frames, fps=reading.fps
-            ),
-            reading.stride,
+        self._settings = parse_reading(
+            reading.stride, size=reading.size or "native", frames=reading.frames, fps=reading.fps
         )
 
     def __len__(self) -> int:
@@ -164,22 +158,24 @@ class MediaPictures(Pictures):
 
     def _measure(self, compute: Compute[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
         rank, count = share
-        with (
-            DecoderPool(self._reading.workers) as pool,
-            Prefetch(
-                _read_works(pool, self.sources[rank::count], self._settings, self._reading.batch),
-                stop_when=lambda waited: stop.reason is not None,  # a decoder may hang
-                abandon=pool.abandon,
-            ) as works,
-        ):
-            for read, results in _settled(works, compute):
-                if read.error is not None:
-                    self._miss(read, warn)
-                for clip, (shape, result) in results:
-                    name = read.source.name + (f"#{clip.number}" if clip.number is not None else "")
-                    yield Measured(read.position * count + rank, name, shape, result, read.source.label)
-                if stop.reason:
-                    return
+        places = range(rank, len(self.sources), count)
+        options = self._reading
+        with media_batches(
+            self.sources, self._settings, places, workers=options.workers, batch=options.batch, stop=stop
+        ) as batches:
+            for batch in batches:
+                if isinstance(batch, ClipBatch):
+                    for clip, result in zip(batch.clips, compute(batch.frames), strict=True):
+                        clip.result = result
+                    continue
+                for read in batch.sources:
+                    if read.error is not None:
+                        self._miss(read, warn)
+                    for clip in read.clips:
+                        name = read.source.name + (f"#{clip.number}" if clip.number is not None else "")
+                        yield Measured(read.position, name, clip.shape, clip.result, read.source.label)
+                    if stop.reason:
+                        return
 
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
@@ -195,7 +191,7 @@ class MediaPictures(Pictures):
         }
         return {**super().about(), **{name: value for name, value in told.items() if value is not None}}
 
-    def _miss(self, read: Read, warn: Say) -> None:
+    def _miss(self, read: ReadSource, warn: Say) -> None:
         text = f"{read.source.name}: {read.error}"
         if self._reading.strict:
             raise MediaError(text)
@@ -216,9 +212,7 @@ class StorePictures(Pictures):
         self.store = open_store(path)
         loaded = open_once(reading.tokenizer, reading.device, say)
         self.rounds = check_fit(self.store, path, loaded, None)
-        self.decoder = Decoder(
-            self.store, loaded.network, self.rounds, DecodeSettings(batch=reading.batch, device=reading.device)
-        )
+        self.decoder = StoreDecoder(self.store, loaded.network, self.rounds, reading.batch, reading.device)
         self.places = choose_samples(self.store, reading.selection)
         """Indices of the samples that are taken."""
         if not self.places:
@@ -369,33 +363,3 @@ def _open_array(path: Path) -> Iterator[tuple[tuple[int, ...], IO[bytes]]]:
         if not sound or min(shape) < 1 or max(shape[1:3]) > MAX_ARRAY_SIDE:
             raise MediaError(f"{path}: {ARRAY} is {dtype} {list(shape)}; {wanted}")
         yield shape, stream
-
-
-def _read_works(
-    pool: DecoderPool, sources: Sequence[Source], reading: ReadSettings, batch: int | None
-) -> Iterator[Work]:
-    """Sources as batches of one shape, group by group."""
-    gatherer = Gatherer(batch, flip=False)
-    for position, event in pool.read(sources, reading):
-        if isinstance(event, Done):
-            gatherer.end_source(position, sources[position], event)
-            if gatherer.is_full or position == len(sources) - 1:
-                yield from gatherer.end_group()
-        else:
-            yield from gatherer.add(event)
-
-
-def _settled(
-    works: Iterator[Work], compute: Compute[R]
-) -> Iterator[tuple[Read, list[tuple[Clip, tuple[tuple[int, ...], R]]]]]:
-    """Each source once it is known to be sound or not, with the shape and result of each of its pieces."""
-    results: dict[int, tuple[tuple[int, ...], R]] = {}
-    for work in works:
-        if work.frames is not None:
-            shape = tuple(work.frames.shape[1:4])
-            found = compute(work.frames)
-            results.update((id(clip), (shape, result)) for clip, result in zip(work.clips, found, strict=True))
-        if work.ended is not None:
-            for read in work.ended.reads:
-                yield read, [(clip, results[id(clip)]) for clip in read.clips]
-            results.clear()

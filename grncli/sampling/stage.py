@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from grncli.hbq import pack
 from grncli.media.writing import write_png
 from grncli.runs.generators import LoadedGenerator
-from grncli.runtime.overlap import Behind
+from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.sampling.calibration import settle_schedule
 from grncli.sampling.film import SAMPLES as FILMED
@@ -150,7 +150,7 @@ class Sampler:
         jobs = map(self.plan.job, self._numbers[done:])
         finished: dict[int, Refined] = {}
         ready: list[Refined] = []
-        with Behind() as behind:
+        with BackgroundWriter() as behind:
             for refined in self._refiner.run(jobs, stop_when=between_steps):
                 finished[refined.job.number] = refined
                 while done + len(ready) < total and self._numbers[done + len(ready)] in finished:
@@ -164,7 +164,7 @@ class Sampler:
         if done < total:
             raise Stopped(f"{self.stop.reason}: stopped after {done} of {total} samples, which are saved")
 
-    def _commit(self, ready: Sequence[Refined], behind: Behind) -> int:
+    def _commit(self, ready: Sequence[Refined], behind: BackgroundWriter) -> int:
         """Put finished samples into the store, and after that their pictures into the folder."""
         if not ready:
             return 0

@@ -27,7 +27,8 @@ from grncli.media.writing import write_mp4, write_png
 from grncli.metrics.quality import psnr
 from grncli.runtime.errors import CheckpointError, MediaError, UsageError
 from grncli.runtime.stopping import Stop, Unfinished
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 READING = {field.name for field in fields(Reading)} - {"rounds"}
 

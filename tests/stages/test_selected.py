@@ -19,8 +19,11 @@ from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
 from grncli.runs.tokenizers import load_tokenizer
 from grncli.runtime.errors import StoreMismatch, UsageError
-from grncli.tokenizing import encoding as tokenizing
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.stopping import Stop
+from grncli.tokenizing import tokenizing_plan
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 
 def settings(**options):
@@ -63,7 +66,7 @@ def test_every_command_draws_the_same(media_dir, run_dir, store, tmp_path):
 
 
 def compared(pairs):
-    return list(pairs.compare(lambda originals, versions: list(originals), (0, 1), tokenizing.Stop(), print))
+    return list(pairs.compare(lambda originals, versions: list(originals), (0, 1), Stop(), print))
 
 
 def test_quantize_stats_draws_its_sources(media_dir, run_dir):
@@ -160,10 +163,10 @@ def test_a_store_without_a_draw_says_nothing_of_one(store):
 def test_a_limit_that_leaves_one_class_is_told(media_dir, run_dir, store, tmp_path):
     expected = "--limit 3: takes one class only (a) of 4; --sample 3 draws from all"
     said = []
-    tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(limit=3), warn=said.append)
-    assert said == [expected]
+    tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(limit=3), monitor=Monitor(say=said.append))
+    assert said == [f"{media_dir}: 3 images", expected]
     MediaPictures(str(media_dir), Reading(limit=3), say=said.append)
-    assert said[1:] == [f"{media_dir}: {expected}"]
+    assert said[2:] == [f"{media_dir}: {expected}"]
 
 
 def test_a_limit_that_leaves_one_class_of_a_store_is_told(media_dir, run_dir, tmp_path):
@@ -224,7 +227,7 @@ def test_a_level_that_cannot_be_meant_is_refused(nested, run_dir, tmp_path, labe
 def test_tokenize_says_what_it_will_do_before_it_does(nested, run_dir, tmp_path):
     (nested / "notes.txt").write_text("no picture")
     said = []
-    tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels="dirs:1"), say=said.append)
+    tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels="dirs:1"), monitor=Monitor(say=said.append))
     assert said == [
         f"{nested}: 5 images; 1 other file ignored (.txt 1)",
         "2 classes: a (2), b (2); 1 source has no class",
@@ -318,7 +321,7 @@ def test_a_checkpoint_that_appears_while_sources_are_listed_does_not_come_into_t
         write(20)
         return list_sources(src)
 
-    monkeypatch.setattr(tokenizing, "list_sources", listing)
+    monkeypatch.setattr(tokenizing_plan, "list_sources", listing)
     tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run, settings())
     monkeypatch.undo()
     tokenize(str(media_dir / "a"), tmp_path / "old.zarr", run / "checkpoints/step-00000018", settings())
@@ -352,8 +355,8 @@ def test_every_use_of_a_half_trained_run_says_so_once(training_run, media_dir, t
     sentence = f"{run}: is at step 18 of 30, its training is not finished"
     reading = Reading(workers=0, limit=1, tokenizer=str(run))
     uses = [
-        lambda say: tokenize(src, store, run, settings(limit=2), warn=say),
-        lambda say: decode(store, tmp_path / "out", run, DecodeSettings(), say=say),
+        lambda say: tokenize(src, store, run, settings(limit=2), monitor=Monitor(say=say)),
+        lambda say: decode(store, tmp_path / "out", run, DecodeSettings(), monitor=Monitor(say=say)),
         lambda say: open_pairs(src, reading, None, None, None, say=say),
         lambda say: StorePictures(store, reading, say=say),
         lambda say: round_statistics(src, run, RoundsSettings(rounds=(1, 1), workers=0, limit=1), warn=say),
@@ -361,4 +364,4 @@ def test_every_use_of_a_half_trained_run_says_so_once(training_run, media_dir, t
     for use in uses:
         said: list[str] = []
         use(said.append)
-        assert said == [sentence]
+        assert [text for text in said if text != f"{src}: 2 images"] == [sentence]

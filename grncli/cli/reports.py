@@ -27,7 +27,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
+class TextReport:
     """What a command found, in words: tables, then sentences."""
 
     tables: Sequence[Table]
@@ -39,7 +39,7 @@ class Report:
         return self.tables[0].title
 
 
-def print_report(report: Report) -> None:
+def print_report(report: TextReport) -> None:
     """On standard output, no wider than the screen."""
     for line in report_lines(report, screen_width()):
         print(line)
@@ -51,7 +51,7 @@ def print_warnings(sentences: Sequence[str]) -> None:
         say(f"warning: {sentence}")
 
 
-def report_lines(report: Report, width: int) -> list[str]:
+def report_lines(report: TextReport, width: int) -> list[str]:
     """Each table under its title, then the notes, in lines of at most ``width`` columns."""
     lines: list[str] = []
     for table in report.tables:
@@ -60,7 +60,12 @@ def report_lines(report: Report, width: int) -> list[str]:
 
 
 def write_page(
-    path: Path, report: Report, document: Mapping[str, Any], *, figures: Sequence[Any] = (), sheets: Sequence[Any] = ()
+    path: Path,
+    report: TextReport,
+    document: Mapping[str, Any],
+    *,
+    figures: Sequence[Any] = (),
+    sheets: Sequence[Any] = (),
 ) -> None:
     """One self-contained HTML page: the report, matplotlib figures, pictures uint8 [H, W, 3], and all settings."""
     from grncli.evaluation import html

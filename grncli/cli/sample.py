@@ -154,7 +154,7 @@ def sample(
             film=film,
             overwrite=overwrite,
         )
-        made = sample(run, out, settings, stop=stop, report=progress, say=progress.say)
+        made = sample(run, out, settings, progress.monitor(stop))
     if json:
         print_json(
             {

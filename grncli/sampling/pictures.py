@@ -25,7 +25,8 @@ from grncli.runtime.files import whole_file
 from grncli.runtime.folders import inside
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.store import BitStore, open_store, store_lock
+from grncli.store import BitStore, GridView, open_store, store_lock
+from grncli.store.claiming import store_lock
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
 LIST = "samples.json"
@@ -152,6 +153,16 @@ def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) 
     index = unpack(torch.from_numpy(packed[None]).to(device), tokenizer.channels, rounds)
     frames: Frames = decode_index(tokenizer, index, rounds)[0]
     return frames
+
+
+def is_sample_store(store: BitStore) -> bool:
+    """Whether ``grn sample`` made a store."""
+    return set(store.columns) - {"nfe", "evaluations"} == {name for name, _ in COLUMNS} - {"evaluations"}
+
+
+def nfe_of(view: GridView) -> NDArray[np.int32]:
+    """Number of function evaluations of each sample of a grid; stores of earlier versions call it evaluations."""
+    return view.column("evaluations")
 
 
 def samples_of(store: BitStore) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:

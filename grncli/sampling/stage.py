@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from grncli.hbq import pack
 from grncli.media.writing import write_png
 from grncli.runs.generators import LoadedGenerator
+from grncli.runs.tokenizers import LoadedTokenizer
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.sampling.calibration import settle_schedule
 from grncli.sampling.film import SAMPLES as FILMED
 from grncli.sampling.film import write_film
 from grncli.sampling.pictures import COLUMNS, asked_for, decode_packed, samples_of, to_index
-from grncli.sampling.plan import Plan, Say, make_plan
+from grncli.sampling.plan import Plan, make_plan
 from grncli.sampling.refiner import Refined, Refiner
 from grncli.sampling.settings import SampleSettings
 from grncli.sampling.sheets import COLUMNS as SHEET_COLUMNS
@@ -53,11 +55,10 @@ def sample(
     run: Path,
     out: Path,
     settings: SampleSettings,
+    monitor: Monitor | None = None,
     *,
-    loaded: LoadedGenerator | None = None,
-    stop: Stop | None = None,
-    report: Report = lambda done, total, note: None,
-    say: Say = lambda text: None,
+    generator: LoadedGenerator | None = None,
+    tokenizer: LoadedTokenizer | None = None,
 ) -> Summary:
     """Sample from the generator ``run`` into one part of the bit store ``out``, or a folder of pictures.
 
@@ -65,10 +66,7 @@ def sample(
 
     Parameters
     ----------
-    loaded : the generator of ``run``, where it has been opened already
-    stop : asked between steps
-    report : told (samples done, samples in all, a note) now and then
-    say : told what was chosen, and of networks whose training is not finished, in one sentence each
+    generator, tokenizer : where they have been opened already
 
     Raises
     ------
@@ -77,8 +75,9 @@ def sample(
     UsageError, StoreMismatch, StoreError, CheckpointError
         Before any work, where the options, the tokenizer or ``out`` do not fit.
     """
-    began, stop = time.monotonic(), stop or Stop()
-    plan = make_plan(run, out, settings, loaded=loaded, say=say)
+    began, monitor = time.monotonic(), monitor or Monitor()
+    stop, report, say = monitor.stop, monitor.progress, monitor.say
+    plan = make_plan(run, out, settings, loaded=generator, say=say)
     if settings.schedule == "complexity":
         plan = plan.with_schedule(settle_schedule(plan, stop, say))
     part, parts = settings.part, settings.parts

@@ -7,12 +7,12 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.reports import Report, Table, check_outputs, print_report, print_warnings, write_page
+from grncli.cli.reports import Table, TextReport, check_outputs, print_report, print_warnings, write_page
 from grncli.cli.session import open_session
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
-    from grncli.evaluation.reconstruction_report import Reconstruction
+    from grncli.evaluation.reconstruction_report import ReconReport
     from grncli.metrics.pairwise import Spread
 
 
@@ -62,12 +62,12 @@ def recon(
     """
     check_outputs(sheet=sheet, html=html, drawn=False)
     with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+        from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.pairs import parse_rounds
-        from grncli.evaluation.picture_sources import Reading
         from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
 
         settings = ReconSettings(
-            reading=Reading(
+            reading=PictureReading(
                 size=size,
                 frames=frames,
                 fps=fps,
@@ -88,14 +88,7 @@ def recon(
             cache=options.cache_folder(cache),
             download=download,
         )
-        found = reconstruction(
-            src,
-            settings,
-            processes=session.processes,
-            stop=session.monitor.stop,
-            report=session.monitor.progress,
-            say=session.monitor.say,
-        )
+        found = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
     if not session.processes.leads:
         return
     report = tabulate(found)
@@ -109,10 +102,10 @@ def recon(
         print_warnings(found.warnings)
         print_json(found.to_json())
     else:
-        print_report(Report(report.tables[:2], report.notes))
+        print_report(TextReport(report.tables[:2], report.notes))
 
 
-def tabulate(found: "Reconstruction") -> Report:
+def tabulate(found: "ReconReport") -> TextReport:
     """The report: figures, then the worst ten by each metric in the last row."""
     from grncli.metrics.quality import NAMES
 
@@ -138,14 +131,14 @@ def tabulate(found: "Reconstruction") -> Report:
         for name in measured
     ]
     table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if found.tokenizer else {0})
-    return Report([table, *worst], _notes(found))
+    return TextReport([table, *worst], _notes(found))
 
 
-def _notes(found: "Reconstruction") -> list[str]:
+def _notes(found: "ReconReport") -> list[str]:
     failed = f", and {found.failed} could not be read" if found.failed else ""
-    skipped = ("src", "rounds", "tokenizer")  # told elsewhere
-    told = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
-    settings = ", ".join(f"{name} {value}" for name, value in told.items())
+    skipped = ("src", "rounds", "tokenizer")  # shown elsewhere
+    shown = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
+    settings = ", ".join(f"{name} {value}" for name, value in shown.items())
     notes = [
         f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
         "the mean over its frames."

@@ -12,7 +12,7 @@ from grncli.cli.session import Session, open_session
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.evaluation.picture_sources import Pictures
+    from grncli.evaluation.measuring import Pictures
     from grncli.metrics.feature_networks import FeatureNetwork
 
 
@@ -56,10 +56,11 @@ def stats(
     if pictures and (features is not None or keep_features):
         raise UsageError("--pictures needs no features; leave --features and --keep-features out")
     with open_session("eval stats", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
-        from grncli.evaluation.picture_sources import Reading, open_pictures
+        from grncli.evaluation.measuring import PictureReading
+        from grncli.evaluation.picture_sources import open_pictures
         from grncli.metrics.feature_networks import load_feature_network
 
-        how = Reading(
+        reading = PictureReading(
             size=size,
             frames=frames,
             fps=fps,
@@ -71,9 +72,9 @@ def stats(
             device=str(session.device),
             strict=strict,
         )
-        found = open_pictures(src, how, say=session.monitor.say)
+        source = open_pictures(src, reading, say=session.monitor.say)
         if pictures:
-            document, text = _write_pictures(found, out, session)
+            document, text = _write_pictures(source, out, session)
         else:
             weights = options.cache_folder(cache) / "features"
             network = load_feature_network(
@@ -83,7 +84,7 @@ def stats(
                 device=str(session.device),
                 say=session.monitor.say,
             )
-            document, text = _write_statistics(found, out, network, session, one_size=size is None, keep=keep_features)
+            document, text = _write_statistics(source, out, network, session, one_size=size is None, keep=keep_features)
     if session.processes.leads:
         if json:
             print_json({**document, "out": str(out)})
@@ -91,33 +92,25 @@ def stats(
 
 
 def _write_pictures(pictures: "Pictures", out: Path, session: Session) -> tuple[dict[str, Any], str]:
-    from grncli.evaluation.arrays import write_pictures
+    from grncli.evaluation.picture_arrays import write_pictures
 
     if session.processes.count > 1:
         raise UsageError("--pictures is written by one process, expected it without torchrun")
-    shape = write_pictures(
-        out, pictures, stop=session.monitor.stop, report=session.monitor.progress, warn=session.monitor.say
-    )
-    told = {"kind": "pictures", "src": pictures.src, "arr_0": list(shape)}
-    return told, f"{shape[0]} pictures of {shape[1]}x{shape[2]} pixels"
+    shape = write_pictures(out, pictures, monitor=session.monitor)
+    document = {"kind": "pictures", "src": pictures.src, "arr_0": list(shape)}
+    return document, f"{shape[0]} pictures of {shape[1]}x{shape[2]} pixels"
 
 
 def _write_statistics(
     pictures: "Pictures", out: Path, network: "FeatureNetwork", session: Session, *, one_size: bool, keep: bool
 ) -> tuple[dict[str, Any], str]:
-    from grncli.evaluation.statistics import collect, write_statistics
+    from grncli.evaluation.feature_collection import collect
+    from grncli.metrics.statistics_files import write_statistics
 
-    found = collect(
-        pictures,
-        network,
-        keep=keep,
-        one_size=one_size,
-        processes=session.processes,
-        stop=session.monitor.stop,
-        report=session.monitor.progress,
-        warn=session.monitor.say,
+    statistics = collect(
+        pictures, network, keep=keep, one_size=one_size, processes=session.processes, monitor=session.monitor
     )
     if session.processes.leads:
-        write_statistics(out, found, features=keep)
-    told = {"kind": "stats", "dimensions": len(found.mean), **found.about}
-    return told, f"statistics of {found.count} features of {len(found.mean)} dimensions by {network.name}"
+        write_statistics(out, statistics, features=keep)
+    document = {"kind": "stats", "dimensions": len(statistics.mean), **statistics.about}
+    return document, f"statistics of {statistics.count} features of {len(statistics.mean)} dimensions by {network.name}"

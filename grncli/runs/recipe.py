@@ -91,6 +91,14 @@ def read_own_recipe(path: Path, schema: type[Schema]) -> Schema:
         raise CheckpointError(f"{error}; restore the file") from None
 
 
+def parse_own_recipe(fields: Mapping[str, Any], schema: type[Schema], path: Path) -> Schema:
+    """As ``read_own_recipe``, of what has been loaded from ``path`` already."""
+    try:
+        return parse_recipe(fields, schema, str(path))
+    except RecipeError as error:
+        raise CheckpointError(f"{error}; restore the file") from None
+
+
 def parse_recipe(data: Mapping[str, Any], schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> Schema:
     """Check plain ``data`` against the dataclass ``schema``.
 

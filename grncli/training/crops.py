@@ -18,7 +18,7 @@ from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.overlap import Prefetch
 from grncli.runtime.processes import Processes
-from grncli.training.loop import Batch
+from grncli.training.objective import Batch
 
 
 class CropSampler:
@@ -69,12 +69,12 @@ class CropSampler:
     def _draw(
         self, kind: str, sources: Sequence[Source], media: ImageData | ClipData, turn: int, step: int
     ) -> list[tuple[Source, Crop]]:
-        jobs = []
+        crops = []
         for item in range(media.batch):
             epoch, place = divmod(turn * media.batch + item, len(sources))
             source = sources[self._order(kind, len(sources), epoch)[place]]
-            jobs.append((source, self.crop(media, [self.seed, step, item])))
-        return jobs
+            crops.append((source, self.crop(media, [self.seed, step, item])))
+        return crops
 
     def crop(self, media: ImageData | ClipData, entropy: Sequence[int]) -> Crop:
         """A random crop whose draws come from ``entropy``."""
@@ -91,12 +91,12 @@ class CropLoader:
     """Reads the crops of steps in worker processes, ahead of the network; of several processes each its share."""
 
     def __init__(
-        self, sampler: CropSampler, pool: DecoderPool, processes: Processes, warn: Callable[[str], None]
+        self, sampler: CropSampler, pool: DecoderPool, processes: Processes, say: Callable[[str], None]
     ) -> None:
         self.sampler = sampler
         self.pool = pool
         self.processes = processes
-        self.warn = warn
+        self.say = say
         self._warned: set[str] = set()
 
     def batches(self, first_step: int) -> Generator[Batch]:
@@ -128,13 +128,13 @@ class CropLoader:
         return self.sampler.step(step)[self.processes.rank :: self.processes.count]
 
     def _decode(self, first_step: int) -> Iterator[Batch]:
-        def jobs() -> Iterator[tuple[Source, Crop]]:
+        def wanted_crops() -> Iterator[tuple[Source, Crop]]:
             step = first_step
             while True:
                 yield from self._share(step)
                 step += 1
 
-        results = self.pool.crops(jobs())
+        results = self.pool.crops(wanted_crops())
         step = first_step
         while True:
             wanted = self._share(step)
@@ -149,7 +149,7 @@ class CropLoader:
         for (source, _), result in zip(wanted, results, strict=True):
             if isinstance(result, MediaError) and source.name not in self._warned:
                 self._warned.add(source.name)
-                self.warn(f"{source.name}: {result}; another source of its batch takes its place")
+                self.say(f"{source.name}: {result}; another source of its batch takes its place")
         if not good:
             raise MediaError(f"{wanted[0][0].name}: {results[0]}; nor could any other source of its batch be read")
         filled = [good[i % len(good)] for i in range(len(wanted))]

@@ -16,8 +16,9 @@ from grncli.decoding.outputs import OutputFolder
 from grncli.hbq import dequantize, unpack
 from grncli.media.writing import write_png
 from grncli.models.tokenizer import Tokenizer, to_frames
+from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
-from grncli.runtime.errors import StoreMismatch, UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.overlap import Behind
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.store import BitStore, open_store
@@ -120,17 +121,7 @@ def check_fit(store: BitStore, path: Path, loaded: LoadedTokenizer, rounds: int 
     ------
     StoreMismatch, UsageError
     """
-    made, given, tokenizer = store.fingerprint.tokenizer, loaded.identity, loaded.network
-    if made.get("sha256") != given["sha256"]:
-        raise StoreMismatch(
-            f"{path} was made by tokenizer {made.get('name')} ({str(made.get('sha256'))[:8]}…), and {loaded.run} is "
-            f"{given['name']} ({given['sha256'][:8]}…); give the run that made it"
-        )
-    if tokenizer.channels != store.channels or tokenizer.stride != tuple(store.stride):
-        raise StoreMismatch(
-            f"{path} has {store.channels} channels at stride {list(store.stride)}, and {loaded.run} has "
-            f"{tokenizer.channels} at {list(tokenizer.stride)}; the store's attributes are damaged"
-        )
+    require_fit(BitFormat.of_store(store), BitFormat.of_tokenizer(loaded), "give the run that made it")
     if rounds is not None and not 1 <= rounds <= store.rounds:
         raise UsageError(f"--rounds {rounds}: {path} holds {store.rounds} rounds, expected 1 to {store.rounds}")
     return rounds or store.rounds

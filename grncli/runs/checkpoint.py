@@ -11,11 +11,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.folders import remove, remove_now
 from grncli.runtime.jsonfiles import brief, parse_json
 
 RECIPE = "recipe.yaml"
@@ -105,7 +105,8 @@ def write_checkpoint(
         _put_in_place(partial, final)
         _point_latest(folder, final.name)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            remove_now(partial)
         reason = " ".join(str(error).split())[:REASON]
         raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
     return final
@@ -123,7 +124,8 @@ def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> No
     """Remove all but the newest ``keep`` checkpoints, and those whose step is a multiple of ``keep_every``."""
     for old in list_checkpoints(run)[:-keep]:
         if not old.is_symlink() and (keep_every is None or step_of(old) % keep_every):
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):
+                remove(old)
 
 
 def set_aside(checkpoint: Path) -> Path:
@@ -139,17 +141,14 @@ def set_aside(checkpoint: Path) -> Path:
 
 def remove_leftovers(run: Path) -> None:
     """Remove what killed saves left in a run's checkpoints."""
-    for path in _entries(run / CHECKPOINTS):
+    for path in entries(run / CHECKPOINTS):
         if _LEFT.fullmatch(path.name):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove_now(path)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    ours = [path for path in _entries(run / CHECKPOINTS) if is_step(path) and (path / STATE).is_file()]
+    ours = [path for path in entries(run / CHECKPOINTS) if is_step(path) and (path / STATE).is_file()]
     return sorted(ours, key=step_of)
 
 
@@ -338,7 +337,8 @@ def _opened(file: Path) -> Iterator[Any]:
         yield opened
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -352,10 +352,7 @@ def _put_in_place(made: Path, final: Path) -> None:
         final.rename(old)
     made.rename(final)
     _fsync(final.parent)
-    if old.is_symlink():
-        old.unlink()
-    elif old.exists():
-        shutil.rmtree(old)
+    remove_now(old)
 
 
 def _point_latest(folder: Path, name: str) -> None:

@@ -16,7 +16,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from grncli.runs.checkpoint import (
     RECORD,
     SCHEDULE,
     TENSORBOARD,
+    entries,
     is_step,
     remove_leftovers,
 )
@@ -47,6 +47,8 @@ from grncli.runs.recipe import load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, LockError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
+from grncli.runtime.folders import HeldFolder, is_vacant
+from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.lock import PathLock
 
@@ -56,7 +58,7 @@ FOLDERS = (CHECKPOINTS, PREVIEWS, TENSORBOARD)
 _TEMPORARY = tuple(f".{name}.tmp" for name in FILES)
 # What a process that was killed before it wrote a recipe may have left.
 _BEGUN = {LOCK, STAGING, f".{RECIPE}.tmp"}
-_PREVIEW = re.compile(r"\.?(images|clips|samples)-[0-9]{8,}\.(png|mp4)(\.tmp)?")
+_PREVIEW = re.compile(r"\.?(images|clips|samples)-[0-9]{8,}\.(png|mp4)(\.tmp|\.old)?")
 _EVENTS = re.compile(r"events\.out\.tfevents\..*")
 
 
@@ -65,7 +67,7 @@ def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
 
     ``kind`` is None where it is not known yet.
     """
-    if not run.exists() or (run.is_dir() and not set(os.listdir(run)) - _BEGUN):
+    if is_vacant(run, _BEGUN):
         return
     found = recipe_kind(run)
     if found is None:
@@ -132,27 +134,16 @@ def locked_run(run: Path) -> Iterator[None]:
         lock.release()
 
 
-class Place:
+class Place(HeldFolder):
     """The directory that a run began in, which a user may move or remove while it is being trained."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self._identity = self._look()
 
     def check(self) -> None:
         """CheckpointError unless the path still leads there, so that nothing is written elsewhere or claimed of it."""
-        if self._look() != self._identity:
+        if not self.is_there():
             raise CheckpointError(
-                f"{self.run}: was moved, removed or replaced while it was being trained; what was saved before "
+                f"{self.path}: was moved, removed or replaced while it was being trained; what was saved before "
                 "is where it was moved to: train that one further, or start again"
             )
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.run)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
 
 def refuse_links(run: Path) -> None:
@@ -161,15 +152,15 @@ def refuse_links(run: Path) -> None:
         _refuse_link(run / name, "file")
     for name in FOLDERS:
         _refuse_link(run / name, "directory")
-    for path in _entries(run / CHECKPOINTS):
+    for path in entries(run / CHECKPOINTS):
         if is_step(path):
             _refuse_link(path, "directory")
-            for file in _entries(path):
+            for file in entries(path):
                 _refuse_link(file, "file")
         elif path.name == LATEST and path.exists() and not path.is_symlink():
             raise CheckpointError(f"{path}: is no link, expected one to the newest checkpoint; move it away")
     for folder in (PREVIEWS, TENSORBOARD):
-        for path in _entries(run / folder):
+        for path in entries(run / folder):
             _refuse_link(path, "file")
 
 
@@ -212,10 +203,7 @@ def tidy_run(run: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, a link or a directory with all in it; harmless where there is none."""
     with _removing(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_folder(path)
 
 
 @contextmanager
@@ -231,7 +219,7 @@ def _clear_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
         remove(folder)
         return
     # The newest first: what an interrupted call leaves is a run of fewer steps.
-    for path in sorted(_entries(folder), reverse=True):
+    for path in sorted(entries(folder), reverse=True):
         if is_ours(path):
             remove(path)
     if folder.name == CHECKPOINTS:
@@ -251,13 +239,6 @@ def _is_preview(path: Path) -> bool:
 
 def _is_event(path: Path) -> bool:
     return _EVENTS.fullmatch(path.name) is not None
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 # The mark of a whole run

@@ -17,9 +17,10 @@ from grncli.hbq import bits_to_index, unpack
 from grncli.media.writing import write_mp4, write_png
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
+from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
-from grncli.runtime.errors import StoreMismatch, UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.files import whole_file
 from grncli.runtime.folders import inside
 from grncli.runtime.jsonfiles import to_json
@@ -42,18 +43,8 @@ def load_fitting_tokenizer(
     ``say`` is told in a sentence where its training is not finished.
     """
     loaded = open_tokenizer(run, say=say)
-    tokenizer, identity = loaded.network, loaded.identity
-    learned = bits.tokenizer.get("sha256")
-    if learned not in (None, identity["sha256"]):
-        raise StoreMismatch(
-            f"{run} is tokenizer {identity['name']} ({identity['sha256'][:8]}…), and the generator learned the bits of "
-            f"{bits.tokenizer.get('name')} ({learned[:8]}…); give the run of that one"
-        )
-    if tokenizer.channels != config.channels or tuple(tokenizer.stride) != tuple(bits.stride):
-        raise StoreMismatch(
-            f"{run} has {tokenizer.channels} channels at stride {list(tokenizer.stride)}, and the generator makes "
-            f"{config.channels} at {list(bits.stride)}; give the run of the tokenizer it was trained for"
-        )
+    learned = BitFormat.of_generator(config, bits.tokenizer, bits.stride)
+    require_fit(BitFormat.of_tokenizer(loaded), learned, "give the run of that one")
     return loaded
 
 

@@ -15,9 +15,10 @@ from grncli.media.images import open_image
 from grncli.models.generator import GeneratorConfig
 from grncli.models.transformer import Grid
 from grncli.rng import Purpose, uniform
+from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runtime.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.sampling.refiner import Job
-from grncli.store import BitStore, open_store
+from grncli.store import open_store
 from grncli.store.layout import grid_name
 
 FIRST_FRAME = "first-frame"
@@ -64,7 +65,8 @@ class Start:
         store = open_store(path)
         if not store.complete:
             raise StoreError(f"{path} is not complete ({len(store)} samples so far); finish it first")
-        _check_fit(store, path, config, tokenizer)
+        learned = BitFormat.of_generator(config, tokenizer, stride)
+        require_fit(BitFormat.of_store(store), learned, "give a store of the same tokenizer")
         fitting = [g for g in store.grids if g == grid or (keep == FIRST_FRAME and g[1:] == grid[1:])]
         if len(fitting) != 1 or len(store.grids) != 1:
             held = ", ".join(map(grid_name, store.grids)) or "no sample"
@@ -146,17 +148,3 @@ def read_mask(path: Path, grid: Grid, stride: Sequence[int]) -> Tensor:
             f"the size of the samples, or {width}x{height}, a pixel a token"
         )
     return torch.from_numpy(white)
-
-
-def _check_fit(store: BitStore, path: Path, config: GeneratorConfig, tokenizer: Mapping[str, str]) -> None:
-    made = store.fingerprint.tokenizer.get("sha256")
-    if tokenizer.get("sha256") not in (None, made):
-        raise StoreMismatch(
-            f"{path} was made by tokenizer {str(made)[:8]}, and the generator learned the bits of "
-            f"{tokenizer['sha256'][:8]}; give a store of the same tokenizer"
-        )
-    if store.channels != config.channels or store.rounds < (config.rounds or 0):
-        raise StoreMismatch(
-            f"{path} has rounds={store.rounds} and channels={store.channels}, and the generator "
-            f"rounds={config.rounds} and channels={config.channels}; give another store"
-        )

@@ -8,14 +8,14 @@ from end to end and never a sample alone. An epoch visits every sample once; bat
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
-from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
+from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.overlap import Prefetch
 from grncli.runtime.processes import ALONE, Processes
 from grncli.store import BitStore, GridView
@@ -81,7 +81,8 @@ def combine_stores(stores: Sequence[BitStore]) -> tuple[Bits, list[GridSamples]]
     first = stores[0]
     names = list(dict.fromkeys(name for store in stores for name in store.labels))
     for store in stores[1:]:
-        _require_same(first, store)
+        remedy = "train on stores that were made alike"
+        require_fit(BitFormat.of_store(store), BitFormat.of_store(first), remedy, alike=True)
     if not any(len(store) for store in stores):
         raise StoreError(f"{', '.join(str(store.path) for store in stores)}: no sample to train on; tokenize more")
     grids = sorted({grid for store in stores for grid in store.grids})
@@ -246,22 +247,6 @@ def _batch(samples: GridSamples, rows: Numbers, numbers: Numbers, bits: NDArray[
     return Batch(
         torch.from_numpy(bits), samples.keys(rows), torch.from_numpy(samples.labels[rows]), torch.from_numpy(numbers)
     )
-
-
-def _require_same(first: BitStore, other: BitStore) -> None:
-    made, theirs = first.fingerprint.tokenizer, other.fingerprint.tokenizer
-    fields: dict[str, tuple[Any, Any]] = {
-        "tokenizer": (made.get("sha256", dict(made)), theirs.get("sha256", dict(theirs))),
-        "rounds": (first.rounds, other.rounds),
-        "channels": (first.channels, other.channels),
-        "stride": (list(first.stride), list(other.stride)),
-    }
-    for name, (ours, others) in fields.items():
-        if ours != others:
-            raise StoreMismatch(
-                f"{other.path} was made with {name}={others}, and {first.path} with {name}={ours}; "
-                "train on stores that were made alike"
-            )
 
 
 def _renamed(labels: NDArray[np.int32], own: Sequence[str], names: Sequence[str]) -> Numbers:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from grncli.models.generator import Generator
+from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.runs.networks import check_memory, made_on_meta
-from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
+from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import ALONE, Processes
 from grncli.store import BitStore, open_store
@@ -107,11 +108,14 @@ def make_plan(
     for store in stores:
         _check_complete(store, allow_incomplete, say)
     bits, samples = combine_stores(stores)
-    _check_fit(recipe, stores[0])
+    network = recipe.network
+    wanted = BitFormat(owner="the recipe", origin="", tokenizer={}, rounds=network.rounds, channels=network.channels)
+    remedy = "leave the field out of the section network, tokenize with more rounds, or train on another store"
+    require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
     classes = _classes(recipe, bits.labels, samples, stores)
     network = replace(
-        recipe.network,
-        rounds=recipe.network.rounds or stores[0].rounds,
+        network,
+        rounds=network.rounds or stores[0].rounds,
         channels=stores[0].channels,
         classes=classes,
     )
@@ -132,21 +136,6 @@ def _check_complete(store: BitStore, allowed: bool, say: Callable[[str], None]) 
             "or add --allow-incomplete"
         )
     say(f"{store.path}: is not complete, training on the {len(store)} samples it has so far")
-
-
-def _check_fit(recipe: GeneratorRecipe, store: BitStore) -> None:
-    network = recipe.network
-    if network.channels not in (None, store.channels):
-        raise StoreMismatch(
-            f"{store.path} has channels={store.channels}, and the recipe says network.channels={network.channels}; "
-            "leave the field out, or train on another store"
-        )
-    # The first m planes of the bits are the m-round quantization.
-    if network.rounds is not None and network.rounds > store.rounds:
-        raise StoreMismatch(
-            f"{store.path} has rounds={store.rounds}, and the recipe says network.rounds={network.rounds}; "
-            "tokenize with more rounds, or ask for fewer"
-        )
 
 
 def _classes(

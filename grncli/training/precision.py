@@ -37,4 +37,4 @@ def settle_dtype(
             f"resumes in {dtype}"
         )
     training: Training = replace(recipe.training, dtype=dtype)
-    return replace(recipe, training=training)  # type: ignore[type-var]  # every recipe is a dataclass
+    return replace(recipe, training=training)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
@@ -31,9 +31,10 @@ from grncli.runs.rundir import (
 )
 from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
 from grncli.runtime.devices import DTYPES
+from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import whole_file
-from grncli.runtime.jsonfiles import SHOWN, brief
+from grncli.runtime.jsonfiles import brief
 from grncli.runtime.processes import Processes
 from grncli.runtime.text import printable
 
@@ -44,13 +45,14 @@ EXTENDABLE = (
 )
 
 SHOWN_FIELDS = 3
-SHOWN_DIFFERENCES = 8
 COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
 SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
 
 
 class Recipe(Protocol):
     """What every training recipe has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def kind(self) -> str: ...  # noqa: D102
@@ -178,7 +180,7 @@ class PresentRun:
         )
         if comparable != asked:
             raise CheckpointError(
-                f"{self.run} was made with another recipe ({_differences(comparable, asked)}); "
+                f"{self.run} was made with another recipe ({describe_differences(asdict(comparable), asdict(asked))}); "
                 "use the same one, another --out, or --overwrite"
             )
 
@@ -305,23 +307,3 @@ def check_division(batches: dict[str, int], accumulate: int, processes: Processe
                 f"{field} is {batch}, expected a multiple of {pieces}: "
                 f"{processes.count} processes times optimization.accumulate={accumulate}"
             )
-
-
-def _differences(there: Any, asked: Any) -> str:
-    def flat(prefix: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        return {k: v for key, inner in value.items() for k, v in flat(f"{prefix}.{key}".lstrip("."), inner).items()}
-
-    old, new = flat("", asdict(there)), flat("", asdict(asked))
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    shown = [
-        f"{key[:SHOWN]}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
-        for key in differing[:SHOWN_DIFFERENCES]
-    ]
-    more = len(differing) - len(shown)
-    return ", ".join(shown) + (f", and {more} more" if more else "")
-
-
-def _shown(value: Any) -> str:
-    return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.errors import UsageError
-from grncli.runtime.files import MAX_NAME, naming, whole_file
+from grncli.runtime.files import MAX_NAME, whole_file
 from grncli.runtime.folders import LOCK, ClaimedFolder, inside, refuse_link
-from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
+from grncli.runtime.jsonfiles import brief, read_json, to_json
+from grncli.runtime.jsonlines import LineFile, encode_line, read_lines
 from grncli.store import BitStore
 
 MANIFEST = "decode.json"
@@ -59,13 +60,11 @@ class OutputFolder:
             if self._check(manifest, overwrite=overwrite) not in (None, manifest):
                 self._clear()
             refuse_link(folder / LIST)
-            cut_torn_line(folder / LIST)
             self._files = dict(self._listed())
             if read_manifest(folder) != manifest:
                 with whole_file(folder / MANIFEST) as temporary:
                     temporary.write_text(to_json(manifest, indent=1) + "\n", encoding="utf-8")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-            self._log = os.open(folder / LIST, flags, 0o666)
+            self._list = LineFile(folder / LIST)
         except BaseException:
             self._claimed.close()
             raise
@@ -74,7 +73,7 @@ class OutputFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._log)
+        self._list.close()
         self._claimed.close()
 
     def has(self, index: int, record: Mapping[str, Any], *, clip: bool) -> bool:
@@ -94,7 +93,7 @@ class OutputFolder:
                 return
             # Listed first: what is not listed is somebody else's. What is listed may be missing after a kill.
             if name not in self._files:
-                self._list({"index": index, "key": record["key"], "file": name})
+                self._list.append(encode_line({"index": index, "key": record["key"], "file": name}))
                 self._files[name] = index
             if clip:
                 write_mp4(file, frames, float(record.get("fps") or DEFAULT_FPS))
@@ -127,17 +126,6 @@ class OutputFolder:
             inside(self.folder, name).unlink(missing_ok=True)
         (self.folder / LIST).unlink(missing_ok=True)
 
-    def _list(self, entry: dict[str, Any]) -> None:
-        """Append a line, whole or not at all."""
-        line, size = to_json(entry).encode() + b"\n", os.fstat(self._log).st_size
-        with naming(self.folder / LIST):
-            try:
-                while line:
-                    line = line[os.write(self._log, line) :]
-            except OSError:
-                os.ftruncate(self._log, size)
-                raise
-
     def _listed(self) -> Iterator[tuple[str, int]]:
         """Each file of ours and the index of its sample.
 
@@ -147,12 +135,12 @@ class OutputFolder:
         if not file.exists():
             return
         remedy = "choose another DIR"
-        for number, entry in enumerate(json_lines(file, error=UsageError, remedy=remedy), start=1):
+        for place, entry in read_lines(file, error=UsageError, remedy=remedy):
             name, index = entry.get("file"), entry.get("index")
             if not isinstance(name, str) or not _is_inside(name):
-                raise UsageError(f"{file}:{number}: field file is {brief(name)}, expected a path inside; {remedy}")
+                raise UsageError(f"{place}: field file is {brief(name)}, expected a path inside; {remedy}")
             if type(index) is not int or index < 0:
-                raise UsageError(f"{file}:{number}: field index is {brief(index)}, expected a number; {remedy}")
+                raise UsageError(f"{place}: field index is {brief(index)}, expected a number; {remedy}")
             yield name, index
 
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grncli.runtime.errors import StoreError
-from grncli.runtime.files import sync_directory
+from grncli.runtime.files import replace_file, sync_directory, temporary_path
 from grncli.runtime.folders import make_folder, remove_now
 from grncli.runtime.lock import PathLock
-from grncli.store.durable import replace_file, temporary_path
 from grncli.store.fingerprint import ATTRIBUTE, Fingerprint, read_fingerprint, root_attributes
 from grncli.store.layout import COMMIT, COMPLETE, LOCK, METADATA, OVERWRITING, parse_part, part_name
 from grncli.store.record import read_record

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.runtime.errors import StoreError
-from grncli.runtime.files import sync_directory
+from grncli.runtime.files import replace_file, sync_directory, write_all
 from grncli.runtime.folders import make_folder, refuse_link
-from grncli.store.durable import replace_file, write_all
 from grncli.store.layout import METADATA, Grid, RowLayout, grid_layouts, grid_name, group_document, parse_grid
 from grncli.store.record import GridRecord, PartRecord
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from grncli.runtime.errors import StoreError
+from grncli.runtime.files import replace_file
 from grncli.runtime.jsonfiles import brief, read_json
-from grncli.store.durable import replace_file
 from grncli.store.layout import COMMIT, FORMAT, Grid, grid_layouts, grid_name, is_stored_column, parse_grid
 
 _REMEDY = "restore it, or make the store again with --overwrite."

@@ -10,9 +10,8 @@ from typing import Any, BinaryIO
 import google_crc32c
 
 from grncli.runtime.errors import StoreError
-from grncli.runtime.files import open_plain
+from grncli.runtime.files import open_plain, write_all
 from grncli.runtime.jsonfiles import brief, parse_json
-from grncli.store.durable import write_all
 
 _BUFFER_BYTES = 1 << 20
 _REMEDY = "restore the file."

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from grncli.runtime.errors import StoreError, StoreMismatch
-from grncli.runtime.files import sync_directory
+from grncli.runtime.files import replace_file, sync_directory
 from grncli.runtime.folders import HeldFolder
 from grncli.store.claiming import Claim, Overwrite, claim_part, store_lock
-from grncli.store.durable import replace_file
 from grncli.store.fingerprint import Fingerprint
 from grncli.store.gridfiles import GridFiles
 from grncli.store.layout import (

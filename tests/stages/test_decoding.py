@@ -228,20 +228,20 @@ def test_long_names_stay_apart_and_fit() -> None:
 def test_a_full_disk_names_the_file_and_leaves_no_line_twice(
     at: int, store: Path, run_dir: Path, tmp_path: Path, read_tree: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, real, calls = DecodeSettings(select=(0, 6, None)), os.write, 0
+    settings, real, calls = DecodeSettings(select=(0, 6, None)), os.pwrite, 0
 
-    def full(fd: int, data: bytes) -> int:
+    def full(fd: int, data: bytes, offset: int) -> int:
         nonlocal calls
         calls += 1
         if calls == at:
-            real(fd, data[: len(data) // 2])
+            real(fd, data[: len(data) // 2], offset)
         if calls >= at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(fd, data)
+        return real(fd, data, offset)
 
     decode(store, tmp_path / "whole", run_dir, settings)
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.decoding.outputs.os.write", full)
+        patch.setattr("grncli.runtime.files.os.pwrite", full)
         if at <= 6:
             with pytest.raises(OSError, match="No space left") as caught:
                 decode(store, tmp_path / "out", run_dir, settings)

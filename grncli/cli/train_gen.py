@@ -64,8 +64,7 @@ def train_gen(
     with open_session("train-gen", "steps", device, max_time) as session:
         from grncli.runs.generator_recipe import GeneratorRecipe
         from grncli.training.generator_training import make_plan, train_generator
-        from grncli.training.precision import settle_dtype
-        from grncli.training.run_setup import PresentRun, read_training_recipe
+        from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
 
         asked = read_training_recipe(recipe, GeneratorRecipe, with_dtype(overrides, dtype))
         check_alike(session, asked, out, *paths)

@@ -1,7 +1,6 @@
 """What a run records of itself: means over steps, time, ``metrics.jsonl``, TensorBoard."""
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +16,9 @@ from grncli.runs.checkpoint import METRICS, TENSORBOARD
 from grncli.runs.rundir import Place
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.errors import CheckpointError, UsageError
-from grncli.runtime.files import naming, whole_file
-from grncli.runtime.jsonfiles import brief, json_lines
+from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import brief
+from grncli.runtime.jsonlines import LineFile, append_line, read_lines
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,12 @@ class MetricsLog:
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append one JSON object."""
-        with naming(self.path), self.path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, **numbers}) + "\n")
+        append_line(self.path, {"step": step, **numbers})
 
     def sync(self) -> None:
         """Wait until all lines are on disk."""
-        with naming(self.path), self.path.open("a") as log:
-            os.fsync(log.fileno())
+        with LineFile(self.path) as log:
+            log.sync()
 
 
 class TensorBoardLog:
@@ -230,8 +229,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     remedy = "remove that line, or move the file away, and run the same command again"
-    for number, line in enumerate(json_lines(path, error=CheckpointError, remedy=remedy), start=1):
+    for place, line in read_lines(path, error=CheckpointError, remedy=remedy):
         step = line.get("step")
         if type(step) is not int:
-            raise CheckpointError(f"{path}:{number}: field step is {brief(step)}, expected a whole number; {remedy}")
+            raise CheckpointError(f"{place}: field step is {brief(step)}, expected a whole number; {remedy}")
         yield line

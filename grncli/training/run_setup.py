@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import torch
+
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
 from grncli.runs.generator_recipe import GeneratorRecipe
@@ -30,7 +32,7 @@ from grncli.runs.rundir import (
     write_record,
 )
 from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
-from grncli.runtime.devices import DTYPES
+from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import whole_file
@@ -183,6 +185,34 @@ class PresentRun:
                 f"{self.run} was made with another recipe ({describe_differences(asdict(comparable), asdict(asked))}); "
                 "use the same one, another --out, or --overwrite"
             )
+
+
+def settle_dtype(
+    recipe: AnyRecipe,
+    present: PresentRun | None,
+    device: torch.device,
+    processes: Processes,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> AnyRecipe:
+    """The recipe with ``float32`` or ``bfloat16`` as its ``training.dtype``.
+
+    For ``auto``, that of the run that is resumed, on whatever processor, and for a new run (``present`` is None) what
+    the device computes in. The first of several processes decides for all.
+    """
+    recorded = None if present is None else present.dtype
+    dtype = recipe.training.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if (recorded or dtype_name(pick_dtype("auto", device))) == "bfloat16" else "float32"
+        first = torch.tensor(int(processes.leads and dtype == "bfloat16"), device=device)
+        dtype = "bfloat16" if processes.total(first).item() else "float32"
+    if present is not None and recorded is None and list_checkpoints(present.run):
+        say(
+            f"{present.run}: its recipe does not say training.dtype, the number format it was trained in; "
+            f"resumes in {dtype}"
+        )
+    training: Training = replace(recipe.training, dtype=dtype)
+    return replace(recipe, training=training)
 
 
 @contextmanager

@@ -61,8 +61,7 @@ def train_tokenizer(
     recipe = training.recipe
     lpips = find_lpips(recipe.losses, cache or default_cache(), monitor.say)
     sampler = CropSampler(recipe.data, sources, recipe.training.seed, src)
-    media = {"image": recipe.data.image, "clip": recipe.data.clip}
-    batches = {f"data.{kind}.batch": data.batch for kind, data in media.items() if data is not None}
+    batches = {f"data.{kind}.batch": media.batch for kind, media in sampler.media.items()}
     check_division(batches, recipe.optimization.accumulate, processes)
     network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
     check_memory(network, recipe.optimization.copies, device)

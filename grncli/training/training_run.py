@@ -15,8 +15,7 @@ from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.logs import check_extras
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.objective import Objective
-from grncli.training.precision import settle_dtype
-from grncli.training.run_setup import AnyRecipe, PresentRun, open_run, touch_complete
+from grncli.training.run_setup import AnyRecipe, PresentRun, open_run, settle_dtype, touch_complete
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

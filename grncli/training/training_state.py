@@ -29,7 +29,6 @@ class TrainingState:
         self.module = trainable.module.to(device).train()
         self.settings = trainable.optimization
         self.processes = processes
-        self.names = [name for name, _ in self.module.named_parameters()]
         matrices = [p for p in self.module.parameters() if p.dim() > 1]
         vectors = [p for p in self.module.parameters() if p.dim() <= 1]
         groups = [
@@ -79,17 +78,18 @@ class TrainingState:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Named tensors of each file of a checkpoint."""
-        moments = {}
-        for name, parameter in zip(self.names, self.module.parameters(), strict=True):
-            for moment, value in self.optimizer.state.get(parameter, {}).items():
-                moments[f"{moment}.{name}"] = value
+        moments = {
+            f"{moment}.{name}": value
+            for name, parameter in self.module.named_parameters()
+            for moment, value in self.optimizer.state.get(parameter, {}).items()
+        }
         files = {self.called("weights"): dict(self.module.state_dict()), self.called("optimizer"): moments}
         return {name: dict(average.module.state_dict()) for name, average in self.averages.items()} | files
 
     def expected_moments(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a file of moments has to hold: all of a parameter, or none where it never had a gradient."""
         moments: dict[str, Tensor] = {}
-        for name, parameter in zip(self.names, self.module.parameters(), strict=True):
+        for name, parameter in self.module.named_parameters():
             if any(f"{moment}.{name}" in present for moment in MOMENTS):
                 like = parameter.detach()
                 moments |= {f"{moment}.{name}": like if moment != "step" else like.new_empty(()) for moment in MOMENTS}
@@ -99,7 +99,7 @@ class TrainingState:
         """Take over the tensors of a checkpoint, by file as in ``tensors``, and the steps its average has seen."""
         self.module.load_state_dict(files[self.called("weights")])
         moments = files[self.called("optimizer")]
-        for name, parameter in zip(self.names, self.module.parameters(), strict=True):
+        for name, parameter in self.module.named_parameters():
             for moment in MOMENTS:
                 if (value := moments.get(f"{moment}.{name}")) is not None:
                     # A fused AdamW wants its step count beside the weights, the other on the CPU.

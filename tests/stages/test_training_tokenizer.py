@@ -211,8 +211,8 @@ def test_what_is_held_out_is_measured_and_not_trained_on(media_dir: Path, tmp_pa
     assert 0 < last["validation_image_psnr"] < 60
     assert -1 <= last["validation_image_ssim"] <= 1
     sampler = CropSampler(data, list_sources(str(media_dir)).sources, 0, "media")
-    assert len(sampler.held_out_images) == 3
-    assert not {s.name for s in sampler.images} & {s.name for s in sampler.held_out_images}
+    assert len(sampler.held_out["image"]) == 3
+    assert not {s.name for s in sampler.sources["image"]} & {s.name for s in sampler.held_out["image"]}
 
 
 def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path) -> None:

@@ -176,8 +176,8 @@ def _tabulate_rounds(measured: "RoundStatistics") -> TextReport:
         "without quantization" if measured.trained_rounds is None else f"at up to {measured.trained_rounds} rounds"
     )
     notes = [
-        f"{measured.images} images and {measured.clips} clips of {measured.src}; {measured.failed} sources could not be "
-        "read.",
+        f"{measured.images} images and {measured.clips} clips of {measured.src}; {measured.failed} sources could not "
+        "be read.",
         f"Tokenizer {measured.tokenizer['name']} ({measured.tokenizer['sha256'][:12]}): {measured.channels} channels a "
         f"token of {time}x{height}x{width} pixels, trained {trained}.",
     ]

@@ -1,8 +1,8 @@
-"""The processes that run one command together: who computes where, who speaks, and when they stop."""
+"""What the commands that several processes may run together do alike: join the others, listen to signals, progress."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grncli.cli.console import Progress, launched, make_stop
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """One of the processes that run a command together; a command that is started once has one."""
+    """One of the processes that run a command together.
+
+    Attributes
+    ----------
+    device : where this process computes
+    monitor : for the stages of the command
+    """
 
     device: "torch.device"
     processes: "Processes"
@@ -35,7 +41,15 @@ def open_session(
     exchange_on_cpu: bool = False,
     all_speak: bool = False,
 ) -> Iterator[Session]:
-    """Join the other processes that were started together, if any, and listen to signals for the time of a block."""
+    """Join the processes that were started together, if any, and listen to signals for the time of a block.
+
+    Parameters
+    ----------
+    what, unit : name of the command, and what its progress counts; the first process shows it
+    device, max_time : the options of the command
+    exchange_on_cpu : exchange numbers between CPUs only, wherever the networks run
+    all_speak : sentences of every process are printed, not those of the first only
+    """
     launch = launched()
     with make_stop(max_time, parent=parent_watch(launch)).listening() as stop, Progress(what, unit) as progress:
         import torch
@@ -44,14 +58,12 @@ def open_session(
         from grncli.runtime.processes import joined
 
         chosen = pick_device(device, launch.local_rank)
+
+        def show(done: int, total: int | None, note: str) -> None:
+            progress(done if total is None else min(done, total), total, note)
+
         with joined(launch, torch.device("cpu") if exchange_on_cpu else chosen, stop) as processes:
-            first = processes.leads
-
-            def show(done: int, total: int | None, note: str) -> None:
-                if first:
-                    progress(done if total is None else min(done, total), total, note)
-
-            monitor = replace(progress.monitor(stop), progress=show)
-            if not (first or all_speak):
-                monitor = replace(monitor, say=lambda text: None)
+            monitor = Monitor(stop, show, progress.say) if processes.leads else Monitor(stop)
+            if all_speak and not processes.leads:
+                monitor = Monitor(stop, say=progress.say)
             yield Session(chosen, processes, progress, monitor)

@@ -7,7 +7,8 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded
-from grncli.cli.training_session import training_session, with_dtype
+from grncli.cli.session import open_session
+from grncli.cli.training_session import check_alike, conclude, with_dtype
 
 
 @guarded
@@ -33,14 +34,14 @@ def train_tokenizer(
 
     In several processes with srun or torchrun.
     """
-    with training_session("train-tokenizer", device, max_time) as session:
+    with open_session("train-tokenizer", "steps", device, max_time) as session:
         from grncli.runs.tokenizer_recipe import TokenizerRecipe
         from grncli.training.run_setup import read_training_recipe
         from grncli.training.tokenizer_training import train_tokenizer
 
         resolved = read_training_recipe(recipe, TokenizerRecipe, with_dtype(overrides or [], dtype))
-        session.check_alike(resolved, out, data)
-        session.steps = resolved.training.steps
+        check_alike(session, resolved, out, data)
+        last: dict[str, float] = {}
         added = train_tokenizer(
             resolved,
             data,
@@ -48,10 +49,7 @@ def train_tokenizer(
             device=session.device,
             overwrite=overwrite,
             processes=session.processes,
-            stop=session.stop,
-            report=session.report,
-            progress=session.step,
-            say=session.talk,
-            warn=session.talk,
+            monitor=session.monitor,
+            report=lambda line: last.update(line.numbers, step=line.step),
         )
-        session.conclude(out, added, json=json)
+        conclude(session, out, resolved.training.steps, added, last, json=json)

@@ -22,7 +22,6 @@ from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.store import METADATA, BitStore, open_store
-from grncli.store.layout import METADATA
 
 # As ADM prepared ImageNet, and as grn tokenize does it.
 FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, centre crop"}

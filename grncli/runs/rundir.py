@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,14 +84,18 @@ def is_run(run: Path) -> bool:
 
 
 def recipe_kind(run: Path) -> str | None:
-    """``tokenizer`` or ``generator``; None without a recipe of ours: a file called recipe.yaml may be anybody's."""
+    """``tokenizer`` or ``generator``; None without a recipe of ours."""
+    fields = recipe_fields(run)
+    return None if fields is None else str(fields["kind"])
+
+
+def recipe_fields(run: Path) -> dict[str, Any] | None:
+    """The recipe of a run as plain data; None without one of ours: a file called recipe.yaml may be anybody's."""
     try:
-        recipe = load_yaml(run / RECIPE)
+        fields = load_yaml(run / RECIPE)
     except RecipeError:
         return None
-    if not isinstance(recipe, dict) or not {"kind", "network"} <= recipe.keys():
-        return None
-    return str(recipe["kind"])
+    return fields if isinstance(fields, dict) and {"kind", "network"} <= fields.keys() else None
 
 
 # One writer

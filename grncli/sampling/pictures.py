@@ -26,7 +26,6 @@ from grncli.runtime.folders import inside
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.store import BitStore, GridView, open_store, store_lock
-from grncli.store.claiming import store_lock
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
 LIST = "samples.json"

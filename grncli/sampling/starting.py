@@ -19,7 +19,6 @@ from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runtime.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.sampling.refiner import Job
 from grncli.store import grid_name, open_store
-from grncli.store.layout import grid_name
 
 FIRST_FRAME = "first-frame"
 MAX_MASK_PIXELS = 1 << 26

@@ -12,7 +12,7 @@ from grncli.refinement import cross_entropy, flips, logit_normal, mix, select
 from grncli.rng import Purpose, categories, uniform
 from grncli.runs.generator_recipe import GeneratorRecipe, Refinement
 from grncli.training.bit_loader import BitLoader
-from grncli.training.loop import Batch, Player
+from grncli.training.objective import Batch, Trainable
 
 TENTHS = 10  # of the selection ratio, whose accuracies are logged one by one
 VALIDATED_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -45,9 +45,9 @@ class RefinementObjective:
         self.device = device
         self.sheet = sheet
 
-    def players(self) -> Sequence[Player]:
+    def trainables(self) -> Sequence[Trainable]:
         """The generator."""
-        return [Player("", self.network, self.losses, self.recipe.optimization)]
+        return [Trainable("", self.network, self.losses, self.recipe.optimization)]
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on."""

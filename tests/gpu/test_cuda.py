@@ -363,7 +363,8 @@ def test_samples_do_not_depend_on_those_beside_them(sampled: Callable[..., Path]
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_steps_that_entropy_decides_do_not_depend_on_the_batch(sampled: Callable[..., Path], batch: int) -> None:
-    spread = ("--schedule", "complexity", "--min-steps", 5, "--max-steps", 14, "--warmup-steps", 2, "--k", 40, "--b", 0)
+    complexity = ("--schedule", "complexity", "--k", 96.9, "--b", -27.1, "--warmup-steps", 2)
+    spread = (*complexity, "--min-steps", 5, "--max-steps", 14)
     stores = [sampled(DEVICE, *spread, "--batch", size) for size in (batch, 12)]
     assert differing(*stores) == 0
     steps = []

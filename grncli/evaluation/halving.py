@@ -30,8 +30,9 @@ from grncli.runtime.errors import UsageError
 from grncli.runtime.files import naming, whole_file
 from grncli.runtime.folders import make_folder, refuse_link, remove, remove_now
 from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
-from grncli.sampling.settings import SampleSettings, choose_grid, parse_classes
+from grncli.sampling.settings import SampleOptions, choose_grid, parse_classes
 from grncli.sampling.stage import sample
 
 MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
@@ -44,7 +45,7 @@ class SearchSettings:
     """The options of ``grn eval search``."""
 
     grid: Mapping[str, Sequence[Value]]
-    sampling: SampleSettings  # what the grid does not vary; per_class of the last round
+    sampling: SampleOptions  # what the grid does not vary; per_class of the last round
     features: str | None = None
     reading: Reading  # of the reference, and the tokenizer
     halvings: int = 2
@@ -107,7 +108,7 @@ def search(
     points = [dict(zip(settings.grid, values, strict=True)) for values in itertools.product(*settings.grid.values())]
     for point in points:  # refuse what cannot be meant before the first sample
         at = _at(settings.sampling, point)
-        at.rules(at.first_schedule(), relative=False)
+        at.sampling_settings(at.first_schedule(), relative=False)
     network = load_feature_network(
         settings.features or "inception",
         cache=settings.cache / "features",
@@ -201,7 +202,7 @@ class Judge:
         make_folder(self._out / POINTS)
         store = self._out / POINTS / f"{name_of(point)}.zarr"
         asked = replace(_at(self._settings.sampling, point), per_class=per_class)
-        sample(self._run, store, asked, loaded=self._generator, stop=self._stop)
+        sample(self._run, store, asked, Monitor(self._stop), generator=self._generator)
         # The store may hold more than these, of an earlier search for more.
         reading = replace(self._reading, size=None, limit=per_class * self._classes)
         try:
@@ -236,11 +237,11 @@ def trials_in(points: int, rounds: int) -> int:
     return total
 
 
-def _at(settings: SampleSettings, point: Point) -> SampleSettings:
+def _at(settings: SampleOptions, point: Point) -> SampleOptions:
     return replace(settings, **point)  # type: ignore[arg-type]  # parse_grid read each by its type
 
 
-def _fixed(settings: SampleSettings, grid: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
+def _fixed(settings: SampleOptions, grid: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
     """What all points share: a grid may grow, and what was measured of it stays."""
     told = ("classes", "grid", "weights", "seed", "dtype", *SEARCHED)
     return {"varied": sorted(grid)} | {name: getattr(settings, name) for name in told if name not in grid}

@@ -11,7 +11,8 @@ import numpy as np
 from grncli.decoding.outputs import file_name
 from grncli.evaluation.picture_sources import choose_samples, is_store
 from grncli.media.selection import ALL, Selection
-from grncli.sampling.pictures import BITS, COLUMNS
+from grncli.sampling.pictures import BITS
+from grncli.sampling.sample_store import is_sample_store, nfe_of
 from grncli.sampling.timing import read_timing
 from grncli.store import BitStore, open_store
 
@@ -34,7 +35,7 @@ def cost_of(samples: Path, selection: Selection = ALL) -> Cost | None:
     if not is_store(str(path)):
         return None
     store = open_store(path)
-    if set(store.columns) != {name for name, _ in COLUMNS} or not len(store):
+    if not is_sample_store(store) or not len(store):
         return None
     steps: Counter[int] = Counter()
     # A folder's pictures are drawn by the names of their files.
@@ -44,7 +45,7 @@ def cost_of(samples: Path, selection: Selection = ALL) -> Cost | None:
         view = store.grid(grid)
         wanted = np.isin(view.indices, taken)
         steps.update(view.column("steps")[wanted].tolist())
-        evaluations += int(view.column("evaluations")[wanted].sum())
+        evaluations += int(nfe_of(store, grid)[wanted].sum())
     timing = read_timing(path)
     return Cost(
         samples=count,

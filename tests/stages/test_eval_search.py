@@ -27,7 +27,7 @@ from grncli.media.writing import write_png
 from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.runtime.errors import UsageError
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.store import open_store
 
 GRID = ("temperature=0.5,1.0", "guidance=1,3")
@@ -59,7 +59,7 @@ def find(generator, tokenizer, real):
         """``search`` in the features of the tokenizer, eight dimensions."""
         settings = SearchSettings(
             grid=parse_grid(grid),
-            sampling=SampleSettings(steps=2, per_class=per_class),
+            sampling=SampleOptions(steps=2, per_class=per_class),
             features=str(tokenizer),
             reading=Reading(tokenizer=str(tokenizer), workers=0),
             halvings=halvings,
@@ -225,7 +225,7 @@ def test_samples_of_a_point_stay_when_more_are_made(whole):
 
 def test_evaluations_are_those_of_the_samples(whole):
     store = open_store(whole[0] / POINTS / f"{name_of(whole[1].best.point)}.zarr")
-    assert whole[1].best.evaluations == store.grid((1, 4, 4)).column("evaluations").mean()
+    assert whole[1].best.evaluations == store.grid((1, 4, 4)).column("nfe").mean()
 
 
 # Going on

@@ -113,16 +113,11 @@ def sample(
         if path is not None:
             check_file(path)
     with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
-        from grncli.runtime.devices import dtype_name, pick_device, pick_dtype
-        from grncli.sampling.plan import stored_dtype
-        from grncli.sampling.settings import SampleSettings
+        from grncli.runtime.devices import pick_device
+        from grncli.sampling.settings import SampleOptions
         from grncli.sampling.stage import sample
 
-        chosen = pick_device(device)
-        # Other parts may have begun on another kind of processor.
-        begun = stored_dtype(out) if dtype == "auto" and not overwrite else None
-        computed = dtype_name(pick_dtype(begun or dtype, chosen))
-        settings = SampleSettings(
+        options = SampleOptions(
             classes=classes,
             prompts=prompts,
             grid=grid,
@@ -146,41 +141,41 @@ def sample(
             per_class=per_class,
             tokenizer=tokenizer,
             batch=batch,
-            device=str(chosen),
-            dtype="bfloat16" if computed == "bfloat16" else "float32",
+            device=str(pick_device(device)),
+            dtype=dtype,
             part=number,
             parts=parts,
             sheet=sheet,
             film=film,
             overwrite=overwrite,
         )
-        made = sample(run, out, settings, progress.monitor(stop))
+        summary = sample(run, out, options, progress.monitor(stop))
     if json:
         print_json(
             {
                 "out": str(out),
-                "samples": made.samples,
-                "made": made.made,
-                "steps": {str(count): samples for count, samples in made.steps.items()},
-                "evaluations": made.evaluations,
-                "entropy": made.mean_entropy,
-                "seconds": made.seconds,
+                "samples": summary.samples,
+                "made": summary.made,
+                "steps": {str(count): samples for count, samples in summary.steps.items()},
+                "nfe": summary.nfe,
+                "entropy": summary.mean_entropy,
+                "seconds": summary.seconds,
             }
         )
-    elif len(made.steps) > 1:
-        for line in histogram(made.steps, screen_width()):
+    elif len(summary.steps) > 1:
+        for line in histogram(summary.steps, screen_width()):
             print(line)
-    if not made.samples:
+    if not summary.samples:
         say(f"{out}: there is no sample, as none falls to part {part}")
         return
-    each = made.evaluations / made.samples
-    mean = sum(count * samples for count, samples in made.steps.items()) / made.samples
-    new = f"{made.made} samples made in {format_seconds(made.seconds)}" if made.made else "all samples were there"
+    nfe = summary.nfe / summary.samples
+    mean = sum(count * samples for count, samples in summary.steps.items()) / summary.samples
+    new = f"{summary.made} samples made in {format_seconds(summary.seconds)}"
     say(
-        f"{out}: {new}; {made.samples} samples, {mean:.1f} steps and {each:.1f} evaluations each, "
-        f"entropy {made.mean_entropy:.4f}"
+        f"{out}: {new if summary.made else 'all samples were there'}; {summary.samples} samples, {mean:.1f} steps and "
+        f"NFE {nfe:.1f} each, entropy {summary.mean_entropy:.4f}"
     )
-    for path in made.written:
+    for path in summary.written:
         say(f"{path}: written")
 
 

@@ -28,7 +28,7 @@ from grncli.runs.generators import open_generator
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stopped, Unfinished
-from grncli.sampling.settings import SampleSettings, choose_grid, parse_classes
+from grncli.sampling.settings import SampleOptions, choose_grid, parse_classes
 from grncli.sampling.stage import sample
 
 LEAST_PER_CLASS = 2
@@ -39,7 +39,7 @@ class SearchSettings:
     """The options of ``grn eval search``."""
 
     grid: Mapping[str, Sequence[Value]]
-    sampling: SampleSettings  # what the grid does not vary; per_class of the last round
+    sampling: SampleOptions  # what the grid does not vary; per_class of the last round
     features: str | None = None
     reading: PictureReading  # of the reference, and the tokenizer
     halvings: int = 2
@@ -82,7 +82,7 @@ def search(run: Path, reference: str, out: Path, settings: SearchSettings, *, mo
     points = [dict(zip(settings.grid, values, strict=True)) for values in itertools.product(*settings.grid.values())]
     for point in points:  # refuse invalid ones before the first sample
         at = _at(settings.sampling, point)
-        at.rules(at.first_schedule(), relative=False)
+        at.sampling_settings(at.first_schedule(), relative=False)
     judge = Judge(run, reference, out, settings, monitor)
     counts = rounds_of(settings.sampling.per_class, settings.halvings)
     total, done = trials_in(len(points), len(counts)), 0
@@ -212,11 +212,11 @@ def trials_in(points: int, rounds: int) -> int:
     return total
 
 
-def _at(settings: SampleSettings, point: Point) -> SampleSettings:
+def _at(settings: SampleOptions, point: Point) -> SampleOptions:
     return replace(settings, **point)  # type: ignore[arg-type]  # parse_grid read each by its type
 
 
-def _fixed(settings: SampleSettings, grid: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
+def _fixed(settings: SampleOptions, grid: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
     """What all points share: a grid may grow, and what was measured of it stays."""
     names = ("classes", "grid", "weights", "seed", "dtype", *SEARCHED)
     return {"varied": sorted(grid)} | {name: getattr(settings, name) for name in names if name not in grid}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from grncli.decoding.outputs import file_name
 from grncli.evaluation.picture_sources import choose_samples, is_store
 from grncli.media.selection import ALL, Selection
-from grncli.sampling.pictures import BITS, is_sample_store, nfe_of
+from grncli.sampling.pictures import BITS
+from grncli.sampling.sample_store import is_sample_store, nfe_of
 from grncli.sampling.timing import read_timing
 from grncli.store import BitStore, GridView, open_store
 

@@ -14,7 +14,7 @@ from grncli.evaluation.benchmark_folders import ExportSummary, export, manifest_
 from grncli.runtime.errors import StoreError, StoreMismatch, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 
 TEXTS = ("a photo of a bee", "an ant", "a photo of a bee")
@@ -41,7 +41,7 @@ def made(make_run, make_generator_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     tokenizer = make_run(folder / "tok", 2)
     (folder / "geneval.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in GENEVAL))
-    settings = SampleSettings(steps=2, guidance=1.0, per_class=2, tokenizer=str(tokenizer))
+    settings = SampleOptions(steps=2, guidance=1.0, per_class=2, tokenizer=str(tokenizer))
     settings = replace(settings, prompts=folder / "geneval.jsonl")
     make_generator_run(folder / "gen", tokenizer)
     make_generator_run(folder / "clip-gen", tokenizer, grids={"2x4x4": 1}, fps=8.0)
@@ -236,7 +236,7 @@ def test_a_store_needs_a_tokenizer_and_pictures_take_none(made, make_run, tmp_pa
 
 
 def test_unfinished_samples_are_refused(made, tmp_path):
-    settings = SampleSettings(steps=2, guidance=1.0, per_class=2, prompts=made / "geneval.jsonl", parts=2)
+    settings = SampleOptions(steps=2, guidance=1.0, per_class=2, prompts=made / "geneval.jsonl", parts=2)
     sample(made / "gen", tmp_path / "s.zarr", settings)
     with pytest.raises(StoreError, match="is not complete"):
         export(tmp_path / "s.zarr", tmp_path / "g", "geneval", tokenizer=str(made / "tok"))
@@ -252,7 +252,7 @@ def test_a_picture_that_is_missing_is_named(made, tmp_path):
 @pytest.mark.parametrize("text", ["a bee and/or nothing", "a bee " + "x" * 250])
 def test_a_prompt_that_can_be_no_file_name_is_refused(made, tmp_path, text):
     (tmp_path / "p.txt").write_text(text)
-    settings = SampleSettings(steps=2, guidance=1.0, per_class=1, prompts=tmp_path / "p.txt")
+    settings = SampleOptions(steps=2, guidance=1.0, per_class=1, prompts=tmp_path / "p.txt")
     sample(made / "clip-gen", tmp_path / "s.zarr", settings)
     with pytest.raises(UsageError, match=r"the prompt 'a bee .* cannot be the name of a file"):
         export(tmp_path / "s.zarr", tmp_path / "v", "vbench", tokenizer=str(made / "tok"))

@@ -27,7 +27,7 @@ from grncli.runtime.errors import CheckpointError, GrnError, MediaError, UsageEr
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import Processes
 from grncli.runtime.stopping import Stop, Unfinished
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 from grncli.store import open_store
 
@@ -90,7 +90,7 @@ def forms(networks, tokenizer, make_generator_run, tmp_path_factory):
     """The same 18 samples in every form, and ``real``: 15 pictures of the same size."""
     folder = tmp_path_factory.mktemp("forms")
     run = make_generator_run(folder / "gen", tokenizer)
-    settings = SampleSettings(steps=4, guidance=2.0, per_class=6, temperature=1.0, tokenizer=str(tokenizer))
+    settings = SampleOptions(steps=4, guidance=2.0, per_class=6, temperature=1.0, tokenizer=str(tokenizer))
     sample(run, folder / "folder", settings)
     shutil.copytree(folder / "folder" / "samples.zarr", folder / "store")
     files = sorted((folder / "folder").rglob("*.png"))
@@ -395,7 +395,7 @@ def test_what_was_sampled_tells_its_steps(gen, forms, real, kind):
 
 def test_costs_are_those_in_the_store(gen, forms, real):
     cost = gen(forms / "store", real).cost
-    column = open_store(forms / "store").grid((1, 4, 4)).column("evaluations")
+    column = open_store(forms / "store").grid((1, 4, 4)).column("nfe")
     assert cost.nfe == pytest.approx(column.mean())
     assert cost.settings["guidance"] == 2.0
 

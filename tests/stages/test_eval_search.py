@@ -22,7 +22,7 @@ from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.store import open_store
 
 GRID = ("temperature=0.5,1.0", "guidance=1,3")
@@ -54,7 +54,7 @@ def find(generator, tokenizer, real):
         """``search`` in the features of the tokenizer, eight dimensions."""
         settings = SearchSettings(
             grid=parse_grid(grid),
-            sampling=SampleSettings(steps=2, per_class=per_class),
+            sampling=SampleOptions(steps=2, per_class=per_class),
             features=str(tokenizer),
             reading=PictureReading(tokenizer=str(tokenizer), workers=0),
             halvings=halvings,
@@ -220,7 +220,7 @@ def test_samples_of_a_point_stay_when_more_are_made(whole):
 
 def test_nfe_is_that_of_the_samples(whole):
     store = open_store(whole[0] / POINTS / f"{name_of(whole[1].best.point)}.zarr")
-    assert whole[1].best.nfe == store.grid((1, 4, 4)).column("evaluations").mean()
+    assert whole[1].best.nfe == store.grid((1, 4, 4)).column("nfe").mean()
 
 
 # Going on

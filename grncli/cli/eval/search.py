@@ -75,13 +75,13 @@ def search(
         from grncli.evaluation.halving import search as find
         from grncli.evaluation.measuring import PictureReading
         from grncli.runtime.devices import pick_device, pick_dtype
-        from grncli.sampling.settings import SampleSettings
+        from grncli.sampling.settings import SampleOptions
 
         chosen = pick_device(device)
         bfloat16 = str(pick_dtype(dtype, chosen)) == "torch.bfloat16"
         settings = SearchSettings(
             grid=parse_grid([*(grid or []), *(more or [])]),
-            sampling=SampleSettings(
+            sampling=SampleOptions(
                 classes=classes,
                 per_class=per_class,
                 steps=steps,

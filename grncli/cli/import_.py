@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import guarded, print_json, say, works_alone
 
 
@@ -34,8 +35,8 @@ def import_(
             help="What the file does not contain: rounds=4, attention=true, in_context_start=4.",
         ),
     ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace a run directory that is there.")] = False,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace a run directory that is there.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Turn a released checkpoint into a run directory.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grncli.cli.console import say
 from grncli.cli.terminal import screen_width, table_lines, wrap
 from grncli.runtime.errors import UsageError
 
@@ -26,7 +27,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
+class TextReport:
     """What a command found, in words: tables, then sentences."""
 
     tables: Sequence[Table]
@@ -38,13 +39,19 @@ class Report:
         return self.tables[0].title
 
 
-def print_report(report: Report) -> None:
+def print_report(report: TextReport) -> None:
     """On standard output, no wider than the screen."""
     for line in report_lines(report, screen_width()):
         print(line)
 
 
-def report_lines(report: Report, width: int) -> list[str]:
+def print_warnings(sentences: Sequence[str]) -> None:
+    """Each on standard error, where a report does not hold them."""
+    for sentence in sentences:
+        say(f"warning: {sentence}")
+
+
+def report_lines(report: TextReport, width: int) -> list[str]:
     """Each table under its title, then the notes, in lines of at most ``width`` columns."""
     lines: list[str] = []
     for table in report.tables:
@@ -53,7 +60,12 @@ def report_lines(report: Report, width: int) -> list[str]:
 
 
 def write_page(
-    path: Path, report: Report, document: Mapping[str, Any], *, figures: Sequence[Any] = (), sheets: Sequence[Any] = ()
+    path: Path,
+    report: TextReport,
+    document: Mapping[str, Any],
+    *,
+    figures: Sequence[Any] = (),
+    sheets: Sequence[Any] = (),
 ) -> None:
     """One self-contained HTML page: the report, matplotlib figures, pictures uint8 [H, W, 3], and all settings."""
     from grncli.evaluation import html

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grncli.runtime.errors import UsageError
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 
 SEARCHED = (  # settings that decode the same generator in another way
     "temperature",
@@ -36,7 +36,7 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
     UsageError
         For a setting that cannot be searched, or values it cannot take.
     """
-    kinds = typing.get_type_hints(SampleSettings)
+    kinds = typing.get_type_hints(SampleOptions)
     grid: dict[str, list[Value]] = {}
     for text in settings:
         name, equals, values = text.partition("=")

@@ -10,12 +10,10 @@ from grncli.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from grncli.bit_statistics.survey import BitStatistics
-    from grncli.evaluation.halving import Search, Trial
+    from grncli.evaluation.halving import Search
     from grncli.evaluation.rounds import RoundStatistics
     from grncli.evaluation.sampling_costs import Cost
-
-FORMATS = ("png", "svg")
-NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+    from grncli.evaluation.search_folder import Trial
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -35,6 +33,8 @@ def save_figure(figure: Any, path: Path) -> None:
 
 def plot_rounds(found: "RoundStatistics") -> Any:
     """Each metric against the number of rounds with the continuous level (paper Fig. 5), and the feature errors."""
+    from grncli.metrics.quality import NAMES  # with torch, which plots of bits do without
+
     *rows, continuous = found.rows
     rounds = [row.rounds for row in rows]
     figure = new_figure(4 * (len(continuous.metrics) + 1), 3.4)
@@ -42,7 +42,7 @@ def plot_rounds(found: "RoundStatistics") -> Any:
     for axes, (name, level) in zip(left, continuous.metrics.items(), strict=True):
         axes.plot(rounds, [row.metrics[name] for row in rows], "o-", color="#1f5fa8")
         axes.axhline(level, linestyle="--", color="#777777", label="continuous feature")
-        axes.set(xlabel="rounds", ylabel=NAMES.get(name, name), xticks=rounds)
+        axes.set(xlabel="rounds", ylabel=NAMES[name], xticks=rounds)
         axes.legend(loc="lower right")
     # The bound last, over the largest errors, which all but reach it.
     for name, style in (("largest_error", "o-"), ("mean_error", "s-"), ("bound", "k--")):

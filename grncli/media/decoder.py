@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 import grncli
 from grncli.media.clips import widen_pipe
 from grncli.media.jobs import Task, decode_head, encode_job, encode_task, perform
-from grncli.media.reading import Crop, Piece, ReadSettings
+from grncli.media.random_crops import Crop
+from grncli.media.reading import Piece, ReadSettings
 from grncli.media.sources import Source
 from grncli.runtime.errors import GrnError, MediaError
 
@@ -302,7 +303,7 @@ class _Worker:
     def _piece(self, head: dict[str, Any], timeout: float) -> Piece:
         pixels = np.empty(head["shape"], np.uint8)
         self._fill(pixels.data.cast("B"), timeout)
-        return Piece(pixels, head["clip"], head["start"], head["fps"], len(pixels))
+        return Piece(pixels, head["clip"], head["start"], head["fps"])
 
     def _line(self, timeout: float) -> bytes:
         while (end := self._received.find(b"\n", self._at)) < 0:

@@ -32,15 +32,6 @@ class Framing:
             return f"{self.height}x{self.width}"
         return str(self.height) if self.mode == "square" else "native"
 
-    def check(self, stride: Stride) -> None:
-        """Raise UsageError unless whole tokens of ``stride`` fill the size."""
-        for length, step in ((self.height, stride[1]), (self.width, stride[2])):
-            if length is not None and length % step:
-                raise UsageError(
-                    f"a size of {self} cannot be cut into tokens of {stride[1]}x{stride[2]} pixels; "
-                    f"choose multiples of {stride[1]} and {stride[2]}."
-                )
-
 
 def parse_size(text: str) -> Framing:
     """Framing meant by ``text``; UsageError for anything but ``256``, ``480x832`` or ``native``."""
@@ -79,11 +70,6 @@ def frame_image(image: Image.Image, framing: Framing, stride: Stride) -> Image.I
     if (width, height) == image.size:
         return image
     return image.crop((left, top, left + width, top + height))
-
-
-def frame_clip(pixels: NDArray[np.uint8], framing: Framing, stride: Stride) -> NDArray[np.uint8]:
-    """:func:`frame_image` on every frame of ``pixels`` [T, H, W, 3]; the result may be a view."""
-    return np.stack([frame_array(frame, framing, stride) for frame in pixels])
 
 
 def frame_array(frame: NDArray[np.uint8], framing: Framing, stride: Stride) -> NDArray[np.uint8]:

@@ -6,12 +6,13 @@ Jobs and the heads of replies are lines of JSON; the pixels follow their head as
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from dataclasses import astuple
 from typing import Any
 
+from grncli.media.clips import Alive, unwatched
 from grncli.media.framing import parse_size
-from grncli.media.reading import Alive, Crop, Piece, ReadSettings, read_crop, read_pieces
+from grncli.media.random_crops import Crop, read_crop
+from grncli.media.reading import Piece, Pieces, ReadSettings, read_pieces
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError
 
@@ -22,13 +23,12 @@ READY = b'{"ready":1}\n'
 ALIVE = b'{"alive":1}\n'
 
 
-def perform(source: Source, task: Task, alive: Alive | None = None) -> Generator[Piece, None, str | None]:
+def perform(source: Source, task: Task, alive: Alive = unwatched) -> Pieces:
     """Pieces of ``source``, or its crop as the only piece; returns a note. Raises only MediaError."""
     try:
         if isinstance(task, ReadSettings):
             return (yield from read_pieces(source, task, alive=alive))
-        pixels = read_crop(source, task, alive=alive)
-        yield Piece(pixels, None, None, None, len(pixels))
+        yield Piece(read_crop(source, task, alive=alive), None, None, None)
         return None
     except MediaError:
         raise

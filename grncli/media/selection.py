@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from grncli.runtime.errors import UsageError
 
 Item = TypeVar("Item")
@@ -69,6 +71,12 @@ class Selection:
 
 
 ALL = Selection()
+
+
+def evenly_spread(wanted: int, total: int) -> list[int]:
+    """Places of up to ``wanted`` of ``total`` things at even distances, the first and the last among them."""
+    places: list[int] = np.linspace(0, total - 1, min(wanted, total)).round().astype(int).tolist()
+    return places
 
 
 def _rank(name: str) -> bytes:

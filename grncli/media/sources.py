@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -113,11 +113,6 @@ def list_sources(src: str) -> Listing:
             )
         raise UsageError(f"{printable(src)} is of no known kind; expected {_EXPECTED}.")
     return Listing([source], 0)
-
-
-def class_names(sources: Sequence[Source]) -> list[str]:
-    """Distinct labels of ``sources``, sorted; by value if all of them are whole numbers."""
-    return sorted_names({source.label for source in sources if source.label is not None})
 
 
 def sorted_names(names: Set[str]) -> list[str]:

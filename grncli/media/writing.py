@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from grncli.media.selection import evenly_spread
 from grncli.runtime.errors import MediaError
 from grncli.runtime.files import whole_file
 from grncli.runtime.text import printable
@@ -149,6 +150,11 @@ def _feed(process: subprocess.Popen[bytes], pixels: memoryview) -> None:
                 pixels = pixels[pipe.write(pixels) :]
     except BrokenPipeError:
         pass  # ffmpeg gave up early; its exit code and complaint tell more than the broken pipe.
+
+
+def shown_frames(clip: NDArray[np.uint8], wanted: int = 4) -> list[NDArray[np.uint8]]:
+    """Up to ``wanted`` frames of ``clip`` [T, H, W, 3] for a contact sheet, evenly spread over it."""
+    return [clip[place] for place in evenly_spread(wanted, len(clip))]
 
 
 def contact_sheet(

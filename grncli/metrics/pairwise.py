@@ -1,4 +1,4 @@
-"""Figures of pairs over many samples: mean, spread, and the samples that came out worst."""
+"""Figures of pairs over many samples: mean, spread, the worst samples, and how far their features moved."""
 
 import math
 from collections.abc import Sequence
@@ -55,3 +55,27 @@ class Tally:
             samples=len(rows),
             worst=[(name, frame, value) for _, name, frame, value in worst],
         )
+
+
+@dataclass
+class FeatureErrors:
+    """How far features are from what they were before quantization: the largest, and the mean over all of them."""
+
+    largest: float = 0.0
+    total: float = 0.0
+    features: int = 0
+
+    def add(self, largest: float, mean: float, features: int) -> None:
+        """Count a number of features with their largest and mean absolute error."""
+        self.merge(largest, mean * features, features)
+
+    def merge(self, largest: float, total: float, features: int) -> None:
+        """Count what another process has counted."""
+        self.largest = max(self.largest, largest)
+        self.total += total
+        self.features += features
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute error; NaN without features."""
+        return self.total / self.features if self.features else math.nan

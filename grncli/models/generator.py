@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.transformer import Attention, Grid, RatioEmbedding, RMSNorm, SwiGLU, position_embedding, rotary
@@ -103,9 +102,8 @@ class Generator(nn.Module):
         self.context = nn.Parameter(torch.empty(config.in_context_tokens, width))
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.head = Head(width, codec.categories * codec.token_channels)
-        self.recompute = False  # what lies inside the blocks in the backward pass, rather than keep it
         self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
-        self.draw_weights()
+        self.init_weights()
 
     def forward(self, state: Tensor, ratio: Tensor, label: Tensor) -> Tensor:
         """Logits of the true category of every channel of every token, given a map of which a share is true (Eq. 5).
@@ -131,15 +129,12 @@ class Generator(nn.Module):
             if number == self.config.in_context_start:
                 x = torch.cat([(classes[:, None] + self.context).to(x.dtype), x], dim=1)
             turned = rotation[:, context:] if number < self.config.in_context_start else rotation
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, condition, turned, use_reentrant=False)
-            else:
-                x = block(x, condition, turned)
+            x = block(x, condition, turned)
         logits = self.head(x[:, context:], condition)
         return logits.unflatten(2, (self.config.codec.categories, -1)).permute(0, 2, 3, 1).unflatten(3, grid)
 
-    def draw_weights(self) -> None:
-        """Draw the first weights (facts section 3): every block starts as the identity, every prediction even."""
+    def init_weights(self) -> None:
+        """Initialize the weights (facts section 3): every block starts as the identity, every prediction even."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -10,7 +10,7 @@ from grncli.models.generator import GeneratorConfig, GeneratorShape, check_bit_s
 from grncli.runs.recipe_fields import by_type, renamed
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.jsonfiles import brief
-from grncli.store.layout import parse_grid
+from grncli.store import parse_grid
 
 MAX_STRIDE = 1 << 16  # pixels per token
 

@@ -18,7 +18,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Guards against an error, an interrupt or a killed process; there is no fsync, so a power cut may still
     cost the last files. An OSError of the block names ``path``.
     """
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = temporary_path(path)
     try:
         with naming(path):
             if temporary.is_symlink():  # what it leads to is not ours to write
@@ -28,6 +28,41 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Put ``content`` at ``path`` in one step that outlasts a power cut; OSError where its temporary name is a link.
+
+    ``sync=False`` leaves out waiting for the disk, for what can be made again.
+    """
+    temporary = temporary_path(path)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    try:
+        write_all(fd, memoryview(content), 0)
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    if sync:
+        sync_directory(path.parent)
+
+
+def temporary_path(path: Path) -> Path:
+    """Where a file is prepared: one name, so that the next run replaces what a killed one left."""
+    name = f".{path.name}.tmp"
+    if len(os.fsencode(name)) > MAX_NAME:
+        # Of the same length for every long name, and still another one for each.
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.tmp"
+    return path.with_name(name)
+
+
+def write_all(fd: int, data: memoryview, offset: int) -> None:
+    """Write every byte at ``offset``; the system may take less than it was given."""
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data = data[written:]
+        offset += written
 
 
 @contextmanager
@@ -42,10 +77,10 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def open_plain(path: Path) -> int:
-    """Descriptor for reading a file; OSError where something else, such as a named pipe, is in its place."""
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of a file, for reading; OSError where something else, such as a named pipe, is in its place."""
     # Without O_NONBLOCK, opening a named pipe would wait forever.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return fd
@@ -69,11 +104,3 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _temporary_name(name: str) -> str:
-    temporary = f".{name}.tmp"
-    if len(os.fsencode(temporary)) <= MAX_NAME:
-        return temporary
-    # Of the same length for every long name, and still another one for each.
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.tmp"

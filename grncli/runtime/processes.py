@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from grncli.runtime.errors import GrnError
 from grncli.runtime.launch import Launch
@@ -180,43 +178,3 @@ def _explaining_losses(launch: Launch) -> Iterator[None]:
 
 # What gloo says when a connection ends.
 _LOST = re.compile(r"closed by peer|reset by peer|gloo/transport|Broken pipe|remote process exited", re.IGNORECASE)
-
-
-def share_batch_norm(module: nn.Module) -> None:
-    """Let batch norms take their statistics over the batches of all processes, on CPUs too."""
-    for child in module.modules():
-        if isinstance(child, _BatchNorm):
-            child.__class__ = _SharedBatchNorm
-
-
-class _SharedBatchNorm(_BatchNorm):
-    """Batch norm over the batches of all processes, which have the same size.
-
-    PyTorch's SyncBatchNorm does the same on GPUs only.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        dims = [0, *range(2, x.dim())]
-        count = dist.get_world_size()
-        moments = torch.stack([x.float().mean(dims), x.float().square().mean(dims)])
-        mean, square = (differentiable.all_reduce(moments) / count).unbind()  # type: ignore[no-untyped-call]
-        variance = square - mean.square()
-        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1] * count)
-        scale, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (self.weight, self.bias))
-        # By hand: F.batch_norm takes given moments for constants, without a gradient.
-        mean, variance = (value.view_as(scale) for value in (mean, variance))
-        return ((x - mean) * (variance + self.eps).rsqrt() * scale + shift).to(x.dtype)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
-
-    def _remember(self, mean: Tensor, variance: Tensor, size: int) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        momentum = self.momentum if self.momentum is not None else 0.1
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * size / max(1, size - 1), momentum)

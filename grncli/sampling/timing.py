@@ -1,6 +1,5 @@
 """How long sampling took: a line in ``timing.jsonl`` of a part for each run that made samples; no part of the data."""
 
-import json
 import math
 import os
 from contextlib import suppress
@@ -9,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from grncli.runtime.errors import StoreError
 from grncli.runtime.files import open_plain
+from grncli.runtime.jsonlines import append_line, parse_line
 
 TIMING = "timing.jsonl"
 
@@ -31,11 +32,10 @@ def log_timing(part: Path, *, samples: int, seconds: float, batch: int, device: 
     """Add the line of one run to the directory of its part, unless it made no samples."""
     if not samples:
         return
-    told = {"samples": samples, "seconds": round(seconds, 6), "batch": batch, "device": device, "dtype": dtype}
-    line = json.dumps({**told, "threads": torch.get_num_threads(), "torch": torch.__version__}) + "\n"
+    run = {"samples": samples, "seconds": round(seconds, 6), "batch": batch, "device": device, "dtype": dtype}
     # The samples are committed by now, and a log that cannot be kept shall not hide why a run ended.
     with suppress(OSError):
-        _append(part / TIMING, line.encode())
+        append_line(part / TIMING, {**run, "threads": torch.get_num_threads(), "torch": torch.__version__})
 
 
 def read_timing(store: Path) -> Timing | None:
@@ -45,25 +45,14 @@ def read_timing(store: Path) -> Timing | None:
     return Timing(samples, sum(line.seconds for line in logged)) if samples else None
 
 
-def _append(path: Path, line: bytes) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-    try:
-        size = os.fstat(fd).st_size
-        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-        os.write(fd, b"\n" + line if torn else line)
-    finally:
-        os.close(fd)
-
-
 def _lines(path: Path) -> list[Timing]:
     """Lines of one log; one that was cut off in writing, or says no time, is passed over."""
-    found = []
+    timings = []
     with os.fdopen(open_plain(path), "rb") as file:
-        lines = file.read().split(b"\n")
-    for line in lines:
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
-            told = json.loads(line)
-            samples, seconds = told["samples"], told["seconds"]
-            if type(samples) is int and 0 < samples < 2**53 and 0 <= float(seconds) < math.inf:
-                found.append(Timing(samples, float(seconds)))
-    return found
+        for line in file:
+            with suppress(StoreError, ValueError, KeyError, TypeError, OverflowError):
+                run = parse_line(line, str(path), error=StoreError, remedy="remove that line")
+                samples, seconds = run["samples"], float(run["seconds"])
+                if type(samples) is int and 0 < samples < 2**53 and 0 <= seconds < math.inf:
+                    timings.append(Timing(samples, seconds))
+    return timings

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from grncli.models.generator import Generator
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.store.layout import parse_grid
+from grncli.store import parse_grid
+from grncli.training.wrapping import checkpoint_activations
 
 BACKWARD = 2  # operations of a backward pass, in forward passes
 FLOAT_BYTES = 4
@@ -30,7 +31,8 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
     samples = sum(recipe.bits.grids.values()) - recipe.data.validation
     with torch.device("meta"):
         network = Generator(recipe.network)
-        network.recompute = recipe.training.activation_checkpointing
+        if recipe.training.activation_checkpointing:
+            checkpoint_activations(network.blocks)
         flops, activations = _count(network.to(getattr(torch, dtype)), piece, grids[largest])
     parameters = sum(p.numel() for p in network.parameters())
     # Weights, gradients, two moments, and the moving averages.

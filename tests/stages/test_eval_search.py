@@ -14,20 +14,15 @@ from PIL import Image
 from grncli.evaluation import halving as search_module
 from grncli.evaluation.generation import GenSettings, generation
 from grncli.evaluation.grids import name_of, parse_grid
-from grncli.evaluation.halving import (
-    POINTS,
-    RESULTS,
-    SearchSettings,
-    rounds_of,
-    search,
-    trials_in,
-)
-from grncli.evaluation.picture_sources import Reading
+from grncli.evaluation.halving import SearchSettings, rounds_of, search, trials_in
+from grncli.evaluation.measuring import PictureReading
+from grncli.evaluation.search_folder import POINTS, RESULTS
 from grncli.media.writing import write_png
 from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.store import open_store
 
 GRID = ("temperature=0.5,1.0", "guidance=1,3")
@@ -59,14 +54,14 @@ def find(generator, tokenizer, real):
         """``search`` in the features of the tokenizer, eight dimensions."""
         settings = SearchSettings(
             grid=parse_grid(grid),
-            sampling=SampleSettings(steps=2, per_class=per_class),
+            sampling=SampleOptions(steps=2, per_class=per_class),
             features=str(tokenizer),
-            reading=Reading(tokenizer=str(tokenizer), workers=0),
+            reading=PictureReading(tokenizer=str(tokenizer), workers=0),
             halvings=halvings,
             cache=Path("no/cache"),
             **options,
         )
-        return search(run, str(reference), out, settings, stop=stop)
+        return search(run, str(reference), out, settings, monitor=Monitor(stop or Stop()))
 
     return run
 
@@ -210,7 +205,7 @@ def test_distances_are_those_of_grn_eval_gen(whole, tokenizer, real):
     out, found = whole
     store = out / POINTS / f"{name_of(found.best.point)}.zarr"
     settings = GenSettings(
-        reading=Reading(tokenizer=str(tokenizer), workers=0), features=str(tokenizer), metrics=("fd",)
+        reading=PictureReading(tokenizer=str(tokenizer), workers=0), features=str(tokenizer), metrics=("fd",)
     )
     assert found.best.distance == pytest.approx(generation(str(store), str(real), settings).value("fd"), rel=1e-9)
 
@@ -223,9 +218,9 @@ def test_samples_of_a_point_stay_when_more_are_made(whole):
     assert sorted(sizes.values()) == [6, 6, 12, 24]
 
 
-def test_evaluations_are_those_of_the_samples(whole):
+def test_nfe_is_that_of_the_samples(whole):
     store = open_store(whole[0] / POINTS / f"{name_of(whole[1].best.point)}.zarr")
-    assert whole[1].best.evaluations == store.grid((1, 4, 4)).column("evaluations").mean()
+    assert whole[1].best.nfe == store.grid((1, 4, 4)).column("nfe").mean()
 
 
 # Going on
@@ -245,12 +240,9 @@ def test_run_again_it_measures_no_point_twice(find, tmp_path, monkeypatch):
     """Twelve samples in eight dimensions, of which nothing has to be warned."""
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
     seen = []
-    real = search_module.load_distribution
-    monkeypatch.setattr(
-        search_module, "load_distribution", lambda src, *rest, **more: seen.append(src) or real(src, *rest, **more)
-    )
+    monkeypatch.setattr(search_module, "collect", lambda pictures, *rest, **more: seen.append(pictures.src))
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
-    assert len([src for src in seen if src.endswith(".zarr")]) <= 1
+    assert seen == []
 
 
 def test_run_again_it_warns_of_the_same(find, tmp_path):
@@ -337,7 +329,8 @@ def test_another_search_in_the_folder_is_refused_and_named(
         next(options["reference"].rglob("*.png")).unlink()
     grid = ["temperature=0.5,1.0"] if other == "sampling" else GRID
     with pytest.raises(
-        UsageError, match=rf"holds another search \({other}[.:].*; choose another --out, or --overwrite"
+        UsageError,
+        match=rf"was made by grn eval search with other settings or data \({other}[.=].*; choose another --out, or",
     ):
         find(copied, grid, **options)
     assert changes(copied) == before

@@ -32,6 +32,7 @@ from grncli.runs.tokenizer_recipe import (
     Training,
 )
 from grncli.runtime.errors import CheckpointError, RecipeError, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.training.crops import CropSampler
 from grncli.training.tokenizer_training import train_tokenizer
@@ -84,7 +85,7 @@ def test_resumed_training_repeats_the_uninterrupted_one(media_dir: Path, tmp_pat
 
     train_tokenizer(recipe(8), str(media_dir), tmp_path / "whole", device=CPU)
     with pytest.raises(Stopped):
-        train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU, stop=AfterFive())
+        train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU, monitor=Monitor(AfterFive()))
     assert train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU) == 3
     for name in ("weights", "ema", "optimizer"):
         whole, cut = (
@@ -134,7 +135,7 @@ def test_unreadable_source_is_named_once_and_replaced(media_dir: Path, tmp_path:
     (tmp_path / "in/bad.png").write_bytes(b"bad")
     said: list[str] = []
     images = replace(recipe(6), data=replace(recipe().data, clip=None))
-    train_tokenizer(images, str(tmp_path / "in"), tmp_path / "run", device=CPU, warn=said.append)
+    train_tokenizer(images, str(tmp_path / "in"), tmp_path / "run", device=CPU, monitor=Monitor(say=said.append))
     assert len([text for text in said if "bad.png" in text]) == 1
 
 
@@ -210,8 +211,8 @@ def test_what_is_held_out_is_measured_and_not_trained_on(media_dir: Path, tmp_pa
     assert 0 < last["validation_image_psnr"] < 60
     assert -1 <= last["validation_image_ssim"] <= 1
     sampler = CropSampler(data, list_sources(str(media_dir)).sources, 0, "media")
-    assert len(sampler.held_out_images) == 3
-    assert not {s.name for s in sampler.images} & {s.name for s in sampler.held_out_images}
+    assert len(sampler.held_out["image"]) == 3
+    assert not {s.name for s in sampler.sources["image"]} & {s.name for s in sampler.held_out["image"]}
 
 
 def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from grncli.models.generator import Generator, GeneratorConfig
 from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
 from grncli.runs.tokenizer_recipe import Training
 from grncli.store import Fingerprint, open_part, open_store
-from grncli.training.bit_loader import BitLoader, gather
+from grncli.training.bit_loader import BitLoader, combine_stores
 from grncli.training.loop import Batch
 from grncli.training.refinement_objective import RefinementObjective, draw_ratio
 
@@ -278,7 +278,7 @@ def two_pictures(tmp_path_factory):
 
 def objective_on(store, settings, validation=0):
     torch.manual_seed(0)
-    loader = BitLoader(gather([store])[1], batch=8, buffer=1e9, validation=validation)
+    loader = BitLoader(combine_stores([store])[1], batch=8, buffer=1e9, validation=validation)
     return RefinementObjective(settings, Generator(settings.network), loader, CPU)
 
 

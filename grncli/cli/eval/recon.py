@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+from grncli.cli.reports import Table, TextReport, check_outputs, print_report, print_warnings, write_page
+from grncli.cli.session import open_session
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
-    from grncli.evaluation.reconstruction_report import Reconstruction
+    from grncli.evaluation.reconstruction_report import ReconReport
     from grncli.metrics.pairwise import Spread
 
 
@@ -33,11 +34,9 @@ def recon(
     compare: Annotated[str | None, Option(metavar="SRC", help="Media that the STORE was made from.")] = None,
     metrics: options.Metrics = None,
     features: options.Features = None,
-    lpips: Annotated[
-        Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")
-    ] = None,
-    size: options.Size = None,
-    frames: options.Frames = None,
+    lpips: options.Lpips = None,
+    size: options.EvalSize = None,
+    frames: options.EvalFrames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
     sample: options.Sample = None,
@@ -62,13 +61,13 @@ def recon(
     distance in the features of any other network (--features).
     """
     check_outputs(sheet=sheet, html=html, drawn=False)
-    with options.session("recon", "pictures", device, max_time) as session:
+    with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+        from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.pairs import parse_rounds
-        from grncli.evaluation.picture_sources import Reading
         from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
 
         settings = ReconSettings(
-            reading=Reading(
+            reading=PictureReading(
                 size=size,
                 frames=frames,
                 fps=fps,
@@ -77,7 +76,7 @@ def recon(
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 tokenizer=tokenizer,
-                device=session.device,
+                device=str(session.device),
                 strict=strict,
             ),
             rounds=None if rounds is None else parse_rounds(rounds),
@@ -89,7 +88,7 @@ def recon(
             cache=options.cache_folder(cache),
             download=download,
         )
-        found = reconstruction(src, settings, **session.common())
+        found = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
     if not session.processes.leads:
         return
     report = tabulate(found)
@@ -100,13 +99,13 @@ def recon(
     if html is not None:
         write_page(html, report, found.to_json(), sheets=[found.sheet])
     if json:
-        options.warn(found.warnings)
+        print_warnings(found.warnings)
         print_json(found.to_json())
     else:
-        print_report(Report(report.tables[:2], report.notes))
+        print_report(TextReport(report.tables[:2], report.notes))
 
 
-def tabulate(found: "Reconstruction") -> Report:
+def tabulate(found: "ReconReport") -> TextReport:
     """The report: figures, then the worst ten by each metric in the last row."""
     from grncli.metrics.quality import NAMES
 
@@ -132,14 +131,14 @@ def tabulate(found: "Reconstruction") -> Report:
         for name in measured
     ]
     table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if found.tokenizer else {0})
-    return Report([table, *worst], _notes(found))
+    return TextReport([table, *worst], _notes(found))
 
 
-def _notes(found: "Reconstruction") -> list[str]:
+def _notes(found: "ReconReport") -> list[str]:
     failed = f", and {found.failed} could not be read" if found.failed else ""
-    skipped = ("src", "rounds", "tokenizer")  # told elsewhere
-    told = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
-    settings = ", ".join(f"{name} {value}" for name, value in told.items())
+    skipped = ("src", "rounds", "tokenizer")  # shown elsewhere
+    shown = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
+    settings = ", ".join(f"{name} {value}" for name, value in shown.items())
     notes = [
         f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
         "the mean over its frames."

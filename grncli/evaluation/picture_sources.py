@@ -26,8 +26,7 @@ from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.overlap import Prefetch
 from grncli.runtime.stopping import Stop
-from grncli.store import BitStore, open_store
-from grncli.store.layout import METADATA
+from grncli.store import METADATA, BitStore, open_store
 from grncli.tokenizing.encoding import TokenizeSettings, read_settings
 from grncli.tokenizing.gathering import Clip, Gatherer, Read, Work
 

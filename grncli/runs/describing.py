@@ -7,8 +7,7 @@ from typing import Any
 
 from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE
 from grncli.runtime.errors import GrnError
-from grncli.store import BitStore, open_store, verify_store
-from grncli.store.layout import METADATA
+from grncli.store import METADATA, BitStore, open_store, verify_store
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from grncli.models.generator import GeneratorConfig
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.jsonfiles import brief
-from grncli.store.layout import parse_grid
+from grncli.store import parse_grid
 
 MAX_STRIDE = 1 << 16  # pixels per token
 

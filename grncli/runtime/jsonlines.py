@@ -64,9 +64,10 @@ def parse_lines(
     """As ``read_lines``, of an open file that messages call ``name``."""
     left, number = math.inf if size is None else size, 0
     while left > 0:
-        line, number = file.readline(), number + 1
-        if size is None and not line.endswith(b"\n"):
+        line = file.readline()
+        if size is None and line[-1:] != b"\n":
             return
+        number += 1
         left -= len(line)
         place = f"{name}:{number}"
         yield place, parse_line(line, place, error=error, remedy=remedy)

@@ -24,8 +24,7 @@ from grncli.runtime.files import whole_file
 from grncli.runtime.folders import inside
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.store import BitStore, open_store
-from grncli.store.claiming import store_lock
+from grncli.store import BitStore, open_store, store_lock
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
 LIST = "samples.json"

@@ -23,9 +23,7 @@ from grncli.sampling.refiner import Job, Rules
 from grncli.sampling.settings import SampleSettings, choose_grid, describe_rules, parse_classes
 from grncli.sampling.starting import Start
 from grncli.sampling.subjects import Classes, Prompted, Started, Subjects
-from grncli.store import Fingerprint, open_store
-from grncli.store.fingerprint import MAX_PARTS
-from grncli.store.layout import METADATA
+from grncli.store import MAX_PARTS, METADATA, Fingerprint, open_store
 
 Say = Callable[[str], None]
 

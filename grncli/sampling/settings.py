@@ -9,7 +9,7 @@ from grncli.models.transformer import Grid
 from grncli.refinement import Complexity, Fixed, Schedule
 from grncli.runtime.errors import UsageError
 from grncli.sampling.refiner import Rules, Selection
-from grncli.store.layout import grid_name, parse_grid
+from grncli.store import grid_name, parse_grid
 
 
 @dataclass(frozen=True, kw_only=True)

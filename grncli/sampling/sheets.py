@@ -16,7 +16,7 @@ from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.sampling.pictures import load_fitting_tokenizer, to_index
 from grncli.sampling.refiner import Job, Refiner, Rules
 from grncli.sampling.settings import choose_grid
-from grncli.store.layout import grid_name
+from grncli.store import grid_name
 
 COLUMNS = 8
 ROWS = 12

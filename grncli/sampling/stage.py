@@ -29,8 +29,7 @@ from grncli.sampling.sheets import COLUMNS as SHEET_COLUMNS
 from grncli.sampling.sheets import ROWS as SHEET_ROWS
 from grncli.sampling.sheets import class_sheet
 from grncli.sampling.timing import log_timing
-from grncli.store import PartWriter, open_part, open_store
-from grncli.store.claiming import store_lock
+from grncli.store import PartWriter, open_part, open_store, store_lock
 
 COMMIT_SECONDS = 1.0
 

@@ -17,8 +17,7 @@ from grncli.models.transformer import Grid
 from grncli.rng import Purpose, uniform
 from grncli.runtime.errors import MediaError, StoreError, StoreMismatch, UsageError
 from grncli.sampling.refiner import Job
-from grncli.store import BitStore, open_store
-from grncli.store.layout import grid_name
+from grncli.store import BitStore, grid_name, open_store
 
 FIRST_FRAME = "first-frame"
 MAX_MASK_PIXELS = 1 << 26

@@ -34,9 +34,7 @@ from grncli.runtime.errors import GrnError, MediaError, StoreMismatch, UsageErro
 from grncli.runtime.overlap import Behind, Prefetch
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.runtime.text import printable
-from grncli.store import Fingerprint, PartWriter, open_part, open_store
-from grncli.store.claiming import Overwrite, is_interrupted
-from grncli.store.fingerprint import MAX_PARTS
+from grncli.store import MAX_PARTS, Fingerprint, PartWriter, is_interrupted, open_part, open_store
 from grncli.tokenizing.gathering import Clip, Gatherer, Group, Read, Work, bits_of, neighbours_of_one_grid
 
 COMMIT_SECONDS = 5.0
@@ -256,8 +254,7 @@ def check_target(out: Path, plan: Plan, settings: TokenizeSettings) -> str:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return "would be made"
     store = open_store(out)
-    overwrite = Overwrite({}, plan.begins_with) if settings.overwrite else None
-    if overwrite and not is_interrupted(out, plan.fingerprint, settings.part, overwrite):
+    if settings.overwrite and not is_interrupted(out, plan.fingerprint, settings.part, plan.begins_with):
         return f"would be made anew, its {len(store)} samples discarded"
     store.fingerprint.require(plan.fingerprint, out, "Use the same settings, another OUT, or --overwrite.")
     done = next((part.position for part in store.parts if part.part == settings.part), 0)

@@ -18,8 +18,7 @@ from grncli.runs.generator_recipe import Bits
 from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
 from grncli.runtime.overlap import Prefetch
 from grncli.runtime.processes import ALONE, Processes
-from grncli.store import BitStore, GridView
-from grncli.store.layout import Grid, grid_name
+from grncli.store import BitStore, Grid, GridView, grid_name
 from grncli.training.loop import Batch
 
 BLOCK_BYTES = 4 << 20  # what is read at once: about a chunk file

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from grncli.models.generator import Generator
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.store.layout import parse_grid
+from grncli.store import parse_grid
 
 BACKWARD = 2  # operations of a backward pass, in forward passes
 FLOAT_BYTES = 4

@@ -395,7 +395,7 @@ def test_pictures_of_an_overwritten_folder_are_never_taken_for_new_ones(
     shutil.copytree(whole[0] / "pictures", tmp_path / "p")
     options = ("--tokenizer", tokenizer, *FAST, "--seed", 5, "--overwrite")
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.store.claiming.os.rename", lambda *_: pytest.fail("killed"))
+        patch.setattr("grncli.store.rows.claiming.os.rename", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             grn_inside("sample", generator, tmp_path / "p", *options)
     assert not list((tmp_path / "p").rglob("*.png"))

@@ -31,8 +31,8 @@ class ByteFile(Protocol):
     def size(self) -> int:
         """Bytes it had when it was opened."""
 
-    def read_into(self, target: memoryview, offset: int) -> int:
-        """Fill ``target`` from ``offset`` on; how many bytes there were, fewer where the file ends before."""
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` on; EOFError with the number of bytes there were where they are fewer."""
 
 
 class ByteSource(Protocol):
@@ -100,15 +100,14 @@ class LocalFile:
         self._fd = fd
         self.size = os.fstat(fd).st_size
 
-    def read_into(self, target: memoryview, offset: int) -> int:
-        """Fill ``target`` from ``offset`` on, as far as the file reaches."""
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` on; EOFError where the file ends before."""
         got = os.preadv(self._fd, [target], offset)
         while got < target.nbytes:  # the system reads at most 2 GiB at a time
             more = os.preadv(self._fd, [target.cast("B")[got:]], offset + got)
             if not more:
-                break
+                raise EOFError(got)
             got += more
-        return got
 
     def __del__(self) -> None:
         os.close(self._fd)

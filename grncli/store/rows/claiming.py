@@ -1,9 +1,9 @@
-"""Becoming the one writer of a part: creating the store, comparing settings, locking, overwriting.
+"""Becoming the one writer of a part: create the store, compare settings, lock, overwrite; and marking it complete.
 
 Every step that touches what parts share runs under the store's lock, which is held for moments only.
 
 ``--overwrite`` puts a marker into the part it begins, which stays until the part is complete: the same command again
-goes on instead of discarding what it has made so far.
+resumes instead of discarding its own rows.
 """
 
 import errno
@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Overwrite:
-    """What ``--overwrite`` may go on with, and what goes before it discards: see ``open_part``."""
+    """What ``--overwrite`` may resume, and what is called before it discards: see ``open_part``."""
 
     columns: Mapping[str, str]
     goes_on: Callable[[int, str], bool]

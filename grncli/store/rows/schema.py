@@ -58,9 +58,9 @@ def parse_part(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def unreadable(path: Path | str, found: str, expected: str) -> StoreError:
+def unreadable(path: Path | str, state: str, expected: str) -> StoreError:
     """The error for a file of an array that has not the bytes it should have."""
-    return StoreError(f"{path} {found}, expected {expected} bytes; {RESTORE}")
+    return StoreError(f"{path} {state}, expected {expected} bytes; {RESTORE}")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,10 @@ class StoredArray:
         file = self.open_chunk(chunk)  # whose size is checked before memory of that size is taken
         rows = np.empty((self.rows_in(chunk), *self.layout.row_shape), self.layout.dtype)
         target = rows.reshape(-1).view(np.uint8).data
-        self.require_read(file.read_into(target, 0), target, chunk, 0)
+        try:
+            file.read_into(target, 0)
+        except EOFError as error:
+            raise self.cut_short(error, target, chunk, 0) from None
         return rows
 
     def read_all(self) -> NDArray[Any]:
@@ -94,10 +97,11 @@ class StoredArray:
             rows[first : first + self.rows_in(chunk)] = self.read_chunk(chunk)
         return rows
 
-    def require_read(self, got: int, target: memoryview, chunk: int, offset: int) -> None:
-        """StoreError where an open chunk became shorter, so that from ``offset`` on not all of ``target`` was read."""
-        if got < target.nbytes:
-            raise unreadable(self.chunk_path(chunk), f"ends after {offset + got} bytes", f"{offset + target.nbytes}")
+    def cut_short(self, error: EOFError, target: memoryview, chunk: int, offset: int) -> StoreError:
+        """The error for a chunk file that became shorter after it was opened."""
+        return unreadable(
+            self.chunk_path(chunk), f"ends after {offset + error.args[0]} bytes", f"{offset + target.nbytes}"
+        )
 
 
 def stored_arrays(
@@ -129,6 +133,7 @@ class ArrayReader:
         self._dtype = array.layout.dtype
         self._files = files
         self._key = key
+        self._open = array.open_chunk
         if self._row_bytes > _LARGE_ROW and array.rows:
             array.open_chunk(0)
 
@@ -141,10 +146,12 @@ class ArrayReader:
 
     def read_into(self, target: memoryview, chunk: int, first: int) -> None:
         """Fill ``target`` with rows of one chunk, from row ``first`` of it."""
-        file = self._files.get(self._key + chunk, self.array.open_chunk, chunk)
+        file = self._files.get(self._key + chunk, self._open, chunk)
         offset = first * self._row_bytes
-        if (got := file.read_into(target, offset)) < target.nbytes:
-            self.array.require_read(got, target, chunk, offset)
+        try:
+            file.read_into(target, offset)
+        except EOFError as error:
+            raise self.array.cut_short(error, target, chunk, offset) from None
 
 
 class Segment:
@@ -168,9 +175,10 @@ class Segment:
 
     def kept_column(self, name: str) -> NDArray[Any]:
         """As ``column``, read once: for a number that every sample is read with."""
-        if name not in self._kept:
-            self._kept[name] = self.column(name)
-        return self._kept[name]
+        values = self._kept.get(name)
+        if values is None:
+            values = self._kept[name] = self.column(name)
+        return values
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": {}}

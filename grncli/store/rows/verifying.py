@@ -112,9 +112,9 @@ def _settled(array: StoredArray) -> Iterator[str]:
     """What holds of a complete part only: files of exact size, no others, and documents that say the same."""
     source, size = array.source, array.layout.stored_chunk_rows(array.rows, complete=True) * array.layout.row_bytes
     for chunk in range(array.chunks):
-        if source.size(array.chunk_name(chunk)) not in (size, None):
-            found = source.size(array.chunk_name(chunk))
-            yield f"{array.chunk_path(chunk)} has {found} bytes, expected {size}; Zarr readers cannot read it."
+        present = source.size(array.chunk_name(chunk))
+        if present not in (size, None):
+            yield f"{array.chunk_path(chunk)} has {present} bytes, expected {size}; Zarr readers cannot read it."
     for name in source.list(array.folder):
         if (array.layout.parse_chunk(name) or 0) >= array.chunks:
             yield f"{source.where(f'{array.folder}/{name}')} was never committed; remove it."

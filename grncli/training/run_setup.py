@@ -15,6 +15,7 @@ import torch
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
 from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.networks import NetworkRecipe
 from grncli.runs.recipe import dump_recipe, field_names, parse_own_recipe, read_own_recipe, read_recipe
 from grncli.runs.rundir import (
     DataRecord,
@@ -31,7 +32,7 @@ from grncli.runs.rundir import (
     unmark_complete,
     write_record,
 )
-from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
+from grncli.runs.tokenizer_recipe import TokenizerRecipe, Training
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
@@ -51,21 +52,13 @@ COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
 SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
 
 
-class Recipe(Protocol):
+class Recipe(NetworkRecipe, Protocol):
     """What every training recipe has."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def network(self) -> Any: ...  # noqa: D102
-    @property
-    def optimization(self) -> Optimization: ...  # noqa: D102
-    @property
     def training(self) -> Training: ...  # noqa: D102
-    @property
-    def imported(self) -> dict[str, str] | None: ...  # noqa: D102
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -211,8 +204,7 @@ def settle_dtype(
             f"{present.run}: its recipe does not say training.dtype, the number format it was trained in; "
             f"resumes in {dtype}"
         )
-    training: Training = replace(recipe.training, dtype=dtype)
-    return replace(recipe, training=training)
+    return replace(recipe, training=replace(recipe.training, dtype=dtype))
 
 
 @contextmanager
@@ -267,9 +259,8 @@ def touch_complete(run: Path, recipe: Recipe) -> None:
 
 
 def _prepare(run: Path, recipe: Recipe, data: DataRecord, overwrite: bool, say: Callable[[str], None]) -> None:
-    standing = PresentRun(run).standing(
-        recipe, data, overwrite=overwrite
-    )  # again: another process may have written since
+    # Again, as another process may have written since.
+    standing = PresentRun(run).standing(recipe, data, overwrite=overwrite)
     before = None
     if standing.anew:
         clear_run(run)

@@ -1,10 +1,10 @@
 """What both training commands do with a run directory: settle the recipe, see what is done, open it, and train."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -42,14 +42,10 @@ class TrainingRun(Generic[AnyRecipe]):
         """Steps to train, 0 for a finished run."""
         return max(0, self.recipe.training.steps - self.done)
 
-    @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self) -> AbstractContextManager[None]:
         """Be the only writer for the time of a block; the run is complete when the block ends well."""
-        context = self.context
-        with open_run(
-            self.run, self.recipe, self.data, context.processes, overwrite=self.overwrite, say=context.monitor.say
-        ):
-            yield
+        processes, say = self.context.processes, self.context.monitor.say
+        return open_run(self.run, self.recipe, self.data, processes, overwrite=self.overwrite, say=say)
 
     def build(self, command: str, make: Callable[[], AnyModule]) -> AnyModule:
         """The network with its first weights; says what is trained, in which number format and where."""
@@ -64,7 +60,7 @@ class TrainingRun(Generic[AnyRecipe]):
 
     def train(self, objective: Objective) -> None:
         """Train to the recipe's last step."""
-        training: Any = self.recipe.training
+        training = self.recipe.training
         checkpointer = WholeFileCheckpointer(
             self.run,
             asdict(self.recipe.network),

@@ -1,4 +1,4 @@
-"""What a run goes on from: the same recipe and data only; and when --overwrite starts anew."""
+"""What a run resumes with: the same recipe and data only; and when --overwrite starts anew."""
 
 import os
 from dataclasses import replace

@@ -62,11 +62,11 @@ def train_gen(
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
     with open_session("train-gen", "steps", device, max_time) as session:
-        from grncli.runs.generator_recipe import GeneratorRecipe
+        from grncli.runs.generator_recipe import AskedGeneratorRecipe
         from grncli.training.generator_training import make_plan, train_generator
         from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
 
-        asked = read_training_recipe(recipe, GeneratorRecipe, with_dtype(overrides, dtype))
+        asked = read_training_recipe(recipe, AskedGeneratorRecipe, with_dtype(overrides, dtype))
         check_alike(session, asked, out, *paths)
         plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, say=session.monitor.say)
         if out is None or dry_run:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,7 @@ MOST |= dict.fromkeys(("channels", "encoder_width", "decoder_width"), 1 << 14)
 class TokenizerConfig:
     """Sizes of the network, named as in the recipe. The defaults are the released image tokenizer."""
 
+    type: Literal["causal_conv"] = "causal_conv"
     channels: int = 16  # C, features per token
     patch: int = 2  # side of the pixel block folded into channels first
     encoder_width: int = 160

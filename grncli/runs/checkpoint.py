@@ -22,13 +22,14 @@ from typing import Annotated, Any, Protocol
 import torch
 from pydantic import Field, Strict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.folders import remove, remove_now
-from grncli.runtime.jsonfiles import brief, parse_json
+from grncli.runtime.jsonfiles import brief
+from grncli.runtime.text import one_line
 
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
@@ -46,6 +47,8 @@ LATEST = "latest"
 SHOWN_DIMENSIONS = 6  # of a tensor, in a message
 REASON = 200  # characters of another library's error in a message
 
+# What an extension module of safetensors raises for the same file differs from release to release.
+_DAMAGED = (OSError, ValueError, TypeError, SafetensorError)
 _STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
 _LEFT = re.compile(r"\.step-[0-9]{8,}\.(partial|old)|\.latest\.partial")
 
@@ -107,17 +110,18 @@ def write_checkpoint(
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             remove_now(partial)
-        reason = " ".join(str(error).split())[:REASON]
+        reason = one_line(error, REASON)
         raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
     return final
 
 
-def take_checkpoint(checkpoint: Path, run: Path) -> None:
-    """Move a checkpoint that was written elsewhere on the same file system into a run."""
+def take_checkpoint(checkpoint: Path, run: Path) -> Path:
+    """Move a checkpoint that was written elsewhere on the same file system into a run; returns where it is now."""
     folder = run / CHECKPOINTS
     folder.mkdir(exist_ok=True)
     _put_in_place(checkpoint, folder / checkpoint.name)
     _point_latest(folder, checkpoint.name)
+    return folder / checkpoint.name
 
 
 def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> None:
@@ -203,7 +207,7 @@ def check_checkpoint(checkpoint: Path) -> CheckpointState:
     counts: Mapping[str, int | None] = state.tensors or {"ema": None}
     for name, count in counts.items():
         file = checkpoint / f"{name}.safetensors"
-        with _opened(file) as opened:
+        with open_tensors(file) as opened:
             found = len(opened.keys())
         if count not in (None, found):
             raise CheckpointError(f"{file}: holds {found} tensors, expected {count}; use another checkpoint")
@@ -218,8 +222,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is missing or damaged.
     """
-    with _reading(file):
-        return load_file(file)
+    with open_tensors(file) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dictionary
 
 
 class TensorSize(Protocol):
@@ -258,17 +262,10 @@ def _dtype(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def read_config(file: Path) -> dict[str, Any] | None:
-    """Sizes of the network in the header of a safetensors file, None where it has none."""
-    with _opened(file) as opened:
-        header = opened.metadata() or {}
-    if "config" not in header:
-        return None
-    remedy = "use another checkpoint"
-    config = parse_json(header["config"].encode(), f"{file}: config", error=CheckpointError, remedy=remedy)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: config is {brief(config)}, expected the network's sizes; {remedy}")
-    return config
+def read_header(file: Path) -> dict[str, str]:
+    """What a safetensors file has beside its tensors, such as the sizes of the network under ``config``."""
+    with open_tensors(file) as opened:
+        return opened.metadata() or {}
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
@@ -319,22 +316,23 @@ def read_released(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def open_tensors(file: Path) -> Iterator[Any]:
+    """A safetensors file, whose tensors are read one by one.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or damaged, also where this shows only in the block.
+    """
     # Opening a named pipe would wait forever.
     if not file.is_file():
-        found = "is no plain file" if file.exists() else "is not there"
-        raise CheckpointError(f"{file}: cannot be read as safetensors ({found})")
+        reason = "is no plain file" if file.exists() else "is not there"
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})")
     try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:REASON]
-        raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})") from None
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    with _reading(file), safe_open(file, framework="pt") as opened:
-        yield opened
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except _DAMAGED as error:
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({one_line(error, REASON)})") from None
 
 
 def entries(folder: Path) -> list[Path]:

@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -43,14 +42,13 @@ from grncli.runs.checkpoint import (
     is_step,
     remove_leftovers,
 )
-from grncli.runs.recipe import load_yaml
+from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
-from grncli.runtime.errors import CheckpointError, LockError, RecipeError
+from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
-from grncli.runtime.folders import HeldFolder, is_vacant
+from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant
 from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.lock import PathLock
 
 STAGING = ".import.partial"  # where an imported network is made ready
 FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
@@ -84,18 +82,11 @@ def is_run(run: Path) -> bool:
 
 
 def recipe_kind(run: Path) -> str | None:
-    """``tokenizer`` or ``generator``; None without a recipe of ours."""
-    fields = recipe_fields(run)
-    return None if fields is None else str(fields["kind"])
-
-
-def recipe_fields(run: Path) -> dict[str, Any] | None:
-    """The recipe of a run as plain data; None without one of ours: a file called recipe.yaml may be anybody's."""
+    """The kind of network that a run directory is of; None without a recipe of ours."""
     try:
-        fields = load_yaml(run / RECIPE)
+        return kind_of(load_yaml(run / RECIPE))
     except RecipeError:
         return None
-    return fields if isinstance(fields, dict) and {"kind", "network"} <= fields.keys() else None
 
 
 # One writer
@@ -117,21 +108,18 @@ def locked_run(run: Path) -> Iterator[None]:
         # Where the path is a link to a directory that is not there yet, that one is made.
         Path(os.path.realpath(run)).mkdir(parents=True, exist_ok=True)
         _refuse_link(run / LOCK, "file")
-        lock = PathLock(run / LOCK, signed=True)
-        free = lock.try_acquire()
+        claimed = ClaimedFolder(run, doing="trained")
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be written ({error.strerror}); choose another name") from None
-    if not free:
-        raise LockError(f"{run} is being trained by {lock.holder()}; wait until that has ended, or stop it first")
-    try:
-        yield
-    finally:
-        # Nothing came of it.
-        with contextlib.suppress(OSError):
-            if made and os.listdir(run) == [LOCK]:
-                (run / LOCK).unlink()
-                run.rmdir()
-        lock.release()
+    with claimed:
+        try:
+            yield
+        finally:
+            # Nothing came of it.
+            with contextlib.suppress(OSError):
+                if made and os.listdir(run) == [LOCK]:
+                    (run / LOCK).unlink()
+                    run.rmdir()
 
 
 class Place(HeldFolder):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.text import one_line
 
 Say = Callable[[str], None]
 
@@ -116,9 +117,8 @@ def _fetch(file: WeightFile, folder: Path, say: Say) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(file.url, str(final), hash_prefix=file.sha256, progress=False)
     except (OSError, HTTPException, RuntimeError) as error:  # torch.hub tells a wrong checksum by a RuntimeError
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{final}: could not be fetched from {file.url} ({reason}); "
+            f"{final}: could not be fetched from {file.url} ({one_line(error)}); "
             f"nothing was kept, put the file with sha256 {file.checksum} there by hand or try again"
         ) from None
     return final

@@ -127,6 +127,7 @@ class ClaimedFolder:
     Parameters
     ----------
     lock : the file that is locked, if it is another than ``.lock`` in the folder
+    doing : what is done to the folder, as in "is being written"
 
     Raises
     ------
@@ -134,14 +135,14 @@ class ClaimedFolder:
         If another process fills it.
     """
 
-    def __init__(self, path: Path, lock: Path | None = None) -> None:
+    def __init__(self, path: Path, lock: Path | None = None, *, doing: str = "written") -> None:
         self.path = path
         self._held = HeldFolder(path)
         self._lock = PathLock(lock or path / LOCK, signed=True)
         try:
             if not self._lock.try_acquire():
                 raise LockError(
-                    f"{path} is being written by {self._lock.holder()}; wait until it has ended, or stop it first"
+                    f"{path} is being {doing} by {self._lock.holder()}; wait until it has ended, or stop it first"
                 )
         except BaseException:
             self._held.close()

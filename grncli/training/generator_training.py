@@ -9,7 +9,7 @@ import torch
 
 from grncli.models.generator import Generator
 from grncli.runs.fitting import BitFormat, require_fit
-from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.monitor import Monitor
@@ -62,14 +62,13 @@ def train_generator(
     RecipeError, CheckpointError
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
-    assert plan.recipe.bits is not None
     data = bits_record(plan.recipe.bits.stores, sum(plan.recipe.bits.grids.values()))
     context = TrainingContext(device=device, processes=processes, monitor=monitor or Monitor(), report=report)
     training = prepare_run(plan.recipe, run, data, context, overwrite=overwrite)
     if not training.left:
         return 0
     recipe = training.recipe
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, processes)
     check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(
         plan.samples,
@@ -87,7 +86,7 @@ def train_generator(
 
 
 def make_plan(
-    recipe: GeneratorRecipe,
+    recipe: AskedGeneratorRecipe,
     paths: Sequence[Path],
     *,
     allow_incomplete: bool = False,
@@ -113,18 +112,13 @@ def make_plan(
     remedy = "leave the field out of the section network, tokenize with more rounds, or train on another store"
     require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
     classes = _classes(recipe, bits.labels, samples, stores)
-    network = replace(
-        network,
-        rounds=network.rounds or stores[0].rounds,
-        channels=stores[0].channels,
-        classes=classes,
-    )
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, ALONE)
+    settled = network.settle(rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, classes=classes)
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, ALONE)
     check_validation(samples, recipe.data.validation)
     if not classes:
         samples = [replace(part, labels=np.full_like(part.labels, -1)) for part in samples]
     bits = replace(bits, labels=bits.labels if classes else ())
-    return GeneratorPlan(replace(recipe, network=network, bits=bits), samples)
+    return GeneratorPlan(recipe.settle(settled, bits), samples)
 
 
 def _check_complete(store: BitStore, allowed: bool, say: Callable[[str], None]) -> None:
@@ -139,7 +133,7 @@ def _check_complete(store: BitStore, allowed: bool, say: Callable[[str], None]) 
 
 
 def _classes(
-    recipe: GeneratorRecipe, labels: Sequence[str], samples: Sequence[GridSamples], stores: Sequence[BitStore]
+    recipe: AskedGeneratorRecipe, labels: Sequence[str], samples: Sequence[GridSamples], stores: Sequence[BitStore]
 ) -> int:
     """Number of classes to learn, 0 for none."""
     wanted = recipe.network.classes

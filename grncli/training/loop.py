@@ -96,7 +96,7 @@ class TrainingLoop:
         """Gradients of every trainable from one batch, then a step of each; returns the numbers for the log."""
         device, dtype = self.context.device, self.context.dtype
         averages = Averages()
-        pieces = batch.pieces(self.states[0].settings.accumulate)
+        pieces = batch.pieces(self.states[0].settings.gradient_accumulation)
         for piece in pieces:
             for state in self.states:
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

@@ -58,7 +58,7 @@ class RefinementObjective:
         truth, labels, numbers = self._on_device(batch)
         settings, seed = self.recipe.refinement, self.recipe.training.seed
         ratio = draw_ratio(settings, uniform(seed, numbers, 0, Purpose.RATIO, ()))
-        dropped = uniform(seed, numbers, 0, Purpose.LABEL_DROP, ()) < settings.label_drop
+        dropped = uniform(seed, numbers, 0, Purpose.LABEL_DROP, ()) < settings.condition_dropout
         labels = torch.where(dropped, self.network.config.null_class, labels)
         loss, right = self._predict(self.network, truth, ratio, labels, numbers)
         right = right.flatten(1).float().mean(dim=1)

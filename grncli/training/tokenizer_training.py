@@ -62,7 +62,7 @@ def train_tokenizer(
     lpips = find_lpips(recipe.losses, cache or default_cache(), monitor.say)
     sampler = CropSampler(recipe.data, sources, recipe.training.seed, src)
     batches = {f"data.{kind}.batch": media.batch for kind, media in sampler.media.items()}
-    check_division(batches, recipe.optimization.accumulate, processes)
+    check_division(batches, recipe.optimization.gradient_accumulation, processes)
     network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
     check_memory(network, recipe.optimization.copies, device)
     with training.opened(), DecoderPool(recipe.data.workers) as pool:

@@ -4,20 +4,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 import torch
 from torch import nn
 
+from grncli.runs.kinds import AnyModule, AnyRecipe
 from grncli.runs.rundir import DataRecord
 from grncli.runtime.devices import DTYPES
 from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.logs import check_extras
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.objective import Objective
-from grncli.training.run_setup import AnyRecipe, PresentRun, open_run, settle_dtype, touch_complete
-
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
+from grncli.training.run_setup import PresentRun, open_run, settle_dtype, touch_complete
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def prepare_run(
     present = PresentRun(run)
     resumed = None if overwrite else present
     recipe = settle_dtype(recipe, resumed, context.device, context.processes, say=context.monitor.say)
-    done = present.standing(recipe, data, overwrite=overwrite).steps
+    done = present.steps_done(recipe, data, overwrite=overwrite) or 0
     context = replace(context, dtype=DTYPES[recipe.training.dtype])
     prepared = TrainingRun(run, recipe, data, context, overwrite, done)
     if prepared.left:

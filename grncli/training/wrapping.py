@@ -23,7 +23,7 @@ from grncli.runtime.processes import Processes
 
 def wrap_generator(network: Generator, training: Training) -> None:
     """Checkpoint the activations of the blocks, and compile them, as the recipe asks."""
-    if training.recompute:
+    if training.activation_checkpointing:
         checkpoint_activations(network.blocks)
     if training.compile:
         # Blocks of one kind share what is compiled, whatever their number.
@@ -33,7 +33,7 @@ def wrap_generator(network: Generator, training: Training) -> None:
 
 def wrap_tokenizer(network: Tokenizer, training: Training) -> None:
     """Checkpoint the activations of the residual blocks, and compile encoder and decoder, as the recipe asks."""
-    if training.recompute:
+    if training.activation_checkpointing:
         checkpoint_activations(module for module in network.modules() if isinstance(module, ResidualBlock))
     if training.compile:
         network.encoder.compile()

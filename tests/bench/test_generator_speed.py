@@ -9,7 +9,7 @@ from torch.optim import AdamW
 
 from grncli.models.generator import Generator, GeneratorConfig
 from grncli.refinement import Complexity, Fixed, cross_entropy
-from grncli.runs.generator_recipe import BitData, GeneratorOptimization, GeneratorRecipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe, BitData, GeneratorOptimization
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.stopping import Stop
 from grncli.sampling.refiner import Job, Refiner, Rules, measure_entropies
@@ -66,8 +66,7 @@ def test_a_training_step_costs_what_the_module_costs(store, tmp_path, capsys):
 
     alone = seconds(bare)
     lines = []
-    recipe = GeneratorRecipe(
-        network=GeneratorConfig(),
+    recipe = AskedGeneratorRecipe(
         data=BitData(batch=BATCH),
         optimization=GeneratorOptimization(ema=0.9999),
         training=Training(steps=6, log_every=1, checkpoint_every=100, preview_every=100, validate_every=100),

@@ -475,7 +475,7 @@ def test_a_dry_run_in_bfloat16_needs_less_memory(costs: dict[str, Any], recipe: 
 
 
 def test_a_dry_run_of_a_smaller_piece_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
-    pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.accumulate=4").stdout)
+    pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.gradient_accumulation=4").stdout)
     assert pieces["memory"]["activations"] < costs["memory"]["activations"]
 
 
@@ -551,7 +551,7 @@ def places(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         (["{store}", "network.dept=3"], 2, "did you mean network.depth?"),
         (["network.depth=3"], 2, "there is no STORE"),
         (["{store}", "data.validation=14"], 2, "data.validation is 14, expected less than the 14 samples"),
-        (["{store}", "optimization.accumulate=8"], 2, "data.batch is 4, expected a multiple of 8"),
+        (["{store}", "optimization.gradient_accumulation=8"], 2, "data.batch is 4, expected a multiple of 8"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_sentence(
@@ -573,7 +573,7 @@ def test_a_missing_run_directory_is_wrong_usage(grn: Callable, recipe: Path, sto
 
 
 def test_two_processes_do_what_one_does(recipe: Path, store: Path, tmp_path: Path) -> None:
-    options = ["training.steps=8", "optimization.accumulate=2"]
+    options = ["training.steps=8", "optimization.gradient_accumulation=2"]
     assert here(recipe, store, "--out", tmp_path / "one", *options).exit_code == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]
     command += ["train-gen", recipe, store, "--out", tmp_path / "two", *options]

@@ -217,7 +217,7 @@ def test_what_is_held_out_is_measured_and_not_trained_on(media_dir: Path, tmp_pa
 
 def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path) -> None:
     for name in ("kept", "recomputed"):
-        again = replace(recipe().training, recompute=name == "recomputed")
+        again = replace(recipe().training, activation_checkpointing=name == "recomputed")
         train_tokenizer(replace(recipe(), training=again), str(media_dir), tmp_path / name, device=CPU)
     kept, recomputed = losses_of(tmp_path / "kept", "weights"), losses_of(tmp_path / "recomputed", "weights")
     assert all(torch.allclose(kept[key], recomputed[key], atol=1e-6) for key in kept)
@@ -252,7 +252,7 @@ def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None
 
 
 def test_a_batch_that_does_not_divide_is_refused(media_dir: Path, tmp_path: Path) -> None:
-    thirds = replace(recipe(), optimization=replace(recipe().optimization, accumulate=3))
+    thirds = replace(recipe(), optimization=replace(recipe().optimization, gradient_accumulation=3))
     with pytest.raises(RecipeError, match=r"data\.image\.batch is 4, expected a multiple of 3"):
         train_tokenizer(thirds, str(media_dir), tmp_path / "run", device=CPU)
 

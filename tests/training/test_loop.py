@@ -357,7 +357,7 @@ def test_a_run_with_no_sound_checkpoint_is_not_begun_anew(tmp_path):
 
 @pytest.mark.parametrize("pieces", [2, 4])
 def test_accumulating_pieces_of_a_batch_is_the_whole_batch(whole, tmp_path, pieces):
-    settings = Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine", accumulate=pieces)
+    settings = Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine", gradient_accumulation=pieces)
     launch(tmp_path, optimization=settings)
     for name, tensor in files(whole)["weights"].items():
         torch.testing.assert_close(files(tmp_path)["weights"][name], tensor)

@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -90,16 +89,10 @@ def is_run(run: Path) -> bool:
 
 def recipe_kind(run: Path) -> str | None:
     """The kind of network that a run directory is of; None without a recipe of ours."""
-    return kind_of(recipe_fields(run))
-
-
-def recipe_fields(run: Path) -> dict[str, Any] | None:
-    """The recipe of a run as plain data; None without one of ours: a file called recipe.yaml may be anybody's."""
     try:
-        fields = load_yaml(run / RECIPE)
+        return kind_of(load_yaml(run / RECIPE))
     except RecipeError:
         return None
-    return fields if kind_of(fields) is not None else None
 
 
 # One writer

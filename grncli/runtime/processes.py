@@ -1,7 +1,8 @@
-"""Several processes that train one network: who they are, and what they exchange.
+"""Several processes that run one command together: their ranks, and what they exchange.
 
-Each takes its share of every batch, gradients are averaged, so the result is that of one process with the whole batch
-up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gloo carries the numbers between CPUs, NCCL between GPUs.
+In training each takes its share of every batch and gradients are averaged, so the result is that of one process with
+the whole batch up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gloo exchanges between CPUs, NCCL between
+GPUs.
 """
 
 import json
@@ -23,19 +24,19 @@ from grncli.runtime.errors import GrnError
 from grncli.runtime.launch import Launch
 from grncli.runtime.stopping import Stop, Stopped
 
-MEETING_SECONDS = 0.1  # between two looks at whether to stop waiting for the others
+JOIN_POLL_SECONDS = 0.1  # between two looks at whether to stop waiting for the others
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; alone by default."""
+    """This process among those that run together; by default the only one."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that writes files and talks to the user."""
+        """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
     def total(self, numbers: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ class Processes:
         torch._foreach_div_(gradients, self.count)
 
     def alike(self, text: str, device: torch.device) -> bool:
-        """Whether every process has the same text, which all of them learn."""
+        """Whether every process has the same text; all get the same answer."""
         if self.count == 1:
             return True
         number = zlib.crc32(text.encode("utf-8", "surrogatepass"))
@@ -99,7 +100,7 @@ class Processes:
         return int(extremes[0]) == -int(extremes[1])
 
     def wait(self) -> None:
-        """Return once every process is here."""
+        """Return once every process has called this."""
         if self.count > 1:
             dist.barrier()
 
@@ -109,35 +110,35 @@ ALONE = Processes()
 
 @contextmanager
 def joined(launch: Launch, device: torch.device, stop: Stop) -> Iterator[Processes]:
-    """Meet the other processes that were started with this one for the time of a block.
+    """Join the processes that were started together for the time of a block.
 
     Raises
     ------
     Stopped
-        If ``stop`` asked for it before they had all come.
+        If ``stop`` asked for it before all had joined.
     GrnError
-        If they cannot meet, or one of them ends before its time.
+        If they cannot connect, or one of them ends too early.
     """
     if launch.count == 1:
         yield ALONE
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(device)  # or every process would meet the others through the first GPU
-    with _explaining_losses(launch):
+        torch.cuda.set_device(device)  # or every process would use the first GPU
+    with _explaining_failures(launch):
         # Some numbers are exchanged from the CPU even where the networks are on GPUs.
-        _meet(launch, "cpu:gloo,cuda:nccl" if on_gpu else "gloo", stop)
+        _join(launch, "cpu:gloo,cuda:nccl" if on_gpu else "gloo", stop)
         try:
             yield Processes(launch.rank, launch.count)
         finally:
             dist.destroy_process_group()
 
 
-def _meet(launch: Launch, backend: str, stop: Stop) -> None:
-    """Wait for the others in a thread: PyTorch waits for many minutes and lets no signal through meanwhile."""
+def _join(launch: Launch, backend: str, stop: Stop) -> None:
+    """Wait for the others in a thread: PyTorch waits for many minutes and handles no signal meanwhile."""
     failed: list[BaseException] = []
 
-    def meet() -> None:
+    def connect() -> None:
         try:
             dist.init_process_group(
                 backend, init_method=launch.address or "env://", rank=launch.rank, world_size=launch.count
@@ -145,19 +146,19 @@ def _meet(launch: Launch, backend: str, stop: Stop) -> None:
         except BaseException as error:
             failed.append(error)
 
-    meeting = threading.Thread(target=meet, name="grn-meeting", daemon=True)
-    meeting.start()
-    while meeting.is_alive():
-        meeting.join(MEETING_SECONDS)
-        if meeting.is_alive() and stop.reason:
-            raise Stopped(f"{stop.reason}: stopped before all {launch.count} processes had come together")
+    joining = threading.Thread(target=connect, name="grn-join", daemon=True)
+    joining.start()
+    while joining.is_alive():
+        joining.join(JOIN_POLL_SECONDS)
+        if joining.is_alive() and stop.reason:
+            raise Stopped(f"{stop.reason}: stopped before all {launch.count} processes had joined")
     if failed:
         raise failed[0]
 
 
 @contextmanager
-def _explaining_losses(launch: Launch) -> Iterator[None]:
-    """Turn what gloo, NCCL and the meeting place raise into a sentence."""
+def _explaining_failures(launch: Launch) -> Iterator[None]:
+    """Turn errors of gloo, NCCL and their rendezvous into a sentence."""
     try:
         yield
     except RuntimeError as error:  # of which those of torch.distributed are some
@@ -165,13 +166,13 @@ def _explaining_losses(launch: Launch) -> Iterator[None]:
         if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
             place = launch.address or "MASTER_ADDR:MASTER_PORT"
             raise GrnError(
-                f"the {launch.count} processes could not meet at {place} ({text[:160]}); start all of them, and set "
+                f"the {launch.count} processes could not connect at {place} ({text[:160]}); start all of them, and set "
                 "MASTER_ADDR and MASTER_PORT to a free port of the first one's machine where this is another"
             ) from error
         if isinstance(error, dist.DistBackendError) or _LOST.search(text):
             raise GrnError(
-                f"another of the {launch.count} processes has ended; its own message says why, and the same command "
-                "goes on from the last checkpoint"
+                f"another of the {launch.count} processes has ended; its own message says why; run the same command "
+                "again to resume"
             ) from error
         raise
 

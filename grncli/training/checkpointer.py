@@ -86,9 +86,10 @@ class WholeFileCheckpointer:
         self.run, self.config, self.processes = run, config, processes
         self.keep, self.keep_every = keep, keep_every
         self.say = say
+        self._place: Place | None = None  # of the process that writes
         if processes.leads:
             run.mkdir(parents=True, exist_ok=True)
-        self._place = Place(run)
+            self._place = Place(run)
 
     def restore(self, states: Sequence[TrainingState]) -> Position:
         """As in ``Checkpointer``; damaged checkpoints that are newer than the one loaded are set aside."""
@@ -116,7 +117,7 @@ class WholeFileCheckpointer:
     def save(self, position: Position, states: Sequence[TrainingState]) -> None:
         """As in ``Checkpointer``."""
         sums = self.processes.gather_json(position.sums)
-        if self.processes.leads:
+        if self._place is not None:
             self._place.check()
             tensors = {file: named for state in states for file, named in state.tensors().items()}
             state = {"step": position.step, "averaged": states[0].averaged, "sums": sums}

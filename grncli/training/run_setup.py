@@ -6,16 +6,17 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any
 
 import torch
 
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
 from grncli.runs.generator_recipe import AskedGeneratorRecipe
-from grncli.runs.recipe import dump_recipe, parse_own_recipe, read_own_recipe, read_recipe
+from grncli.runs.kinds import AnyRecipe, RunRecipe
+from grncli.runs.recipe import dump_recipe, kind_of, load_yaml, parse_own_recipe, read_own_recipe, read_recipe
 from grncli.runs.recipe_fields import field_names
 from grncli.runs.rundir import (
     DataRecord,
@@ -26,13 +27,12 @@ from grncli.runs.rundir import (
     mark_complete,
     new_record,
     read_record,
-    recipe_fields,
     refuse_links,
     tidy_run,
     unmark_complete,
     write_record,
 )
-from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
+from grncli.runs.tokenizer_recipe import TokenizerRecipe
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
@@ -50,26 +50,6 @@ EXTENDABLE = (
 SHOWN_FIELDS = 3
 COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
 SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": AskedGeneratorRecipe}
-
-
-class Recipe(Protocol):
-    """What every training recipe has."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def network(self) -> Any: ...  # noqa: D102
-    @property
-    def optimization(self) -> Optimization: ...  # noqa: D102
-    @property
-    def training(self) -> Training: ...  # noqa: D102
-    @property
-    def imported(self) -> dict[str, str] | None: ...  # noqa: D102
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[str, ...] | list[str]) -> AnyRecipe:
@@ -123,37 +103,27 @@ def bits_record(stores: Sequence[str], samples: int) -> DataRecord:
     return DataRecord(hashlib.sha256(json.dumps(list(stores)).encode()).hexdigest(), samples, "samples")
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What a run directory has of what is asked for.
-
-    Parameters
-    ----------
-    steps : that are done and saved in a checkpoint whose files are sound
-    anew : whether a run begins, where there is none or in place of the one that is there
-    """
-
-    steps: int
-    anew: bool
-
-
 class PresentRun:
     """What is in a run directory; its recipe is read once, and nothing is written."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self.fields = recipe_fields(run)
-        """The recipe as plain data; None where there is no recipe of ours."""
+        try:
+            self._fields = load_yaml(run / RECIPE)
+        except RecipeError:
+            self._fields = None
+        self.kind = kind_of(self._fields)
+        """Of the run; None where there is no recipe of ours."""
 
     @property
     def dtype(self) -> str | None:
         """The number format that the run is trained in; None where its recipe does not say."""
-        training = (self.fields or {}).get("training")
+        training = self._fields.get("training") if self.kind else None
         dtype = training.get("dtype") if isinstance(training, dict) else None
         return dtype if isinstance(dtype, str) and dtype in DTYPES else None
 
-    def standing(self, recipe: Recipe, data: DataRecord, *, overwrite: bool) -> Standing:
-        """What the run has of this recipe and data.
+    def steps_done(self, recipe: RunRecipe, data: DataRecord, *, overwrite: bool) -> int | None:
+        """Steps of this recipe and data that a sound checkpoint has; None where the run is to be begun.
 
         With ``overwrite`` a run is made anew, except one that the same request began and that is not finished: this is
         the same command again after it was stopped.
@@ -163,15 +133,15 @@ class PresentRun:
         CheckpointError
             If it was trained with another recipe or other data, is an imported one, or is no run directory.
         """
-        anew = self.fields is None or (overwrite and not _was_begun_by(self.run, recipe, data))
-        if self.fields is None or anew or str(self.fields["kind"]) != recipe.kind:
+        resumes = self.kind is not None and not (overwrite and not _was_begun_by(self.run, recipe, data))
+        if not resumes or self.kind != recipe.kind:
             check_run_is_free(self.run, recipe.kind, overwrite=overwrite)  # a run of another kind never is
-            return Standing(0, anew=True)
-        self._compare_recipe(parse_own_recipe(self.fields, type(recipe), self.run / RECIPE), recipe)
+            return None
+        self._compare_recipe(parse_own_recipe(self._fields, type(recipe), self.run / RECIPE), recipe)
         _compare_data(self.run, data)
-        return Standing(_sound_steps(self.run), anew=False)
+        return _sound_steps(self.run)
 
-    def _compare_recipe(self, present: Any, asked: Recipe) -> None:
+    def _compare_recipe(self, present: Any, asked: RunRecipe) -> None:
         if present.imported is not None:
             raise CheckpointError(
                 f"{self.run}: was made by grn import and cannot be trained further; give another --out"
@@ -212,14 +182,13 @@ def settle_dtype(
             f"{present.run}: its recipe does not say training.dtype, the number format it was trained in; "
             f"resumes in {dtype}"
         )
-    training: Training = replace(recipe.training, dtype=dtype)
-    return replace(recipe, training=training)
+    return replace(recipe, training=replace(recipe.training, dtype=dtype))
 
 
 @contextmanager
 def open_run(
     run: Path,
-    recipe: Recipe,
+    recipe: RunRecipe,
     data: DataRecord,
     processes: Processes,
     *,
@@ -236,7 +205,7 @@ def open_run(
     LockError
         If another process trains the run.
     CheckpointError
-        As ``PresentRun.standing``, and where a link is in the place of what the run writes.
+        As ``PresentRun.steps_done``, and where a link is in the place of what the run writes.
     """
     processes.wait()
     with contextlib.ExitStack() as stack:
@@ -251,7 +220,7 @@ def open_run(
             mark_complete(run)
 
 
-def touch_complete(run: Path, recipe: Recipe) -> None:
+def touch_complete(run: Path, recipe: RunRecipe) -> None:
     """Renew the date of a finished run's mark, for make; or leave the mark, where a kill came before it.
 
     Where nothing can be written nothing is: the run is finished all the same.
@@ -267,31 +236,30 @@ def touch_complete(run: Path, recipe: Recipe) -> None:
                     mark_complete(run)
 
 
-def _prepare(run: Path, recipe: Recipe, data: DataRecord, overwrite: bool, say: Callable[[str], None]) -> None:
-    standing = PresentRun(run).standing(
-        recipe, data, overwrite=overwrite
-    )  # again: another process may have written since
+def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, say: Callable[[str], None]) -> None:
+    # Again, as another process may have written since.
+    done = PresentRun(run).steps_done(recipe, data, overwrite=overwrite)
     before = None
-    if standing.anew:
+    if done is None:
         clear_run(run)
     else:
         before = read_record(run)
         if overwrite:
-            say(f"{run}: resumes at step {standing.steps} what this command with --overwrite began")
-        elif before is None and standing.steps:
+            say(f"{run}: resumes at step {done} what this command with --overwrite began")
+        elif before is None and done:
             say(f"{run}: has no run.json, so nobody knows whether it was trained on the same data before")
     refuse_links(run)
-    if not standing.anew:
+    if done is not None:
         unmark_complete(run)
         tidy_run(run)
     text = dump_recipe(recipe)
-    if standing.anew or (run / RECIPE).read_text(encoding="utf-8") != text:
+    if done is None or (run / RECIPE).read_text(encoding="utf-8") != text:
         with whole_file(run / RECIPE) as temporary:
             temporary.write_text(text, encoding="utf-8")
     write_record(run, new_record(before, data, _request(recipe, data) if overwrite else None))
 
 
-def _was_begun_by(run: Path, recipe: Recipe, data: DataRecord) -> bool:
+def _was_begun_by(run: Path, recipe: RunRecipe, data: DataRecord) -> bool:
     """Whether the very same request with ``--overwrite`` began a run that is not finished."""
     try:
         record = read_record(run)
@@ -301,7 +269,7 @@ def _was_begun_by(run: Path, recipe: Recipe, data: DataRecord) -> bool:
     return same and not os.path.lexists(run / COMPLETE)
 
 
-def _request(recipe: Recipe, data: DataRecord) -> str:
+def _request(recipe: RunRecipe, data: DataRecord) -> str:
     return hashlib.sha256(f"{dump_recipe(recipe)}\0{data.digest}".encode()).hexdigest()
 
 

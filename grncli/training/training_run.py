@@ -1,23 +1,22 @@
 """What both training commands do with a run directory: settle the recipe, see what is done, open it, and train."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 import torch
 from torch import nn
 
+from grncli.runs.kinds import AnyModule, AnyRecipe
 from grncli.runs.rundir import DataRecord
 from grncli.runtime.devices import DTYPES
 from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.logs import check_extras
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.objective import Objective
-from grncli.training.run_setup import AnyRecipe, PresentRun, open_run, settle_dtype, touch_complete
-
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
+from grncli.training.run_setup import PresentRun, open_run, settle_dtype, touch_complete
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,10 @@ class TrainingRun(Generic[AnyRecipe]):
         """Steps to train, 0 for a finished run."""
         return max(0, self.recipe.training.steps - self.done)
 
-    @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self) -> AbstractContextManager[None]:
         """Be the only writer for the time of a block; the run is complete when the block ends well."""
-        context = self.context
-        with open_run(
-            self.run, self.recipe, self.data, context.processes, overwrite=self.overwrite, say=context.monitor.say
-        ):
-            yield
+        processes, say = self.context.processes, self.context.monitor.say
+        return open_run(self.run, self.recipe, self.data, processes, overwrite=self.overwrite, say=say)
 
     def build(self, command: str, make: Callable[[], AnyModule]) -> AnyModule:
         """The network with its first weights; says what is trained, in which number format and where."""
@@ -64,7 +59,7 @@ class TrainingRun(Generic[AnyRecipe]):
 
     def train(self, objective: Objective) -> None:
         """Train to the recipe's last step."""
-        training: Any = self.recipe.training
+        training = self.recipe.training
         checkpointer = WholeFileCheckpointer(
             self.run,
             asdict(self.recipe.network),
@@ -91,7 +86,7 @@ def prepare_run(
     present = PresentRun(run)
     resumed = None if overwrite else present
     recipe = settle_dtype(recipe, resumed, context.device, context.processes, say=context.monitor.say)
-    done = present.standing(recipe, data, overwrite=overwrite).steps
+    done = present.steps_done(recipe, data, overwrite=overwrite) or 0
     context = replace(context, dtype=DTYPES[recipe.training.dtype])
     prepared = TrainingRun(run, recipe, data, context, overwrite, done)
     if prepared.left:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -60,6 +59,20 @@ def _recomputed(forward: Any, *inputs: Any) -> Any:
     return checkpoint(forward, *inputs, use_reentrant=False) if torch.is_grad_enabled() else forward(*inputs)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, gradient)
+
+
 class _SharedBatchNorm(_BatchNorm):
     """Batch norm over the batches of all processes, which have the same size.
 
@@ -72,7 +85,7 @@ class _SharedBatchNorm(_BatchNorm):
         dims = [0, *range(2, x.dim())]
         count = dist.get_world_size()
         moments = torch.stack([x.float().mean(dims), x.float().square().mean(dims)])
-        mean, square = (differentiable.all_reduce(moments) / count).unbind()  # type: ignore[no-untyped-call]
+        mean, square = (_SumOverProcesses.apply(moments) / count).unbind()  # type: ignore[no-untyped-call]
         variance = square - mean.square()
         self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1] * count)
         scale, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (self.weight, self.bias))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,41 @@ def test_a_finished_run_that_is_extended_has_the_log_of_one_that_was_never_finis
     assert here(*arguments[:3], tmp_path / "once", *arguments[4:]).exit_code == 0
     assert metrics(tmp_path / "run") == metrics(tmp_path / "once")
     assert [line["step"] for line in metrics(tmp_path / "run")] == [7, 8, 14, 16, 21, 24]
+
+
+@pytest.fixture(scope="module")
+def opened() -> Callable[[Callable[[], Any]], Counter[str]]:
+    """Counts how often a call opens each file."""
+    counts: list[Counter[str]] = []
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if counts and event == "open" and isinstance(arguments[0], str | os.PathLike):
+            counts[-1][os.fspath(arguments[0])] += 1
+
+    sys.addaudithook(listen)  # which stays, and does nothing once the test is over
+
+    def count(call: Callable[[], Any]) -> Counter[str]:
+        counts.append(Counter())
+        call()
+        return counts.pop()
+
+    return count
+
+
+def test_a_command_opens_its_recipe_and_its_stores_once(
+    opened: Callable, recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    arguments = [recipe, store, "--out", tmp_path / "run", "--allow-incomplete"]
+    first = opened(lambda: here(*arguments, "training.steps=2"))
+    assert first[str(recipe)] == 1
+    assert first[str(store / "zarr.json")] == 1
+    assert first[str(store / "part-00000" / "commit.json")] <= 2  # its content, and its hash
+    again = opened(lambda: here(*arguments, "training.steps=4"))
+    # Its own recipe before and under the lock, and once more to leave it as it is where nothing changed.
+    assert again[str(tmp_path / "run" / "recipe.yaml")] <= 3
+    assert again[str(recipe)] == again[str(store / "zarr.json")] == 1
+    # Its checkpoint before and under the lock, and to be restored.
+    assert again[str(tmp_path / "run" / "checkpoints" / "step-00000002" / "state.json")] <= 3
 
 
 def test_a_run_that_another_process_trains_is_refused(recipe: Path, store: Path, tmp_path: Path) -> None:

@@ -241,6 +241,7 @@ def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("trained to step 4") == 1
+    assert "Warning" not in result.stderr
     for name in ("weights", "ema", "discriminator_weights"):
         one, two = losses_of(tmp_path / "one", name), losses_of(tmp_path / "two", name)
         for key in one:

@@ -41,7 +41,7 @@ class ReconRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PairComparison:
     """What `compare` measured."""
 
     rows: list[ReconRow]
@@ -65,7 +65,7 @@ def compare(
     worst: int = 0,
     processes: Processes = ALONE,
     monitor: Monitor | None = None,
-) -> Comparison:
+) -> PairComparison:
     """Measure every pair, in one pass.
 
     Parameters
@@ -91,20 +91,9 @@ def compare(
     meter.merge(processes)
     if not meter.images + meter.clips:
         raise MediaError(f"{pairs.pictures.src}: none of its {total} sources could be read")
-    distances, counts = meter.distances(processes)
-    return Comparison(
-        rows=[
-            ReconRow(
-                rounds=m,
-                label=label,
-                spreads={name: tally.spread() for name, tally in tallies.items()},
-                distances=apart,
-                errors=errors,
-            )
-            for (m, label), tallies, apart, errors in zip(
-                pairs.rows, meter.tallies, distances, meter.errors, strict=True
-            )
-        ],
+    rows, counts = meter.rows(pairs.rows, processes)
+    return PairComparison(
+        rows=rows,
         images=meter.images,
         clips=meter.clips,
         failed=processes.count_all(pairs.failed),
@@ -197,16 +186,25 @@ class Meter:
                 errors.merge(largest, total, features)
         self.images, self.clips = processes.count_all(self.images), processes.count_all(self.clips)
 
-    def distances(self, processes: Processes) -> tuple[list[dict[str, float]], dict[str, int]]:
-        """Fréchet distances of each row, and how many vectors each network gave."""
-        rows: list[dict[str, float]] = [{} for _ in self.tallies]
+    def rows(self, rows: Sequence[tuple[Rounds, str]], processes: Processes) -> tuple[list[ReconRow], dict[str, int]]:
+        """The figures of each row, and how many vectors each network gave."""
+        distances: list[dict[str, float]] = [{} for _ in rows]
         counts = {}
         for name, collectors in self.collectors.items():
             original, *versions = (each.distribution({"src": "originals"}, processes) for each in collectors)
             counts[name] = original.count or 0
-            for row, version in zip(rows, versions, strict=True):
-                row[name] = frechet_distance(original.mean, original.covariance, version.mean, version.covariance)
-        return rows, counts
+            for apart, version in zip(distances, versions, strict=True):
+                apart[name] = frechet_distance(original.mean, original.covariance, version.mean, version.covariance)
+        return [
+            ReconRow(
+                rounds=m,
+                label=label,
+                spreads={name: tally.spread() for name, tally in tallies.items()},
+                distances=apart,
+                errors=errors,
+            )
+            for (m, label), tallies, apart, errors in zip(rows, self.tallies, distances, self.errors, strict=True)
+        ], counts
 
 
 def _summarized(errors: Tensor) -> list[tuple[float, float, int]]:

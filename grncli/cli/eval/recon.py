@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.reports import Table, TextReport, check_outputs, print_report, print_warnings, write_page
+from grncli.cli.console import default_workers, guarded
+from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.session import open_session
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
     from grncli.evaluation.reconstruction_report import ReconReport
     from grncli.metrics.pairwise import Spread
+
+
+SHOWN_TABLES = 2  # the figures, and the worst samples by the first metric
 
 
 @guarded
@@ -60,7 +63,8 @@ def recon(
     Metrics: psnr, ssim, ms-ssim, lpips (AlexNet), lpips-vgg, rfid (Inception), rfvd (I3D), and rfd, the Fréchet
     distance in the features of any other network (--features).
     """
-    check_outputs(sheet=sheet, html=html, drawn=False)
+    outputs = Outputs(sheet=sheet, html=html, json=json)
+    outputs.check(drawn=False)
     with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.pairs import parse_rounds
@@ -89,20 +93,10 @@ def recon(
             download=download,
         )
         found = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
-    if not session.processes.leads:
-        return
-    report = tabulate(found)
-    if sheet is not None:
-        from grncli.media.writing import write_png
-
-        write_png(sheet, found.sheet)
-    if html is not None:
-        write_page(html, report, found.to_json(), sheets=[found.sheet])
-    if json:
-        print_warnings(found.warnings)
-        print_json(found.to_json())
-    else:
-        print_report(TextReport(report.tables[:2], report.notes))
+    if session.processes.leads:
+        outputs.write(
+            tabulate(found), found.to_json(), picture=found.sheet, warnings=found.warnings, printed=SHOWN_TABLES
+        )
 
 
 def tabulate(found: "ReconReport") -> TextReport:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.reports import Table, TextReport, check_outputs, print_report, print_warnings, write_page, write_plot
+from grncli.cli.console import Progress, default_workers, guarded, make_stop, say, works_alone
+from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def search(
     By successive halving over a grid.
     """
     works_alone()
-    check_outputs(plot, html=html)
+    outputs = Outputs(plot=plot, html=html, json=json)
+    outputs.check()
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
         from grncli.evaluation.grids import parse_grid
         from grncli.evaluation.halving import SearchSettings
@@ -105,18 +106,13 @@ def search(
         )
         monitor = progress.monitor(stop)
         found = find(run, reference, out or run / "search", settings, monitor=monitor)
-    if plot is not None or html is not None:
+
+    def draw() -> Any:
         from grncli.evaluation.plots import plot_search
 
-        if plot is not None:
-            write_plot(plot, lambda: plot_search(found))
-        if html is not None:
-            write_page(html, tabulate(found), found.to_json(), figures=[plot_search(found)])
-    if json:
-        print_warnings(found.warnings)
-        print_json(found.to_json())
-    else:
-        print_report(tabulate(found))
+        return plot_search(found)
+
+    outputs.write(tabulate(found), found.to_json(), draw=draw, warnings=found.warnings)
     shared = {"classes": classes, "steps": steps, "weights": weights, "seed": seed, "dtype": dtype}
     say(f"best of {len(found.trials)}: {best_command(run, tokenizer, shared, found.best.point)}")
 

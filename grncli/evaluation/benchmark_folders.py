@@ -20,9 +20,9 @@ from grncli.runtime.folders import FolderMarker, inside, is_vacant, make_folder
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stopped
 from grncli.sampling.pictures import BITS, decode_packed
-from grncli.sampling.prompts import Prompt, read_prompts, shortened
 from grncli.sampling.sample_store import samples_of
 from grncli.store import BitStore, open_store
+from grncli.text.prompts import Prompt, read_prompts, shortened
 
 MANIFEST = "export.json"
 METADATA = "metadata.jsonl"

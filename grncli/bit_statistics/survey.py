@@ -74,7 +74,7 @@ class BitStatistics:
     saved: dict[str, float]
     """Share of the bytes that each compressor saves."""
     compressed: int
-    """Bytes that were given to the compressors."""
+    """Bytes that were compressed."""
 
     @cached_property
     def entropy(self) -> Floats:

@@ -106,7 +106,7 @@ def check_arguments(store: Path | None, media: str | None, tokenizer: str | None
         raise UsageError("give either a STORE, or --media SRC with --tokenizer RUN")
     if media is not None and tokenizer is None:
         raise UsageError("--media needs --tokenizer RUN, whose bits are to be measured")
-    unfit = [option for option, given in only_media.items() if given]
+    unfit = [option for option, value in only_media.items() if value]
     if store is not None and unfit:
         raise UsageError(f"{unfit[0]} goes with --media, the bits of a STORE are taken as they are")
 

@@ -134,9 +134,9 @@ def _widths(columns: Sequence[_Column], width: int) -> list[int]:
     # Those that ask for least come first, so that what they leave goes to the others.
     order = sorted(range(len(columns)), key=lambda i: columns[i].tight - columns[i].least)
     for rank, i in enumerate(order):
-        given = min(spare // (len(order) - rank), columns[i].tight - columns[i].least)
-        widths[i] += given
-        spare -= given
+        more = min(spare // (len(order) - rank), columns[i].tight - columns[i].least)
+        widths[i] += more
+        spare -= more
     return widths
 
 
@@ -198,10 +198,10 @@ def _fill(words: Sequence[str], width: int) -> Iterator[str]:
 
 def _start(text: str, width: int) -> str:
     """As much of the beginning as fits."""
-    taken = 0
+    width_so_far = 0
     for i, char in enumerate(text):
-        taken += _columns(char)
-        if taken > width:
+        width_so_far += _columns(char)
+        if width_so_far > width:
             return text[:i]
     return text
 

@@ -44,12 +44,12 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
             raise UsageError(f"--grid {text}: expected NAME=VALUES once for each of {', '.join(SEARCHED)}")
         read, expected = _reader(kinds[name])
         try:
-            found = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
+            expanded = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
         except ValueError:
-            found = []
-        if not found:
+            expanded = []
+        if not expanded:
             raise UsageError(f"--grid {text}: expected {expected}")
-        grid[name] = list(dict.fromkeys(found))
+        grid[name] = list(dict.fromkeys(expanded))
     if not grid:
         raise UsageError("give a grid to search, such as --grid temperature=1.0,1.2 guidance=1.5:3:0.5")
     return grid

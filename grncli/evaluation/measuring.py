@@ -42,7 +42,7 @@ class PictureReading:
 
     @property
     def selection(self) -> Selection:
-        """Which pictures are taken."""
+        """Which pictures are measured."""
         return Selection(self.limit, self.sample)
 
     def require_plain(self, path: Path, reason: str) -> None:

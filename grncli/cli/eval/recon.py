@@ -92,29 +92,29 @@ def recon(
             cache=options.cache_folder(cache),
             download=download,
         )
-        found = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
+        report = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
     if session.processes.leads:
         outputs.write(
-            tabulate(found), found.to_json(), picture=found.sheet, warnings=found.warnings, printed=SHOWN_TABLES
+            tabulate(report), report.to_json(), picture=report.sheet, warnings=report.warnings, printed=SHOWN_TABLES
         )
 
 
-def tabulate(found: "ReconReport") -> TextReport:
+def tabulate(report: "ReconReport") -> TextReport:
     """The report: figures, then the worst ten by each metric in the last row."""
     from grncli.metrics.quality import NAMES
 
-    measured = [name for name in found.rows[0].spreads if any(row.spreads[name].samples for row in found.rows)]
-    distances = list(found.rows[0].distances)
-    header = ["rounds" if found.tokenizer else "", *(NAMES[name] for name in measured), *map(_distance, distances)]
+    names = [name for name in report.rows[0].spreads if any(row.spreads[name].samples for row in report.rows)]
+    distances = list(report.rows[0].distances)
+    header = ["rounds" if report.tokenizer else "", *(NAMES[name] for name in names), *map(_distance, distances)]
     rows = [
         [
             row.label,
-            *(_spread(name, row.spreads[name]) for name in measured),
+            *(_spread(name, row.spreads[name]) for name in names),
             *(number(row.distances[name], ".3f") for name in distances),
         ]
-        for row in found.rows
+        for row in report.rows
     ]
-    last = found.rows[-1]
+    last = report.rows[-1]
     worst = [
         Table(
             f"Furthest from their sources by {NAMES[name]}, {last.label}",
@@ -122,29 +122,29 @@ def tabulate(found: "ReconReport") -> TextReport:
             [[key, str(frame), _quality(name, value)] for key, frame, value in last.spreads[name].worst],
             names={0},
         )
-        for name in measured
+        for name in names
     ]
-    table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if found.tokenizer else {0})
-    return TextReport([table, *worst], _notes(found))
+    table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if report.tokenizer else {0})
+    return TextReport([table, *worst], _notes(report))
 
 
-def _notes(found: "ReconReport") -> list[str]:
-    failed = f", and {found.failed} could not be read" if found.failed else ""
+def _notes(report: "ReconReport") -> list[str]:
+    failed = f", and {report.failed} could not be read" if report.failed else ""
     skipped = ("src", "rounds", "tokenizer")  # shown elsewhere
-    shown = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
+    shown = {name.replace("_", " "): value for name, value in report.about.items() if name not in skipped}
     settings = ", ".join(f"{name} {value}" for name, value in shown.items())
     notes = [
-        f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
+        f"{report.samples} samples of {report.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
         "the mean over its frames."
     ]
-    if found.tokenizer:
-        notes.append(f"Tokenizer {found.tokenizer['name']} ({found.tokenizer['sha256'][:12]}).")
-    for name, network in found.networks.items():
+    if report.tokenizer:
+        notes.append(f"Tokenizer {report.tokenizer['name']} ({report.tokenizer['sha256'][:12]}).")
+    for name, network in report.networks.items():
         notes.append(
             f"{_distance(name)}: {network['vectors']} features of each side by {network['name']} (sha256 "
             f"{network['sha256'][:12]}), {network['input']}; float64, biased upwards by small counts."
         )
-    return [*notes, *(f"Note: {warning}." for warning in found.warnings)]
+    return [*notes, *(f"Note: {warning}." for warning in report.warnings)]
 
 
 def _distance(name: str) -> str:

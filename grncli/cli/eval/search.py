@@ -105,16 +105,16 @@ def search(
             overwrite=overwrite,
         )
         monitor = progress.monitor(stop)
-        found = find(run, reference, out or run / "search", settings, monitor=monitor)
+        result = find(run, reference, out or run / "search", settings, monitor=monitor)
 
     def draw() -> Any:
         from grncli.evaluation.plots import plot_search
 
-        return plot_search(found)
+        return plot_search(result)
 
-    outputs.write(tabulate(found), found.to_json(), draw=draw, warnings=found.warnings)
+    outputs.write(tabulate(result), result.to_json(), draw=draw, warnings=result.warnings)
     shared = {"classes": classes, "steps": steps, "weights": weights, "seed": seed, "dtype": dtype}
-    say(f"best of {len(found.trials)}: {best_command(run, tokenizer, shared, found.best.point)}")
+    say(f"best of {len(result.trials)}: {best_command(run, tokenizer, shared, result.best.point)}")
 
 
 def best_command(run: Path, tokenizer: str, shared: Mapping[str, Any], point: Mapping[str, Any]) -> str:
@@ -126,11 +126,11 @@ def best_command(run: Path, tokenizer: str, shared: Mapping[str, Any], point: Ma
     return " ".join([f"grn sample {run} OUT --tokenizer {tokenizer}", *values, *flags])
 
 
-def tabulate(found: "Search") -> TextReport:
+def tabulate(result: "Search") -> TextReport:
     """Every point with its last trial, best first."""
     from grncli.evaluation.generation import LABELS
 
-    names = list(found.grid)
+    names = list(result.grid)
     rows = [
         [
             *(str(trial.point[name]) for name in names),
@@ -138,14 +138,14 @@ def tabulate(found: "Search") -> TextReport:
             str(trial.samples),
             number(trial.nfe, ".1f"),
         ]
-        for trial in found.trials
+        for trial in result.trials
     ]
-    header = [*names, LABELS[found.distance], "samples", "NFE"]
-    reference, network = found.about["reference"], found.about["network"]
+    header = [*names, LABELS[result.distance], "samples", "NFE"]
+    reference, network = result.about["reference"], result.about["network"]
     notes = [
         f"Against {reference['src']} ({reference.get('count')} pictures); features of {network['name']} "
         f"({network['sha256'][:12]}).",
         "Distances of different counts do not compare: the fewer samples, the larger they are.",
-        *(f"Note: {warning}." for warning in found.warnings),
+        *(f"Note: {warning}." for warning in result.warnings),
     ]
     return TextReport([Table("Decoding settings, best first", header, rows)], notes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grncli.evaluation.feature_collection import collect
-from grncli.evaluation.measuring import PictureReading, or_null, show_size
+from grncli.evaluation.measuring import PictureReading, show_size
 from grncli.evaluation.picture_arrays import ArrayPictures, holds_pictures
 from grncli.evaluation.picture_sources import is_store, open_once, open_pictures
 from grncli.evaluation.sampling_costs import Cost, cost_of
@@ -18,6 +18,7 @@ from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.statistics_files import Distribution, holds_statistics, read_statistics, same_network
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
+from grncli.runtime.jsonfiles import or_null
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import ALONE, Processes
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from grncli.evaluation.feature_collection import Collector
 from grncli.evaluation.measuring import Measured, OneSize, measured_by_all
 from grncli.evaluation.pairs import Pairs, Rounds, Version
+from grncli.media.selection import evenly_spread
 from grncli.media.writing import contact_sheet
 from grncli.metrics.feature_networks import FeatureNetwork, Features
 from grncli.metrics.frechet import few_samples, frechet_distance
@@ -39,20 +40,48 @@ class ReconRow:
     errors: FeatureErrors = field(default_factory=FeatureErrors)
     """Of the features that were quantized here, none for the continuous feature."""
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        metrics = {name: spread.to_json() for name, spread in self.spreads.items()}
+        return {"rounds": self.rounds, "label": self.label, "metrics": metrics, "distances": self.distances}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairComparison:
     """What `compare` measured."""
 
-    rows: list[ReconRow]
+    src: str
+    about: dict[str, Any]
+    """How the pictures were read."""
+    tokenizer: dict[str, str] | None
     images: int
     clips: int
     failed: int
+    rows: list[ReconRow]
     networks: dict[str, dict[str, Any]]
     """Name, file and input of the feature network behind each Fréchet distance, and how many vectors it gave."""
     warnings: list[str]
     sheet: Frames = field(repr=False)
     """uint8 ``[H, W, 3]``: originals and what came back of them."""
+
+    @property
+    def samples(self) -> int:
+        """Images and clips."""
+        return self.images + self.clips
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without the picture; null for what is not defined."""
+        return {
+            "kind": "recon",
+            "src": self.src,
+            "about": self.about,
+            "tokenizer": self.tokenizer,
+            "samples": self.samples,
+            "failed": self.failed,
+            "networks": self.networks,
+            "warnings": self.warnings,
+            "rows": [row.to_json() for row in self.rows],
+        }
 
 
 def compare(
@@ -93,10 +122,13 @@ def compare(
         raise MediaError(f"{pairs.pictures.src}: none of its {total} sources could be read")
     rows, counts = meter.rows(pairs.rows, processes)
     return PairComparison(
-        rows=rows,
+        src=pairs.pictures.src,
+        about=pairs.pictures.about(),
+        tokenizer=pairs.tokenizer,
         images=meter.images,
         clips=meter.clips,
         failed=processes.count_all(pairs.failed),
+        rows=rows,
         networks={name: network.about() | {"vectors": counts[name]} for name, network in networks.items()},
         warnings=[
             warning
@@ -224,8 +256,7 @@ class Gallery:
     """
 
     def __init__(self, samples: int, metric: str | None, *, spread: int, worst: int) -> None:
-        places = np.linspace(0, max(0, samples - 1), min(spread, max(1, samples))).round().astype(int)
-        self._shown = set(places.tolist())
+        self._shown = set(evenly_spread(spread, samples))
         self._metric, self._most = metric, worst
         self._spread: dict[int, list[Frames]] = {}
         self._worst: list[tuple[float, int, int, list[Frames]]] = []

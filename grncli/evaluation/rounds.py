@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from grncli.evaluation.measuring import PictureReading, or_null
+from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pair_comparison import Frames, ReconRow, compare
 from grncli.evaluation.pairs import Reencoded
 from grncli.evaluation.picture_sources import MediaPictures
@@ -17,6 +17,7 @@ from grncli.metrics.quality import open_metrics
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
+from grncli.runtime.jsonfiles import or_null
 from grncli.runtime.monitor import Monitor
 
 CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
@@ -108,7 +109,7 @@ def round_statistics(
     time, height, width = tokenizer.stride
     stride = (time if comparison.clips else 1, height, width)
     return RoundStatistics(
-        src=src,
+        src=comparison.src,
         tokenizer=loaded.identity,
         trained_rounds=tokenizer.rounds,
         channels=tokenizer.channels,

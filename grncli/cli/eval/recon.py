@@ -12,7 +12,7 @@ from grncli.cli.session import open_session
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
-    from grncli.evaluation.reconstruction_report import ReconReport
+    from grncli.evaluation.pair_comparison import PairComparison
     from grncli.metrics.pairwise import Spread
 
 
@@ -68,7 +68,7 @@ def recon(
     with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.pairs import parse_rounds
-        from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
+        from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 
         settings = ReconSettings(
             reading=PictureReading(
@@ -99,7 +99,7 @@ def recon(
         )
 
 
-def tabulate(report: "ReconReport") -> TextReport:
+def tabulate(report: "PairComparison") -> TextReport:
     """The report: figures, then the worst ten by each metric in the last row."""
     from grncli.metrics.quality import NAMES
 
@@ -128,7 +128,7 @@ def tabulate(report: "ReconReport") -> TextReport:
     return TextReport([table, *worst], _notes(report))
 
 
-def _notes(report: "ReconReport") -> list[str]:
+def _notes(report: "PairComparison") -> list[str]:
     failed = f", and {report.failed} could not be read" if report.failed else ""
     skipped = ("src", "rounds", "tokenizer")  # shown elsewhere
     shown = {name.replace("_", " "): value for name, value in report.about.items() if name not in skipped}

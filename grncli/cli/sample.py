@@ -53,7 +53,7 @@ def sample(
         str | None, Option(metavar="TxHxW", help="Tokens of a sample; default: the most frequent of training.")
     ] = None,
     steps: Annotated[
-        int, Option(metavar="N", min=1, max=MOST, help="Steps; with complexity, those of the warm-up's pace.")
+        int, Option(metavar="N", min=1, max=MOST, help="Refinement steps; with complexity, the pace of the warm-up.")
     ] = 50,
     schedule: Annotated[
         Literal["linear", "cosine", "complexity"],
@@ -86,7 +86,7 @@ def sample(
         Option(help="random (the paper), confidence (Appendix E.2), mask: accepted tokens stay fixed."),
     ] = "random",
     init: Annotated[
-        Path | None, Option(metavar="STORE", help="Start from these samples; --keep says what of them stays.")
+        Path | None, Option(metavar="STORE", help="Start from these samples; --keep selects what of them stays.")
     ] = None,
     keep: Annotated[
         str | None,
@@ -98,12 +98,13 @@ def sample(
     part: options.Part = "0/1",
     sheet: Annotated[Path | None, Option(metavar="PNG", help="Write a contact sheet, a row for each class.")] = None,
     film: Annotated[
-        Path | None, Option(metavar="MP4", help="Film the refinement of the first samples, and a PNG beside it.")
+        Path | None,
+        Option(metavar="MP4", help="Write a film of the refinement of the first samples, and a PNG beside it."),
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     max_time: options.MaxTime = None,
-    overwrite: Annotated[bool, options.overwrite("Replace samples that were made otherwise.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace samples made with other settings.")] = False,
     json: options.Json = False,
 ) -> None:
     """Sample from a generator: bits, or pictures and clips."""

@@ -45,7 +45,7 @@ def gen(
     cache: options.Cache = None,
     download: options.Download = False,
     strict: options.Strict = False,
-    seed: Annotated[int, Option(metavar="N", min=0, help="Draws the subsets of KID.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the random subsets of KID.")] = 0,
     html: options.Html = None,
     max_time: options.MaxTime = None,
     json: options.Json = False,

@@ -25,14 +25,14 @@ def recon(
         str, Argument(metavar="SRC|STORE", help="Media, or a bit store with --compare.", show_default=False)
     ],
     tokenizer: Annotated[
-        str | None, Option(metavar="RUN", help="Tokenizer to go through, or that made the store.")
+        str | None, Option(metavar="RUN", help="Tokenizer to encode and decode with, or that made the store.")
     ] = None,
     rounds: Annotated[
         str | None,
         Option(metavar="4|1:8|1:4,continuous", help="Decode from so many rounds; default: as trained or stored."),
     ] = None,
     reconstructions: Annotated[
-        str | None, Option(metavar="SRC2", help="Compare with these instead: what others made of the same files.")
+        str | None, Option(metavar="SRC2", help="Compare with these reconstructions of the same files instead.")
     ] = None,
     compare: Annotated[str | None, Option(metavar="SRC", help="Media that the STORE was made from.")] = None,
     metrics: options.Metrics = None,
@@ -50,7 +50,8 @@ def recon(
     download: options.Download = False,
     strict: options.Strict = False,
     sheet: Annotated[
-        Path | None, Option(metavar="PNG", help="Write sources beside what came back, the worst among them.")
+        Path | None,
+        Option(metavar="PNG", help="Write a contact sheet of sources and reconstructions, with the worst ones."),
     ] = None,
     html: options.Html = None,
     max_time: options.MaxTime = None,

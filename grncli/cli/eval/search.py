@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def search(
     run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
     reference: Annotated[
-        str, Option(metavar="REF", help="What to compare with, best of all statistics.", show_default=False)
+        str, Option(metavar="REF", help="What to compare with; statistics are quickest.", show_default=False)
     ],
     tokenizer: Annotated[
         str, Option(metavar="RUN2", help="Tokenizer that the generator was trained for.", show_default=False)

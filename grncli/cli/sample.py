@@ -1,6 +1,5 @@
 """``grn sample``: refine random bits into samples."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,11 +17,9 @@ from grncli.cli.console import (
     works_alone,
 )
 from grncli.cli.reports import check_file
-from grncli.cli.terminal import screen_width
+from grncli.cli.terminal import histogram, screen_width
 
 MOST = 10_000_000  # of what a user can have meant
-HISTOGRAM_ROWS = 12
-BAR = 40  # characters of the longest, where the screen is wide enough
 
 
 @guarded
@@ -178,21 +175,3 @@ def sample(
     )
     for path in summary.written:
         say(f"{path}: written")
-
-
-def histogram(steps: Mapping[int, int], screen: int) -> list[str]:
-    """Lines of at most ``screen`` columns that show how many samples took how many steps (paper Fig. 9)."""
-    first, last = min(steps), max(steps)
-    width = -(-(last - first + 1) // HISTOGRAM_ROWS)
-    counts = {
-        start: sum(steps.get(count, 0) for count in range(start, start + width))
-        for start in range(first, last + 1, width)
-    }
-    most = max(counts.values())
-    names = {start: f"{start}" if width == 1 else f"{start}-{min(start + width - 1, last)}" for start in counts}
-    column = max(7, *map(len, names.values()))
-    bar = max(1, min(BAR, screen - column - len(" steps  ") - len(str(most))))
-    return [
-        f"{names[start]:>{column}} steps {'#' * round(bar * count / most):<{bar}} {count}"
-        for start, count in counts.items()
-    ]

@@ -17,7 +17,7 @@ from grncli.runs.tokenizers import open_tokenizer
 from grncli.runtime.errors import StoreError, UsageError
 from grncli.runtime.files import MAX_NAME, whole_file
 from grncli.runtime.folders import FolderMarker, inside, is_vacant, make_folder
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.stopping import Stopped
 from grncli.sampling.pictures import BITS, decode_packed
 from grncli.sampling.sample_store import samples_of
@@ -221,7 +221,7 @@ def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
     return write
 
 
-def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None]) -> Write:
+def _decoder(store: BitStore, run: str, device: str, say: Say) -> Write:
     loaded = open_tokenizer(run, say=say)
     rounds = check_fit(store, store.path, loaded, None)
     tokenizer = loaded.network.to(device)

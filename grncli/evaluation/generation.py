@@ -1,6 +1,6 @@
 """``grn eval gen``: how samples compare with real pictures, and what they cost (paper section 4.2, Table 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from grncli.metrics.statistics_files import Distribution, holds_statistics, read
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.jsonfiles import or_null
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import ALONE, Processes
 
 LABELS = {
@@ -37,8 +37,6 @@ RENAMED = {"agreement": "class-accuracy"}
 DISTANCES = ("fid", "fvd", "fd")
 FROM_FEATURES = frozenset({"kid", "precision", "recall"})
 FROM_CLASSES = frozenset({"is", "class-accuracy"})
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,9 @@ from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.errors import GrnError, MediaError, UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 
 Rounds = int | None  # None is the continuous feature
-Say = Callable[[str], None]
 Frames = NDArray[np.uint8]
 
 

@@ -3,7 +3,7 @@
 What is measured of a batch counts once its sources are known to be sound: a clip may turn out damaged at its end.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,11 @@ from grncli.media.selection import Selection
 from grncli.media.sources import list_sources
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.store import METADATA, BitStore, open_store
 
 # As ADM prepared ImageNet, and as grn tokenize does it.
 FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, centre crop"}
-
-Say = Callable[[str], None]
 
 
 def open_pictures(src: str, reading: PictureReading, *, say: Say = lambda text: None) -> Pictures:

@@ -4,7 +4,6 @@ A picture is encoded once and decoded from each number of rounds asked for; or t
 in a bit store or in a folder of another tokenizer's reconstructions.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +14,11 @@ from grncli.metrics.feature_networks import FeatureNetwork, load_feature_network
 from grncli.metrics.quality import LPIPS_NETWORKS, METRICS, Metric, open_metrics
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import ALONE, Processes
 
 FRECHET_NETWORKS = {"rfid": "inception", "rfvd": "i3d", "rfd": None}  # the last by any other network
 SHEET_SPREAD, SHEET_WORST = 6, 4
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,7 @@ from grncli.cli.eval.recon import tabulate as tabulate_reconstruction
 from grncli.cli.eval.search import tabulate as tabulate_search
 from grncli.cli.quantize_stats import tabulate as tabulate_rounds
 from grncli.cli.reports import Table, TextReport, report_lines
-from grncli.cli.sample import histogram
-from grncli.cli.terminal import columns_of, number, shorten, table_lines, wrap
+from grncli.cli.terminal import columns_of, histogram, number, shorten, table_lines, wrap
 from grncli.evaluation.generation import Generation, MetricValue
 from grncli.evaluation.halving import Search
 from grncli.evaluation.pair_comparison import PairComparison, ReconRow

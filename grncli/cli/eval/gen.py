@@ -8,9 +8,8 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import default_workers, guarded
 from grncli.cli.reports import Outputs, Table, TextReport
-from grncli.cli.sample import histogram
 from grncli.cli.session import open_session
-from grncli.cli.terminal import number, screen_width
+from grncli.cli.terminal import histogram, number, screen_width
 
 if TYPE_CHECKING:
     from grncli.evaluation.generation import Generation, MetricValue

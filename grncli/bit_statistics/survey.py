@@ -55,7 +55,7 @@ class StuckBit:
 
 @dataclass(frozen=True, kw_only=True)
 class BitStatistics:
-    """What ``bit_statistics`` found; M rounds, C channels. Correlations with a constant bit are NaN."""
+    """The result of `bit_statistics`; M rounds, C channels. Correlations with a constant bit are NaN."""
 
     store: str
     complete: bool

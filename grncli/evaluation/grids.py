@@ -67,7 +67,7 @@ def _expand(text: str, read: Callable[[str], Value], name: str) -> list[Value]:
 
 
 def _reader(kind: Any) -> tuple[Callable[[str], Value], str]:
-    """How a setting of some type is read, and what values it takes, for a message."""
+    """The function that reads a setting of some type, and its valid values in words."""
     options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
     if bool in options:
         return _read_flag, "true, false or both"
@@ -94,5 +94,5 @@ def _refuse(text: str) -> typing.NoReturn:
 
 
 def name_of(point: Point) -> str:
-    """``guidance=2.0,temperature=1.2``: the same for the same settings, in whatever order; names their store, too."""
+    """``guidance=2.0,temperature=1.2``: independent of the order of the settings; also the name of their store."""
     return ",".join(f"{name}={value}" for name, value in sorted(point.items()))

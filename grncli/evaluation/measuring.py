@@ -1,4 +1,4 @@
-"""Pictures of any origin, and what is measured of them: batch by batch, by one process or several."""
+"""Pictures of any origin, measured batch by batch, by one process or several."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence

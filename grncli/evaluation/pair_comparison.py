@@ -30,7 +30,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class ReconRow:
-    """What one number of rounds is worth."""
+    """The figures of one number of rounds."""
 
     rounds: Rounds
     label: str
@@ -48,7 +48,7 @@ class ReconRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PairComparison:
-    """What `compare` measured."""
+    """The result of `compare`."""
 
     src: str
     about: dict[str, Any]
@@ -203,7 +203,7 @@ class Meter:
                 collector.add(measured.place, each)
 
     def merge(self, processes: Processes) -> None:
-        """Put together what the processes have counted."""
+        """Merge the sums of all processes."""
         own = {
             "rows": [{name: tally.rows() for name, tally in tallies.items()} for tallies in self.tallies],
             "errors": [[errors.largest, errors.total, errors.features] for errors in self.errors],

@@ -1,4 +1,4 @@
-"""Which file is the reconstruction of which, by their names."""
+"""Matching reconstructions to originals by the names of their files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -40,7 +40,7 @@ def match(
 
 
 def _partners(ours: Sequence[Source], theirs: Sequence[Source]) -> list[Source | None]:
-    """What fits each of ours best: the same name, that which ``grn decode`` gives it, or the same but for suffixes.
+    """The best partner of each of ours: of the same name, of the name by ``grn decode``, or of another suffix.
 
     One that fits several goes to the one it fits best, while that leaves another for the others.
     """

@@ -39,7 +39,7 @@ class ReconSettings:
 def reconstruction(
     src: str, settings: ReconSettings, *, processes: Processes = ALONE, monitor: Monitor | None = None
 ) -> PairComparison:
-    """Measure what comes back of the pictures of ``src``.
+    """Measure reconstructions of the pictures of ``src``.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def reconstruction(
 
 
 def choose_metrics(settings: ReconSettings, say: Say) -> tuple[dict[str, Metric], dict[str, FeatureNetwork]]:
-    """Metrics of pairs and networks of Fréchet distances; where none are named, those that there are weights for."""
+    """Metrics of pairs and networks of Fréchet distances; by default those whose weights are present."""
     names = settings.metrics
     known = (*METRICS, *LPIPS_NETWORKS, *FRECHET_NETWORKS)
     for name in names or ():

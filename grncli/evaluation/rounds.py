@@ -1,4 +1,4 @@
-"""``grn quantize-stats --media``: what the first m rounds of bits are worth, for every m, and the continuous feature.
+"""``grn quantize-stats --media``: quality after the first m rounds of bits, for every m, and of the continuous feature.
 
 Paper: section 4.1, Table 2, Fig. 3 and 5.
 """
@@ -37,7 +37,7 @@ class RoundsSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundQuality:
-    """What m rounds are worth; ``rounds`` is None for the continuous feature, which has no error."""
+    """Quality after m rounds; ``rounds`` is None for the continuous feature, which has no error."""
 
     rounds: int | None
     compression: float
@@ -53,7 +53,7 @@ class RoundQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundStatistics:
-    """What ``round_statistics`` found."""
+    """The result of `round_statistics`."""
 
     src: str
     tokenizer: dict[str, str]

@@ -1,4 +1,4 @@
-"""What samples cost to make, read from the store that ``grn sample`` left (paper Fig. 9)."""
+"""The cost of samples: steps, function evaluations and seconds, from the store of ``grn sample`` (paper Fig. 9)."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from grncli.store import BitStore, GridView, open_store
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What samples took to make."""
+    """The cost of samples."""
 
     samples: int
     steps: dict[int, int]  # number of steps: samples that took so many

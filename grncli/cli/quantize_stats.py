@@ -167,7 +167,7 @@ def _tabulate_rounds(measured: "RoundStatistics") -> TextReport:
     ]
     if not measured.within_bounds:
         notes.append(f"{BEYOND_BOUND.capitalize()}.")
-    return TextReport([Table("What each number of rounds is worth", header, rows)], notes)
+    return TextReport([Table("Quality after each number of rounds", header, rows)], notes)
 
 
 def _quality(name: str, value: float) -> str:

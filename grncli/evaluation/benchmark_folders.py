@@ -33,7 +33,7 @@ Layout = Literal["geneval", "vbench"]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark expects: pictures or clips, their number for each prompt, and the number of prompts (None: any)."""
+    """What a benchmark expects: pictures or clips, their number for each prompt, and that of prompts (None: any)."""
 
     name: str
     clips: bool

@@ -130,7 +130,7 @@ def _costs(cost: "Cost") -> Table:
         ["seconds a sample", "not logged" if cost.seconds is None else number(cost.seconds, ".3g")],
         *([name.replace("_", " "), _plain(value)] for name, value in settings.items()),
     ]
-    return Table("What the samples cost", ["", ""], rows)
+    return Table("Cost of the samples", ["", ""], rows)
 
 
 def _plain(value: Any) -> str:

@@ -55,7 +55,7 @@ class StuckBit:
 
 @dataclass(frozen=True, kw_only=True)
 class BitStatistics:
-    """What ``bit_statistics`` found; M rounds, C channels. Correlations with a constant bit are NaN."""
+    """The result of `bit_statistics`; M rounds, C channels. Correlations with a constant bit are NaN."""
 
     store: str
     complete: bool
@@ -74,7 +74,7 @@ class BitStatistics:
     saved: dict[str, float]
     """Share of the bytes that each compressor saves."""
     compressed: int
-    """Bytes that were given to the compressors."""
+    """Bytes that were compressed."""
 
     @cached_property
     def entropy(self) -> Floats:

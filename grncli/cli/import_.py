@@ -24,7 +24,7 @@ def import_(
         str | None,
         Option(
             metavar="ema|vae or ema1|ema2|model",
-            help="Which weights of the file; by default the first of these that is there.",
+            help="Which weights of the file; default: the first of these that the file has.",
         ),
     ] = None,
     settings: Annotated[
@@ -32,10 +32,10 @@ def import_(
         Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="What the file does not contain: rounds=4, attention=true, in_context_start=4.",
+            help="Settings that the file does not hold: rounds=4, attention=true, in_context_start=4.",
         ),
     ] = None,
-    overwrite: Annotated[bool, options.overwrite("Replace a run directory that is there.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace an existing run directory.")] = False,
     json: options.Json = False,
 ) -> None:
     """Turn a released checkpoint into a run directory.

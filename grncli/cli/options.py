@@ -66,12 +66,12 @@ Features = Annotated[
     ),
 ]
 Lpips = Annotated[Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")]
-Cache = Annotated[Path | None, Option(metavar="DIR", help="Where downloaded weights lie; default: ~/.cache/grn.")]
+Cache = Annotated[Path | None, Option(metavar="DIR", help="Folder of downloaded weights; default: ~/.cache/grn.")]
 Download = Annotated[bool, Option("--download", help="Fetch published weights that are missing, once.")]
 
 # Files beside the result
 Plot = Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")]
-Html = Annotated[Path | None, Option(metavar="FILE.html", help="Write one page with all of it.")]
+Html = Annotated[Path | None, Option(metavar="FILE.html", help="Write the whole report as one page.")]
 
 
 def overwrite(what: str) -> Any:

@@ -8,8 +8,8 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, print_json, say
-from grncli.cli.reports import Table, TextReport, check_outputs, print_report, write_page, write_plot
+from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, say
+from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
 from grncli.runtime.errors import UsageError
 
@@ -68,7 +68,8 @@ def quantize_stats(
         "--lpips": lpips,
     }
     check_arguments(store, media, tokenizer, only_media)
-    check_outputs(plot, sheet, html)
+    outputs = Outputs(plot=plot, sheet=sheet, html=html, json=json)
+    outputs.check()
     unit = "samples" if store else "sources"
     with make_stop(max_time).listening() as stop, Progress("quantize-stats", unit) as progress:
         monitor = progress.monitor(stop)
@@ -92,11 +93,8 @@ def quantize_stats(
             )
             settings = RoundsSettings(reading=reading, rounds=parse_rounds(rounds), lpips=lpips)
             statistics = round_statistics(str(media), str(tokenizer), settings, monitor=monitor)
-    _write_files(statistics, plot, sheet, html)
-    if json:
-        print_json(statistics.to_json())
-    else:
-        print_report(tabulate(statistics))
+    picture = getattr(statistics, "sheet", None)
+    outputs.write(tabulate(statistics), statistics.to_json(), draw=lambda: _draw(statistics), picture=picture)
     if not getattr(statistics, "within_bounds", True):
         say(f"grn: {media}: {BEYOND_BOUND}")
         raise typer.Exit(FAILED)
@@ -108,7 +106,7 @@ def check_arguments(store: Path | None, media: str | None, tokenizer: str | None
         raise UsageError("give either a STORE, or --media SRC with --tokenizer RUN")
     if media is not None and tokenizer is None:
         raise UsageError("--media needs --tokenizer RUN, whose bits are to be measured")
-    unfit = [option for option, given in only_media.items() if given]
+    unfit = [option for option, value in only_media.items() if value]
     if store is not None and unfit:
         raise UsageError(f"{unfit[0]} goes with --media, the bits of a STORE are taken as they are")
 
@@ -129,20 +127,6 @@ def _survey(path: Path, monitor: "Monitor") -> "BitStatistics":
     if not store.complete:
         say(f"{path} is not complete; these are the figures of its {len(store)} samples so far")
     return bit_statistics(store, monitor=monitor)
-
-
-def _write_files(
-    statistics: "BitStatistics | RoundStatistics", plot: Path | None, sheet: Path | None, html: Path | None
-) -> None:
-    from grncli.media.writing import write_png
-
-    if sheet is not None:
-        write_png(sheet, statistics.sheet)  # type: ignore[union-attr]  # checked: there are media
-    if plot is not None:
-        write_plot(plot, lambda: _draw(statistics))
-    if html is not None:
-        sheets = [statistics.sheet] if hasattr(statistics, "sheet") else []
-        write_page(html, tabulate(statistics), statistics.to_json(), figures=[_draw(statistics)], sheets=sheets)
 
 
 def _draw(statistics: "BitStatistics | RoundStatistics") -> Any:
@@ -183,7 +167,7 @@ def _tabulate_rounds(measured: "RoundStatistics") -> TextReport:
     ]
     if not measured.within_bounds:
         notes.append(f"{BEYOND_BOUND.capitalize()}.")
-    return TextReport([Table("What each number of rounds is worth", header, rows)], notes)
+    return TextReport([Table("Quality after each number of rounds", header, rows)], notes)
 
 
 def _quality(name: str, value: float) -> str:

@@ -1,6 +1,5 @@
 """``grn sample``: refine random bits into samples."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,11 +17,9 @@ from grncli.cli.console import (
     works_alone,
 )
 from grncli.cli.reports import check_file
-from grncli.cli.terminal import screen_width
+from grncli.cli.terminal import histogram, screen_width
 
 MOST = 10_000_000  # of what a user can have meant
-HISTOGRAM_ROWS = 12
-BAR = 40  # characters of the longest, where the screen is wide enough
 
 
 @guarded
@@ -53,7 +50,7 @@ def sample(
         str | None, Option(metavar="TxHxW", help="Tokens of a sample; default: the most frequent of training.")
     ] = None,
     steps: Annotated[
-        int, Option(metavar="N", min=1, max=MOST, help="Steps; with complexity, those of the warm-up's pace.")
+        int, Option(metavar="N", min=1, max=MOST, help="Refinement steps; with complexity, the pace of the warm-up.")
     ] = 50,
     schedule: Annotated[
         Literal["linear", "cosine", "complexity"],
@@ -86,7 +83,7 @@ def sample(
         Option(help="random (the paper), confidence (Appendix E.2), mask: accepted tokens stay fixed."),
     ] = "random",
     init: Annotated[
-        Path | None, Option(metavar="STORE", help="Start from these samples; --keep says what of them stays.")
+        Path | None, Option(metavar="STORE", help="Start from these samples; --keep selects what of them stays.")
     ] = None,
     keep: Annotated[
         str | None,
@@ -98,12 +95,13 @@ def sample(
     part: options.Part = "0/1",
     sheet: Annotated[Path | None, Option(metavar="PNG", help="Write a contact sheet, a row for each class.")] = None,
     film: Annotated[
-        Path | None, Option(metavar="MP4", help="Film the refinement of the first samples, and a PNG beside it.")
+        Path | None,
+        Option(metavar="MP4", help="Write a film of the refinement of the first samples, and a PNG beside it."),
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     max_time: options.MaxTime = None,
-    overwrite: Annotated[bool, options.overwrite("Replace samples that were made otherwise.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace samples made with other settings.")] = False,
     json: options.Json = False,
 ) -> None:
     """Sample from a generator: bits, or pictures and clips."""
@@ -177,21 +175,3 @@ def sample(
     )
     for path in summary.written:
         say(f"{path}: written")
-
-
-def histogram(steps: Mapping[int, int], screen: int) -> list[str]:
-    """Lines of at most ``screen`` columns that show how many samples took how many steps (paper Fig. 9)."""
-    first, last = min(steps), max(steps)
-    width = -(-(last - first + 1) // HISTOGRAM_ROWS)
-    counts = {
-        start: sum(steps.get(count, 0) for count in range(start, start + width))
-        for start in range(first, last + 1, width)
-    }
-    most = max(counts.values())
-    names = {start: f"{start}" if width == 1 else f"{start}-{min(start + width - 1, last)}" for start in counts}
-    column = max(7, *map(len, names.values()))
-    bar = max(1, min(BAR, screen - column - len(" steps  ") - len(str(most))))
-    return [
-        f"{names[start]:>{column}} steps {'#' * round(bar * count / most):<{bar}} {count}"
-        for start, count in counts.items()
-    ]

@@ -17,7 +17,7 @@ def shapes(
     size: Annotated[int, Option(min=16, max=1024, help="Height and width in pixels.")] = 32,
     frames: Annotated[int, Option(min=1, help="Frames of a clip.")] = 17,
     fps: Annotated[float, Option(min=0.1, help="Frames a second.")] = 8.0,
-    seed: Annotated[int, Option(help="Another seed, other pictures.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the pictures.")] = 0,
     drawn: Annotated[
         Literal["easy", "hard"],
         Option("--set", help="Large upright shapes on smooth ground, or small turned ones on mottled ground."),

@@ -65,9 +65,9 @@ def tokenize(
     sample: options.Sample = None,
     max_time: options.MaxTime = None,
     strict: options.Strict = False,
-    retry_failed: Annotated[bool, Option("--retry-failed", help="Try sources again that failed before.")] = False,
-    overwrite: Annotated[bool, options.overwrite("Discard a store that is there.")] = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Try failed sources again.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace an existing store.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be done, without doing it.")] = False,
     json: options.Json = False,
 ) -> None:
     """Encode images and clips into a bit store.

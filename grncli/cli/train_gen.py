@@ -34,7 +34,7 @@ def train_gen(
         Path | None, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")
     ] = None,
     tokenizer: Annotated[
-        str | None, Option(metavar="RUN", help="Tokenizer of the stores, to draw sheets of samples on the way.")
+        str | None, Option(metavar="RUN", help="Tokenizer of the stores; writes sheets of samples during training.")
     ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
@@ -45,7 +45,7 @@ def train_gen(
     device: options.Device = "auto",
     dtype: options.TrainingDtype = None,
     max_time: options.MaxTime = None,
-    overwrite: Annotated[bool, options.overwrite("Start anew over a run made with another recipe.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
     json: options.LogJson = False,
 ) -> None:
     """Train a generator on the bits of one or more stores.

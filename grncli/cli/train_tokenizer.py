@@ -27,7 +27,7 @@ def train_tokenizer(
     device: options.Device = "auto",
     dtype: options.TrainingDtype = None,
     max_time: options.MaxTime = None,
-    overwrite: Annotated[bool, options.overwrite("Start anew over a run made with another recipe.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
     json: options.LogJson = False,
 ) -> None:
     """Train a tokenizer on a folder of images and clips.

@@ -17,23 +17,23 @@ from grncli.runs.tokenizers import open_tokenizer
 from grncli.runtime.errors import StoreError, UsageError
 from grncli.runtime.files import MAX_NAME, whole_file
 from grncli.runtime.folders import FolderMarker, inside, is_vacant, make_folder
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.stopping import Stopped
 from grncli.sampling.pictures import BITS, decode_packed
-from grncli.sampling.prompts import Prompt, read_prompts, shortened
 from grncli.sampling.sample_store import samples_of
 from grncli.store import BitStore, open_store
+from grncli.text.prompts import Prompt, read_prompts, shortened
 
 MANIFEST = "export.json"
 METADATA = "metadata.jsonl"
-NEEDED = ("tag", "prompt")  # what GenEval reads of a prompt's metadata in any case
+NEEDED = ("tag", "prompt")  # fields of a prompt's metadata that GenEval always reads
 
 Layout = Literal["geneval", "vbench"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark expects: pictures or clips, so many of each prompt, and so many prompts (None for any)."""
+    """What a benchmark expects: pictures or clips, their number for each prompt, and that of prompts (None: any)."""
 
     name: str
     clips: bool
@@ -110,7 +110,7 @@ def export(
 
 
 def manifest_path(folder: Path, layout: Layout) -> Path:
-    """Where an export says what it is made of.
+    """Path of the manifest, which says what an export is made from.
 
     Inside the folder, but for VBench beside it: VBench takes the suffix of whatever a folder lists first for that of
     all clips, and finds none where this is another file.
@@ -200,7 +200,7 @@ def _checked_prompts(path: Path | None, entries: Sequence[Entry], layout: Layout
 
 
 def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
-    """What gives a sample's file a second name, or copies it to another file system."""
+    """A function that links a sample's file to its place, or copies it from another file system."""
 
     def source(entry: Entry) -> Path:
         return folder / file_name(entry.record, entry.file.suffix)
@@ -221,7 +221,7 @@ def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
     return write
 
 
-def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None]) -> Write:
+def _decoder(store: BitStore, run: str, device: str, say: Say) -> Write:
     loaded = open_tokenizer(run, say=say)
     rounds = check_fit(store, store.path, loaded, None)
     tokenizer = loaded.network.to(device)
@@ -237,7 +237,7 @@ def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None])
 
 
 def _claim(folder: Path, layout: Layout, store: BitStore, prompts: Sequence[Prompt]) -> None:
-    """Make the folder and write its manifest, unless it holds something else."""
+    """Make the folder and write its manifest; UsageError where it holds something else."""
     metadata = json.dumps([prompt.metadata for prompt in prompts]) if layout == "geneval" else ""
     manifest = {"layout": layout, "samples": store.digest(), "metadata": sha256(metadata.encode()).hexdigest()}
     marker = FolderMarker(
@@ -278,7 +278,7 @@ def _write_samples(folder: Path, entries: Sequence[Entry], write: Write, monitor
 
 
 def _warnings(benchmark: Benchmark, counts: Counter[int]) -> tuple[str, ...]:
-    """Where the numbers of samples and prompts are not the benchmark's."""
+    """A sentence for each number of samples or prompts that differs from the benchmark's."""
     few, most = min(counts.values()), max(counts.values())
     warnings = []
     if (few, most) != (benchmark.per_prompt, benchmark.per_prompt):

@@ -63,7 +63,7 @@ class Collector:
             self._flush()
 
     def distribution(self, about: dict[str, Any], processes: Processes = ALONE) -> Distribution:
-        """Everything that all processes have counted; GrnError where that is nothing."""
+        """The sums of all processes; MediaError where no picture was counted."""
         self._flush()
         self._merge(processes)
         if self._moments is None or not self._moments.count:
@@ -105,7 +105,7 @@ class Collector:
                 self._classified += (sum(known[best] == label for best in odds.argmax(axis=1)), len(odds))
 
     def _merge(self, processes: Processes) -> None:
-        """Put together what the processes have counted, each of its own pictures."""
+        """Merge the sums of all processes, each over its own pictures."""
         if processes.count == 1:
             return
         self._classified = np.sum(processes.gather(self._classified), axis=0)

@@ -1,13 +1,13 @@
 """``grn eval gen``: how samples compare with real pictures, and what they cost (paper section 4.2, Table 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from grncli.evaluation.feature_collection import collect
-from grncli.evaluation.measuring import PictureReading, or_null, show_size
+from grncli.evaluation.measuring import PictureReading, show_size
 from grncli.evaluation.picture_arrays import ArrayPictures, holds_pictures
 from grncli.evaluation.picture_sources import is_store, open_once, open_pictures
 from grncli.evaluation.sampling_costs import Cost, cost_of
@@ -18,7 +18,8 @@ from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.statistics_files import Distribution, holds_statistics, read_statistics, same_network
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.jsonfiles import or_null
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import ALONE, Processes
 
 LABELS = {
@@ -36,8 +37,6 @@ RENAMED = {"agreement": "class-accuracy"}
 DISTANCES = ("fid", "fvd", "fd")
 FROM_FEATURES = frozenset({"kid", "precision", "recall"})
 FROM_CLASSES = frozenset({"is", "class-accuracy"})
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class MetricValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What ``generation`` found."""
+    """The result of `generation`."""
 
     samples: dict[str, Any]
     """Where they are from, how many, and the network and size they were seen with."""
@@ -124,10 +123,10 @@ def generation(
     network = open_network(settings, monitor.say) if pictures else None
     wanted = _possible_with(network, settings.metrics)
     reading = open_tokenizer_of(settings.reading, pictures, monitor.say)
-    # The reference first: it is what a mistake is most often in, and often a file that is read at once.
+    # The reference first: most mistakes are in it, and it is often a file that is read quickly.
     theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, processes=processes, monitor=monitor)
     if settings.metrics and wanted & FROM_FEATURES:
-        _features(min(wanted & FROM_FEATURES), theirs)  # missed before a pass over the samples
+        _features(min(wanted & FROM_FEATURES), theirs)  # refused before a pass over the samples
     ours = load_distribution(samples, network, reading, wanted, processes=processes, monitor=monitor)
     doubts = check_together(ours, theirs, settings.reading.size)
     distance, device = distance_name(ours, theirs), settings.reading.device
@@ -145,7 +144,7 @@ def generation(
 
 
 def open_network(settings: GenSettings, say: Say) -> FeatureNetwork:
-    """The feature network that is named, or else the one that the metrics are defined by."""
+    """The feature network of the options; by default the one that defines the metrics."""
     return load_feature_network(
         settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
         cache=settings.cache / "features",
@@ -172,7 +171,7 @@ def check_metrics(metrics: Sequence[str] | None) -> None:
 
 
 def check_options(samples: str, reference: str, pictures: Sequence[str], settings: GenSettings) -> None:
-    """Refuse options that have no part in a comparison."""
+    """Refuse options that have no effect on a comparison."""
     if samples == reference == "-":
         raise UsageError("SAMPLES and --reference are both standard input; expected paths on it for one of them")
     reading = settings.reading
@@ -189,7 +188,7 @@ def check_options(samples: str, reference: str, pictures: Sequence[str], setting
 
 
 def _possible_with(network: FeatureNetwork | None, metrics: tuple[str, ...] | None) -> frozenset[str]:
-    """Metrics to collect for; UsageError where one of those named cannot be had of a network."""
+    """The metrics to collect features for; UsageError where a named one does not fit the network."""
     wanted = frozenset(metrics or FROM_FEATURES | FROM_CLASSES)
     if network is None:
         return wanted
@@ -239,7 +238,7 @@ def load_distribution(
 
 
 def check_together(ours: Distribution, theirs: Distribution, size: str | None) -> list[str]:
-    """Doubts about a comparison, in sentences; UsageError where it makes no sense."""
+    """Warnings about a comparison; UsageError where the two sides do not compare."""
     same_network(ours, theirs)
     left, right = (side.about.get("picture") for side in (ours, theirs))
     if size != "native" and left and right and left != right:
@@ -257,7 +256,7 @@ def check_together(ours: Distribution, theirs: Distribution, size: str | None) -
 
 
 def unsaid(statistics: Distribution) -> list[str]:
-    """Doubts about statistics that do not say how they were made, in sentences."""
+    """Warnings about statistics that do not say how they were made."""
     wanted = (("network", "which network made it"), ("picture", "the size of its pictures"))
     return [f"{statistics.name} does not say {what}" for name, what in wanted if name not in statistics.about]
 

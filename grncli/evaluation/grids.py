@@ -44,12 +44,12 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
             raise UsageError(f"--grid {text}: expected NAME=VALUES once for each of {', '.join(SEARCHED)}")
         read, expected = _reader(kinds[name])
         try:
-            found = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
+            expanded = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
         except ValueError:
-            found = []
-        if not found:
+            expanded = []
+        if not expanded:
             raise UsageError(f"--grid {text}: expected {expected}")
-        grid[name] = list(dict.fromkeys(found))
+        grid[name] = list(dict.fromkeys(expanded))
     if not grid:
         raise UsageError("give a grid to search, such as --grid temperature=1.0,1.2 guidance=1.5:3:0.5")
     return grid
@@ -67,7 +67,7 @@ def _expand(text: str, read: Callable[[str], Value], name: str) -> list[Value]:
 
 
 def _reader(kind: Any) -> tuple[Callable[[str], Value], str]:
-    """How a setting of some type is read, and what values it takes, for a message."""
+    """The function that reads a setting of some type, and its valid values in words."""
     options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
     if bool in options:
         return _read_flag, "true, false or both"
@@ -94,5 +94,5 @@ def _refuse(text: str) -> typing.NoReturn:
 
 
 def name_of(point: Point) -> str:
-    """``guidance=2.0,temperature=1.2``: the same for the same settings, in whatever order; names their store, too."""
+    """``guidance=2.0,temperature=1.2``: independent of the order of the settings; also the name of their store."""
     return ",".join(f"{name}={value}" for name, value in sorted(point.items()))

@@ -50,7 +50,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What ``search`` found: the last trial of each point, best first."""
+    """The result of `search`: the last trial of each point, best first."""
 
     grid: dict[str, list[Value]]
     trials: list[Trial]
@@ -119,7 +119,7 @@ class Judge:
         if settings.reading.tokenizer is None:
             raise UsageError("a search needs --tokenizer RUN, the tokenizer that the generator was trained for")
         self._run, self._settings, device = run, settings, settings.reading.device
-        # Trials are what a search counts.
+        # Without progress: a search counts trials.
         self._monitor = Monitor(stop=monitor.stop)
         self._network = load_feature_network(
             settings.features or "inception",
@@ -161,7 +161,7 @@ class Judge:
         return max(1, len(parse_classes(settings.classes, bits.labels)))
 
     def few(self, samples: int) -> list[str]:
-        """A sentence where so many samples are too few."""
+        """A warning where there are too few samples for a covariance."""
         return few_samples("a point", samples, len(self._reference.mean), self.distance)
 
     def trial(self, point: Point, per_class: int) -> Trial:
@@ -203,7 +203,7 @@ def rounds_of(per_class: int, halvings: int) -> list[int]:
 
 
 def trials_in(points: int, rounds: int) -> int:
-    """How many trials a search of so many points and rounds takes, half of the points leaving after each round."""
+    """Number of trials of a search; half of the points leave after each round."""
     total = 0
     for _ in range(rounds):
         total += points
@@ -216,13 +216,13 @@ def _at(settings: SampleOptions, point: Point) -> SampleOptions:
 
 
 def _fixed(settings: SampleOptions, grid: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
-    """What all points share: a grid may grow, and what was measured of it stays."""
+    """The settings that all points share: trials stay valid when a grid grows."""
     names = ("classes", "grid", "weights", "seed", "dtype", *SEARCHED)
     return {"varied": sorted(grid)} | {name: getattr(settings, name) for name in names if name not in grid}
 
 
 def _recognized(statistics: Distribution) -> list[float]:
-    """Numbers that tell a reference from another, wherever it lies; equal up to rounding if it is read again."""
+    """Numbers that identify a reference, wherever it is stored; equal up to rounding when it is read again."""
     return [
         float(np.square(statistics.mean).sum()),
         float(np.trace(statistics.covariance)),

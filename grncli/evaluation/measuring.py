@@ -1,6 +1,5 @@
-"""Pictures of any origin, and what is measured of them: batch by batch, by one process or several."""
+"""Pictures of any origin, measured batch by batch, by one process or several."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class PictureReading:
 
     @property
     def selection(self) -> Selection:
-        """Which pictures are taken."""
+        """Which pictures are measured."""
         return Selection(self.limit, self.sample)
 
     def require_plain(self, path: Path, reason: str) -> None:
@@ -135,11 +134,6 @@ class OneSize:
 def show_size(size: Sequence[int]) -> str:
     """``32x48``, height first."""
     return "x".join(map(str, size))
-
-
-def or_null(value: float) -> float | None:
-    """None for NaN, which JSON does not know."""
-    return None if math.isnan(value) else value
 
 
 def measured_by_all(

@@ -15,6 +15,7 @@ from torch import Tensor
 from grncli.evaluation.feature_collection import Collector
 from grncli.evaluation.measuring import Measured, OneSize, measured_by_all
 from grncli.evaluation.pairs import Pairs, Rounds, Version
+from grncli.media.selection import evenly_spread
 from grncli.media.writing import contact_sheet
 from grncli.metrics.feature_networks import FeatureNetwork, Features
 from grncli.metrics.frechet import few_samples, frechet_distance
@@ -29,7 +30,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class ReconRow:
-    """What one number of rounds is worth."""
+    """The figures of one number of rounds."""
 
     rounds: Rounds
     label: str
@@ -39,20 +40,48 @@ class ReconRow:
     errors: FeatureErrors = field(default_factory=FeatureErrors)
     """Of the features that were quantized here, none for the continuous feature."""
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        metrics = {name: spread.to_json() for name, spread in self.spreads.items()}
+        return {"rounds": self.rounds, "label": self.label, "metrics": metrics, "distances": self.distances}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What `compare` measured."""
+class PairComparison:
+    """The result of `compare`."""
 
-    rows: list[ReconRow]
+    src: str
+    about: dict[str, Any]
+    """How the pictures were read."""
+    tokenizer: dict[str, str] | None
     images: int
     clips: int
     failed: int
+    rows: list[ReconRow]
     networks: dict[str, dict[str, Any]]
     """Name, file and input of the feature network behind each Fréchet distance, and how many vectors it gave."""
     warnings: list[str]
     sheet: Frames = field(repr=False)
     """uint8 ``[H, W, 3]``: originals and what came back of them."""
+
+    @property
+    def samples(self) -> int:
+        """Images and clips."""
+        return self.images + self.clips
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without the picture; null for what is not defined."""
+        return {
+            "kind": "recon",
+            "src": self.src,
+            "about": self.about,
+            "tokenizer": self.tokenizer,
+            "samples": self.samples,
+            "failed": self.failed,
+            "networks": self.networks,
+            "warnings": self.warnings,
+            "rows": [row.to_json() for row in self.rows],
+        }
 
 
 def compare(
@@ -65,7 +94,7 @@ def compare(
     worst: int = 0,
     processes: Processes = ALONE,
     monitor: Monitor | None = None,
-) -> Comparison:
+) -> PairComparison:
     """Measure every pair, in one pass.
 
     Parameters
@@ -91,23 +120,15 @@ def compare(
     meter.merge(processes)
     if not meter.images + meter.clips:
         raise MediaError(f"{pairs.pictures.src}: none of its {total} sources could be read")
-    distances, counts = meter.distances(processes)
-    return Comparison(
-        rows=[
-            ReconRow(
-                rounds=m,
-                label=label,
-                spreads={name: tally.spread() for name, tally in tallies.items()},
-                distances=apart,
-                errors=errors,
-            )
-            for (m, label), tallies, apart, errors in zip(
-                pairs.rows, meter.tallies, distances, meter.errors, strict=True
-            )
-        ],
+    rows, counts = meter.rows(pairs.rows, processes)
+    return PairComparison(
+        src=pairs.pictures.src,
+        about=pairs.pictures.about(),
+        tokenizer=pairs.tokenizer,
         images=meter.images,
         clips=meter.clips,
         failed=processes.count_all(pairs.failed),
+        rows=rows,
         networks={name: network.about() | {"vectors": counts[name]} for name, network in networks.items()},
         warnings=[
             warning
@@ -182,7 +203,7 @@ class Meter:
                 collector.add(measured.place, each)
 
     def merge(self, processes: Processes) -> None:
-        """Put together what the processes have counted."""
+        """Merge the sums of all processes."""
         own = {
             "rows": [{name: tally.rows() for name, tally in tallies.items()} for tallies in self.tallies],
             "errors": [[errors.largest, errors.total, errors.features] for errors in self.errors],
@@ -197,16 +218,25 @@ class Meter:
                 errors.merge(largest, total, features)
         self.images, self.clips = processes.count_all(self.images), processes.count_all(self.clips)
 
-    def distances(self, processes: Processes) -> tuple[list[dict[str, float]], dict[str, int]]:
-        """Fréchet distances of each row, and how many vectors each network gave."""
-        rows: list[dict[str, float]] = [{} for _ in self.tallies]
+    def rows(self, rows: Sequence[tuple[Rounds, str]], processes: Processes) -> tuple[list[ReconRow], dict[str, int]]:
+        """The figures of each row, and how many vectors each network gave."""
+        distances: list[dict[str, float]] = [{} for _ in rows]
         counts = {}
         for name, collectors in self.collectors.items():
             original, *versions = (each.distribution({"src": "originals"}, processes) for each in collectors)
             counts[name] = original.count or 0
-            for row, version in zip(rows, versions, strict=True):
-                row[name] = frechet_distance(original.mean, original.covariance, version.mean, version.covariance)
-        return rows, counts
+            for apart, version in zip(distances, versions, strict=True):
+                apart[name] = frechet_distance(original.mean, original.covariance, version.mean, version.covariance)
+        return [
+            ReconRow(
+                rounds=m,
+                label=label,
+                spreads={name: tally.spread() for name, tally in tallies.items()},
+                distances=apart,
+                errors=errors,
+            )
+            for (m, label), tallies, apart, errors in zip(rows, self.tallies, distances, self.errors, strict=True)
+        ], counts
 
 
 def _summarized(errors: Tensor) -> list[tuple[float, float, int]]:
@@ -226,8 +256,7 @@ class Gallery:
     """
 
     def __init__(self, samples: int, metric: str | None, *, spread: int, worst: int) -> None:
-        places = np.linspace(0, max(0, samples - 1), min(spread, max(1, samples))).round().astype(int)
-        self._shown = set(places.tolist())
+        self._shown = set(evenly_spread(spread, samples))
         self._metric, self._most = metric, worst
         self._spread: dict[int, list[Frames]] = {}
         self._worst: list[tuple[float, int, int, list[Frames]]] = []

@@ -1,4 +1,4 @@
-"""Which file is the reconstruction of which, by their names."""
+"""Matching reconstructions to originals by the names of their files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -40,26 +40,28 @@ def match(
 
 
 def _partners(ours: Sequence[Source], theirs: Sequence[Source]) -> list[Source | None]:
-    """What fits each of ours best: the same name, that which ``grn decode`` gives it, or the same but for suffixes.
+    """The best partner of each of ours: of the same name, of the name by ``grn decode``, or of another suffix.
 
     One that fits several goes to the one it fits best, while that leaves another for the others.
     """
-    found: list[Source | None] = [None] * len(ours)
+    partners: list[Source | None] = [None] * len(ours)
     taken: set[int] = set()
     for ours_named, theirs_named in _NAMINGS:
         by_name: dict[str, list[Source]] = {}
         for source in theirs:
             by_name.setdefault(theirs_named(source.relative), []).append(source)
         for place, source in enumerate(ours):
-            fitting = by_name.get(ours_named(source.relative), []) if found[place] is None else []
+            fitting = by_name.get(ours_named(source.relative), []) if partners[place] is None else []
             free = [other for other in fitting if id(other) not in taken]
             if free:
-                found[place] = free[0]
+                partners[place] = free[0]
                 taken.add(id(free[0]))
     for ours_named, theirs_named in _NAMINGS:
         names = {theirs_named(source.relative): source for source in reversed(theirs)}
-        found = [partner or names.get(ours_named(source.relative)) for source, partner in zip(ours, found, strict=True)]
-    return found
+        partners = [
+            partner or names.get(ours_named(source.relative)) for source, partner in zip(ours, partners, strict=True)
+        ]
+    return partners
 
 
 def _same(name: str) -> str:

@@ -20,10 +20,9 @@ from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.errors import GrnError, MediaError, UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 
 Rounds = int | None  # None is the continuous feature
-Say = Callable[[str], None]
 Frames = NDArray[np.uint8]
 
 
@@ -255,7 +254,7 @@ def _by_source(measured: Iterator[Measured[Tensor]]) -> Iterator[Windows]:
 
 
 def _together(left: Iterator[Windows], right: Iterator[Windows]) -> Iterator[tuple[Windows, Windows]]:
-    """Windows of the same place, of two orders that rise; what one of them lacks could not be read."""
+    """Windows of the same place, from two ascending orders; a source that could not be read is missing from one."""
     a, b = next(left, None), next(right, None)
     while a is not None and b is not None:
         if a[0].place == b[0].place:

@@ -101,8 +101,8 @@ def write_pictures(path: Path, pictures: Pictures, *, monitor: Monitor | None = 
     """
     monitor, sizes, count = monitor or Monitor(), OneSize(wanted=True), 0
     with tempfile.TemporaryFile(dir=path.absolute().parent) as rows, whole_file(path) as temporary:
-        found = pictures.measure(_pixels, monitor=monitor)
-        for measured in measured_by_all(found, len(pictures), sizes, ALONE, monitor):
+        pixels = pictures.measure(_pixels, monitor=monitor)
+        for measured in measured_by_all(pixels, len(pictures), sizes, ALONE, monitor):
             if measured.shape[0] > 1:
                 raise UsageError(f"{measured.name} is a clip of {measured.shape[0]} frames; expected single pictures")
             rows.write(measured.result)

@@ -3,7 +3,7 @@
 What is measured of a batch counts once its sources are known to be sound: a clip may turn out damaged at its end.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,11 @@ from grncli.media.selection import Selection
 from grncli.media.sources import list_sources
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.store import METADATA, BitStore, open_store
 
 # As ADM prepared ImageNet, and as grn tokenize does it.
 FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, centre crop"}
-
-Say = Callable[[str], None]
 
 
 def open_pictures(src: str, reading: PictureReading, *, say: Say = lambda text: None) -> Pictures:
@@ -124,7 +122,7 @@ class StorePictures(Pictures):
         self.rounds = check_fit(self.store, path, loaded, None)
         self.decoder = StoreDecoder(self.store, loaded.network, self.rounds, reading.batch, reading.device)
         self.places = choose_samples(self.store, reading.selection)
-        """Indices of the samples that are taken."""
+        """Indices of the selected samples."""
         if not self.places:
             raise UsageError(f"{path} holds no samples")
         self._selection = reading.selection
@@ -137,7 +135,7 @@ class StorePictures(Pictures):
         return len(self.places)
 
     def batches(self, share: tuple[int, int]) -> Iterator[tuple[list[int], list[int], NDArray[np.uint8]]]:
-        """Numbers among those taken, indices and packed bits of neighbouring samples of one grid."""
+        """Numbers among the selected ones, indices and packed bits of neighbouring samples of one grid."""
         rank, count = share
         number = rank
         for indices, bits in self.decoder.batches(self.places[rank::count]):
@@ -160,10 +158,10 @@ class StorePictures(Pictures):
 
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
-        tokenizer, made = self.store.fingerprint.tokenizer, self.store.fingerprint.preprocessing
+        tokenizer, settings = self.store.fingerprint.tokenizer, self.store.fingerprint.preprocessing
         return {
             **super().about(),
-            **{name: made[name] for name in ("size", "frames", "fps") if made.get(name) is not None},
+            **{name: settings[name] for name in ("size", "frames", "fps") if settings.get(name) is not None},
             "rounds": self.rounds,
             "tokenizer": f"{tokenizer.get('name')} ({str(tokenizer.get('sha256'))[:12]})",
             **self._selection.about(),
@@ -177,7 +175,7 @@ def open_once(tokenizer: str | LoadedTokenizer, device: str, say: Say) -> Loaded
 
 
 def choose_samples(store: BitStore, selection: Selection) -> Sequence[int]:
-    """Indices of the samples of a store that are taken, ascending; a draw goes by their keys."""
+    """Indices of the selected samples of a store, ascending; a draw goes by their keys."""
     return selection.places((str(record["key"]) for record in store.records()), len(store))
 
 

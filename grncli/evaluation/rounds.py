@@ -1,4 +1,4 @@
-"""``grn quantize-stats --media``: what the first m rounds of bits are worth, for every m, and the continuous feature.
+"""``grn quantize-stats --media``: quality after the first m rounds of bits, for every m, and of the continuous feature.
 
 Paper: section 4.1, Table 2, Fig. 3 and 5.
 """
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from grncli.evaluation.measuring import PictureReading, or_null
+from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pair_comparison import Frames, ReconRow, compare
 from grncli.evaluation.pairs import Reencoded
 from grncli.evaluation.picture_sources import MediaPictures
@@ -17,6 +17,7 @@ from grncli.metrics.quality import open_metrics
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
+from grncli.runtime.jsonfiles import or_null
 from grncli.runtime.monitor import Monitor
 
 CONTINUOUS_BITS = 16  # that the paper counts for a channel that is not quantized (Table 2)
@@ -36,7 +37,7 @@ class RoundsSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundQuality:
-    """What m rounds are worth; ``rounds`` is None for the continuous feature, which has no error."""
+    """Quality after m rounds; ``rounds`` is None for the continuous feature, which has no error."""
 
     rounds: int | None
     compression: float
@@ -52,7 +53,7 @@ class RoundQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundStatistics:
-    """What ``round_statistics`` found."""
+    """The result of `round_statistics`."""
 
     src: str
     tokenizer: dict[str, str]
@@ -108,7 +109,7 @@ def round_statistics(
     time, height, width = tokenizer.stride
     stride = (time if comparison.clips else 1, height, width)
     return RoundStatistics(
-        src=src,
+        src=comparison.src,
         tokenizer=loaded.identity,
         trained_rounds=tokenizer.rounds,
         channels=tokenizer.channels,

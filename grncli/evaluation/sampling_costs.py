@@ -1,4 +1,4 @@
-"""What samples cost to make, read from the store that ``grn sample`` left (paper Fig. 9)."""
+"""The cost of samples: steps, function evaluations and seconds, from the store of ``grn sample`` (paper Fig. 9)."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from grncli.store import BitStore, GridView, open_store
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What samples took to make."""
+    """The cost of samples."""
 
     samples: int
     steps: dict[int, int]  # number of steps: samples that took so many
@@ -35,7 +35,7 @@ class Cost:
 
 
 def cost_of(samples: Path, selection: Selection = ALL) -> Cost | None:
-    """What the samples cost that ``grn sample`` made and that are taken, from their store; None for other pictures."""
+    """What the selected samples of ``grn sample`` cost, from their store; None for other pictures."""
     path = samples / BITS if (samples / BITS).is_dir() else samples
     if not is_store(str(path)):
         return None
@@ -43,31 +43,31 @@ def cost_of(samples: Path, selection: Selection = ALL) -> Cost | None:
     if not is_sample_store(store) or not len(store):
         return None
     # A folder's pictures are drawn by the names of their files.
-    taken = choose_samples(store, selection) if path == samples else _of_files(store, selection)
+    selected = choose_samples(store, selection) if path == samples else _of_files(store, selection)
     steps: Counter[int] = Counter()
-    for view, rows in _rows_of(store, taken):
+    for view, rows in _rows_of(store, selected):
         steps.update(view.column("steps")[rows].tolist())
     timing = read_timing(path)
     return Cost(
-        samples=len(taken),
+        samples=len(selected),
         steps=dict(sorted(steps.items())),
-        mean_steps=sum(number * samples for number, samples in steps.items()) / len(taken),
-        nfe=mean_nfe(store, taken),
+        mean_steps=sum(number * samples for number, samples in steps.items()) / len(selected),
+        nfe=mean_nfe(store, selected),
         seconds=None if timing is None else timing.seconds_per_sample,
         settings=dict(store.fingerprint.preprocessing),
     )
 
 
-def mean_nfe(store: BitStore, taken: Sequence[int]) -> float:
-    """Number of function evaluations (NFE) per sample, of those at the indices ``taken``."""
-    return sum(int(nfe_of(view)[rows].sum()) for view, rows in _rows_of(store, taken)) / len(taken)
+def mean_nfe(store: BitStore, selected: Sequence[int]) -> float:
+    """Number of function evaluations (NFE) per sample, of the samples at the indices ``selected``."""
+    return sum(int(nfe_of(view)[rows].sum()) for view, rows in _rows_of(store, selected)) / len(selected)
 
 
-def _rows_of(store: BitStore, taken: Sequence[int]) -> Iterator[tuple[GridView, NDArray[np.bool_]]]:
-    """Each grid of a store, and which of its rows are taken."""
+def _rows_of(store: BitStore, selected: Sequence[int]) -> Iterator[tuple[GridView, NDArray[np.bool_]]]:
+    """Each grid of a store, and which of its rows are selected."""
     for grid in store.grids:
         view = store.grid(grid)
-        yield view, np.isin(view.indices, taken)
+        yield view, np.isin(view.indices, selected)
 
 
 def _of_files(store: BitStore, selection: Selection) -> Sequence[int]:

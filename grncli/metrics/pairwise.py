@@ -3,8 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from grncli.runtime.jsonfiles import or_null
 
 WORST = 10
 
@@ -20,6 +23,15 @@ class Spread:
     samples: int
     worst: list[tuple[str, int, float]]
     """Up to ten (name, worst frame, mean over frames) of the samples furthest from their originals, worst first."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        return {
+            "mean": or_null(self.mean),
+            "deviation": or_null(self.deviation),
+            "samples": self.samples,
+            "worst": [{"name": name, "frame": frame, "value": value} for name, frame, value in self.worst],
+        }
 
 
 class Tally:

@@ -143,7 +143,7 @@ def lpips_metric(
     download: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Metric:
-    """LPIPS as a metric; CheckpointError where its weights are not to be had, see `grncli.metrics.lpips_weights`."""
+    """LPIPS as a metric; CheckpointError where its weights are missing, see `grncli.metrics.lpips_weights`."""
     module = load_lpips(network, weights, cache=cache, download=download, say=say, remedy="add --download").to(device)
 
     def lpips(frames: Tensor, originals: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ def _check(path: Path, mean: Array, covariance: Array, count: int | None, about:
 
 
 def same_network(ours: Distribution, theirs: Distribution) -> None:
-    """Refuse distributions that two networks made, as far as they say so."""
+    """Refuse distributions in the features of two networks, as far as the files name them."""
     left, right = (side.about.get("network") for side in (ours, theirs))
     if len(ours.mean) != len(theirs.mean):
         sizes = f"{len(ours.mean)} features of {ours.name} and {len(theirs.mean)} of {theirs.name}"

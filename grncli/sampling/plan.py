@@ -16,7 +16,7 @@ from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.errors import UsageError
 from grncli.sampling.pictures import BITS, PictureFolder, load_fitting_tokenizer
-from grncli.sampling.prompts import classes_of, read_prompts
+from grncli.sampling.prompted_classes import classes_of
 from grncli.sampling.sample_store import columns_beside, open_earlier
 from grncli.sampling.sampler import SamplingSettings
 from grncli.sampling.settings import SampleOptions, choose_grid, describe_settings, parse_classes
@@ -29,6 +29,7 @@ from grncli.sampling.subjects import (
 )
 from grncli.schedules import Schedule
 from grncli.store import MAX_PARTS, BitStore, Fingerprint
+from grncli.text.prompts import read_prompts
 
 Say = Callable[[str], None]
 

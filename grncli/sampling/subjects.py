@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from grncli.conditions import ClassCondition
-from grncli.sampling.prompts import Prompt, prompts_digest
 from grncli.sampling.sampler import Request
 from grncli.sampling.starting import Start
+from grncli.text.prompts import Prompt, prompts_digest
 
 
 @dataclass(frozen=True)

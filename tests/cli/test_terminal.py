@@ -11,12 +11,10 @@ from grncli.cli.eval.recon import tabulate as tabulate_reconstruction
 from grncli.cli.eval.search import tabulate as tabulate_search
 from grncli.cli.quantize_stats import tabulate as tabulate_rounds
 from grncli.cli.reports import Table, TextReport, report_lines
-from grncli.cli.sample import histogram
-from grncli.cli.terminal import columns_of, number, shorten, table_lines, wrap
+from grncli.cli.terminal import columns_of, histogram, number, shorten, table_lines, wrap
 from grncli.evaluation.generation import Generation, MetricValue
 from grncli.evaluation.halving import Search
-from grncli.evaluation.pair_comparison import ReconRow
-from grncli.evaluation.reconstruction_report import ReconReport
+from grncli.evaluation.pair_comparison import PairComparison, ReconRow
 from grncli.evaluation.rounds import RoundQuality, RoundStatistics
 from grncli.evaluation.sampling_costs import Cost
 from grncli.evaluation.search_folder import Trial
@@ -63,11 +61,12 @@ def test_reconstructions_fit(width, scale, tokenizer):
     distances = {"rfid": 9.1 * scale, "rfvd": math.nan}
     rows = [ReconRow(rounds=1, label=label, spreads=spreads, distances=distances) for label in ("1", "continuous")]
     network = {"name": "inception", "sha256": "0" * 64, "input": "as it is", "vectors": 9}
-    found = ReconReport(
+    found = PairComparison(
         src=LONG,
         about={"size": "native"},
         tokenizer=tokenizer,
-        samples=10**9,
+        images=10**9,
+        clips=0,
         failed=1,
         rows=rows,
         networks={"rfid": network},

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from grncli.runtime.errors import StoreMismatch, UsageError
-from grncli.sampling import prompts as module
 from grncli.sampling.plan import make_plan
-from grncli.sampling.prompts import Prompt, classes_of, prompts_digest, read_prompts
+from grncli.sampling.prompted_classes import classes_of
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 from grncli.store import open_store
+from grncli.text import prompts as module
+from grncli.text.prompts import Prompt, prompts_digest, read_prompts
 
 LABELS = ("dog", "hot dog", "Cat", "C++", "crane", "crane")
 GENEVAL = {"tag": "single_object", "include": [{"class": "bee", "count": 1}], "prompt": "a photo of a bee"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from grncli.decoding.store_decoding import DecodeSettings, decode
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pairs import parse_rounds
-from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
+from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces

@@ -1,10 +1,12 @@
 """The search for decoding settings, by ``grn eval search``: halving, going on, and what is refused."""
 
 import json
+import math
 import os
 import shutil
 import signal
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from grncli.evaluation.halving import SearchSettings, rounds_of, search, trials_
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.search_folder import POINTS, RESULTS
 from grncli.media.writing import write_png
+from grncli.metrics import feature_networks
+from grncli.runs import generators, tokenizers
 from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
@@ -243,6 +247,47 @@ def test_run_again_it_measures_no_point_twice(find, tmp_path, monkeypatch):
     monkeypatch.setattr(search_module, "collect", lambda pictures, *rest, **more: seen.append(pictures.src))
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
     assert seen == []
+
+
+def test_networks_and_reference_are_opened_once_for_all_trials(find, tmp_path, monkeypatch):
+    """The run of the tokenizer is opened twice, as it is the feature network as well."""
+    opened = Counter()
+
+    def count(module, name):
+        real = getattr(module, name)
+
+        def counted(*arguments, **options):
+            opened[f"{module.__name__.removeprefix('grncli.')}.{name}"] += 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(generators, "open_run")
+    count(tokenizers, "open_run")
+    count(feature_networks, "load_feature_network")
+    count(search_module, "load_feature_network")
+    count(search_module, "load_distribution")
+    count(search_module, "sample")
+    find(tmp_path / "search")
+    assert opened == {
+        "runs.generators.open_run": 1,
+        "runs.tokenizers.open_run": 2,
+        "evaluation.halving.load_feature_network": 1,
+        "evaluation.halving.load_distribution": 1,
+        "evaluation.halving.sample": 7,
+    }
+
+
+def test_trials_of_earlier_versions_are_not_measured_again(find, small, monkeypatch):
+    """They say evaluations where new ones say nfe, and NaN where new ones say null."""
+    lines = [
+        {("evaluations" if name == "nfe" else name): value for name, value in line.items()} for line in results(small)
+    ]
+    lines[1]["evaluations"] = math.nan
+    (small / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(search_module, "sample", lambda *_, **__: pytest.fail("sampled again"))
+    nfe = {name_of(trial.point): trial.nfe for trial in find(small, SMALL, **QUICK).trials}
+    assert lines[0]["evaluations"] in nfe.values() or lines[2]["evaluations"] in nfe.values()
 
 
 def test_run_again_it_warns_of_the_same(find, tmp_path):

@@ -7,7 +7,6 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.reports import print_warnings
 
 
 @guarded
@@ -43,7 +42,8 @@ def export(
             device=str(pick_device(device)),
             monitor=progress.monitor(stop),
         )
-    print_warnings(list(summary.warnings))
+    for warning in summary.warnings:
+        say(f"warning: {warning}")
     if json:
         print_json({"out": str(folder), "prompts": summary.prompts, "files": summary.files, "present": summary.present})
     there = f"; {summary.present} were there" if summary.present else ""

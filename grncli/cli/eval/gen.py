@@ -1,15 +1,15 @@
 """``grn eval gen``: how samples compare with real pictures."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.reports import Table, TextReport, check_outputs, print_report, print_warnings, write_page
-from grncli.cli.sample import histogram
+from grncli.cli.console import default_workers, guarded
+from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.session import open_session
-from grncli.cli.terminal import number, screen_width
+from grncli.cli.terminal import histogram, number, screen_width
 
 if TYPE_CHECKING:
     from grncli.evaluation.generation import Generation, MetricValue
@@ -44,7 +44,7 @@ def gen(
     cache: options.Cache = None,
     download: options.Download = False,
     strict: options.Strict = False,
-    seed: Annotated[int, Option(metavar="N", min=0, help="Draws the subsets of KID.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the random subsets of KID.")] = 0,
     html: options.Html = None,
     max_time: options.MaxTime = None,
     json: options.Json = False,
@@ -56,7 +56,8 @@ def gen(
     Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), is, kid, precision, recall, and
     class-accuracy, the share of samples that a classifier assigns to their own class.
     """
-    check_outputs(html=html)
+    outputs = Outputs(html=html, json=json)
+    outputs.check()
     with open_session("eval gen", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.generation import GenSettings, generation
         from grncli.evaluation.measuring import PictureReading
@@ -83,23 +84,18 @@ def gen(
         measured = generation(samples, reference, settings, processes=session.processes, monitor=session.monitor)
     if not session.processes.leads:
         return
-    report = tabulate(measured)
-    if html is not None:
-        write_page(html, report, measured.to_json(), figures=_figures(measured))
-    if json:
-        print_warnings(measured.warnings)
-        print_json(measured.to_json())
-        return
-    print_report(report)
-    if measured.cost is not None and len(measured.cost.steps) > 1:
-        for line in histogram(measured.cost.steps, screen_width()):
+    cost = measured.cost if measured.cost is not None and len(measured.cost.steps) > 1 else None
+    draw = None if cost is None else partial(_draw, cost)
+    outputs.write(tabulate(measured), measured.to_json(), draw=draw, warnings=measured.warnings)
+    if cost is not None and not json:
+        for line in histogram(cost.steps, screen_width()):
             print(line)
 
 
-def _figures(measured: "Generation") -> list[Any]:
+def _draw(cost: "Cost") -> Any:
     from grncli.evaluation.plots import plot_steps
 
-    return [plot_steps(measured.cost)] if measured.cost is not None and len(measured.cost.steps) > 1 else []
+    return plot_steps(cost)
 
 
 def tabulate(measured: "Generation") -> TextReport:
@@ -134,7 +130,7 @@ def _costs(cost: "Cost") -> Table:
         ["seconds a sample", "not logged" if cost.seconds is None else number(cost.seconds, ".3g")],
         *([name.replace("_", " "), _plain(value)] for name, value in settings.items()),
     ]
-    return Table("What the samples cost", ["", ""], rows)
+    return Table("Cost of the samples", ["", ""], rows)
 
 
 def _plain(value: Any) -> str:

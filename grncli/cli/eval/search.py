@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.reports import Table, TextReport, check_outputs, print_report, print_warnings, write_page, write_plot
+from grncli.cli.console import Progress, default_workers, guarded, make_stop, say, works_alone
+from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def search(
     run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
     reference: Annotated[
-        str, Option(metavar="REF", help="What to compare with, best of all statistics.", show_default=False)
+        str, Option(metavar="REF", help="What to compare with; statistics are quickest.", show_default=False)
     ],
     tokenizer: Annotated[
         str, Option(metavar="RUN2", help="Tokenizer that the generator was trained for.", show_default=False)
@@ -68,7 +68,8 @@ def search(
     By successive halving over a grid.
     """
     works_alone()
-    check_outputs(plot, html=html)
+    outputs = Outputs(plot=plot, html=html, json=json)
+    outputs.check()
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
         from grncli.evaluation.grids import parse_grid
         from grncli.evaluation.halving import SearchSettings
@@ -104,21 +105,16 @@ def search(
             overwrite=overwrite,
         )
         monitor = progress.monitor(stop)
-        found = find(run, reference, out or run / "search", settings, monitor=monitor)
-    if plot is not None or html is not None:
+        result = find(run, reference, out or run / "search", settings, monitor=monitor)
+
+    def draw() -> Any:
         from grncli.evaluation.plots import plot_search
 
-        if plot is not None:
-            write_plot(plot, lambda: plot_search(found))
-        if html is not None:
-            write_page(html, tabulate(found), found.to_json(), figures=[plot_search(found)])
-    if json:
-        print_warnings(found.warnings)
-        print_json(found.to_json())
-    else:
-        print_report(tabulate(found))
+        return plot_search(result)
+
+    outputs.write(tabulate(result), result.to_json(), draw=draw, warnings=result.warnings)
     shared = {"classes": classes, "steps": steps, "weights": weights, "seed": seed, "dtype": dtype}
-    say(f"best of {len(found.trials)}: {best_command(run, tokenizer, shared, found.best.point)}")
+    say(f"best of {len(result.trials)}: {best_command(run, tokenizer, shared, result.best.point)}")
 
 
 def best_command(run: Path, tokenizer: str, shared: Mapping[str, Any], point: Mapping[str, Any]) -> str:
@@ -130,11 +126,11 @@ def best_command(run: Path, tokenizer: str, shared: Mapping[str, Any], point: Ma
     return " ".join([f"grn sample {run} OUT --tokenizer {tokenizer}", *values, *flags])
 
 
-def tabulate(found: "Search") -> TextReport:
+def tabulate(result: "Search") -> TextReport:
     """Every point with its last trial, best first."""
     from grncli.evaluation.generation import LABELS
 
-    names = list(found.grid)
+    names = list(result.grid)
     rows = [
         [
             *(str(trial.point[name]) for name in names),
@@ -142,14 +138,14 @@ def tabulate(found: "Search") -> TextReport:
             str(trial.samples),
             number(trial.nfe, ".1f"),
         ]
-        for trial in found.trials
+        for trial in result.trials
     ]
-    header = [*names, LABELS[found.distance], "samples", "NFE"]
-    reference, network = found.about["reference"], found.about["network"]
+    header = [*names, LABELS[result.distance], "samples", "NFE"]
+    reference, network = result.about["reference"], result.about["network"]
     notes = [
         f"Against {reference['src']} ({reference.get('count')} pictures); features of {network['name']} "
         f"({network['sha256'][:12]}).",
         "Distances of different counts do not compare: the fewer samples, the larger they are.",
-        *(f"Note: {warning}." for warning in found.warnings),
+        *(f"Note: {warning}." for warning in result.warnings),
     ]
     return TextReport([Table("Decoding settings, best first", header, rows)], notes)

@@ -4,26 +4,21 @@ A picture is encoded once and decoded from each number of rounds asked for; or t
 in a bit store or in a folder of another tokenizer's reconstructions.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from grncli.evaluation.measuring import PictureReading, or_null
-from grncli.evaluation.pair_comparison import Frames, ReconRow, compare
+from grncli.evaluation.measuring import PictureReading
+from grncli.evaluation.pair_comparison import PairComparison, compare
 from grncli.evaluation.pairs import Rounds, open_pairs
 from grncli.metrics.feature_networks import FeatureNetwork, load_feature_network
-from grncli.metrics.pairwise import Spread
 from grncli.metrics.quality import LPIPS_NETWORKS, METRICS, Metric, open_metrics
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import ALONE, Processes
 
 FRECHET_NETWORKS = {"rfid": "inception", "rfvd": "i3d", "rfd": None}  # the last by any other network
 SHEET_SPREAD, SHEET_WORST = 6, 4
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,49 +36,10 @@ class ReconSettings:
     download: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReconReport:
-    """What ``reconstruction`` found."""
-
-    src: str
-    about: dict[str, Any]
-    tokenizer: dict[str, str] | None
-    samples: int
-    failed: int
-    rows: list[ReconRow]
-    networks: dict[str, dict[str, Any]]
-    """Name, file and input of the feature network behind each Fréchet distance, and how many vectors it gave."""
-    warnings: list[str]
-    sheet: Frames = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready, without the picture; null for what is not defined."""
-        rows = [
-            {
-                "rounds": row.rounds,
-                "label": row.label,
-                "metrics": {name: _spread_json(spread) for name, spread in row.spreads.items()},
-                "distances": row.distances,
-            }
-            for row in self.rows
-        ]
-        plain = {name: value for name, value in vars(self).items() if name not in ("rows", "sheet")}
-        return {"kind": "recon", **plain, "rows": rows}
-
-
-def _spread_json(spread: Spread) -> dict[str, Any]:
-    return {
-        "mean": or_null(spread.mean),
-        "deviation": or_null(spread.deviation),
-        "samples": spread.samples,
-        "worst": [{"name": name, "frame": frame, "value": value} for name, frame, value in spread.worst],
-    }
-
-
 def reconstruction(
     src: str, settings: ReconSettings, *, processes: Processes = ALONE, monitor: Monitor | None = None
-) -> ReconReport:
-    """Measure what comes back of the pictures of ``src``.
+) -> PairComparison:
+    """Measure reconstructions of the pictures of ``src``.
 
     Raises
     ------
@@ -97,7 +53,7 @@ def reconstruction(
         src, settings.reading, settings.rounds, settings.compare, settings.reconstructions, say=monitor.say
     )
     metrics, networks = choose_metrics(settings, monitor.say)
-    comparison = compare(
+    return compare(
         pairs,
         metrics,
         networks,
@@ -107,21 +63,10 @@ def reconstruction(
         processes=processes,
         monitor=monitor,
     )
-    return ReconReport(
-        src=src,
-        about=pairs.pictures.about(),
-        tokenizer=pairs.tokenizer,
-        samples=comparison.images + comparison.clips,
-        failed=comparison.failed,
-        rows=comparison.rows,
-        networks=comparison.networks,
-        warnings=comparison.warnings,
-        sheet=comparison.sheet,
-    )
 
 
 def choose_metrics(settings: ReconSettings, say: Say) -> tuple[dict[str, Metric], dict[str, FeatureNetwork]]:
-    """Metrics of pairs and networks of Fréchet distances; where none are named, those that there are weights for."""
+    """Metrics of pairs and networks of Fréchet distances; by default those whose weights are present."""
     names = settings.metrics
     known = (*METRICS, *LPIPS_NETWORKS, *FRECHET_NETWORKS)
     for name in names or ():

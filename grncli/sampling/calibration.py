@@ -45,7 +45,8 @@ def settle_schedule(plan: SamplingPlan, monitor: Monitor) -> Complexity:
     Unfinished
         If ``monitor`` asked for it while entropies were measured.
     """
-    options, start, say = plan.options, _start_of(plan), monitor.say
+    options, start, say = plan.options, plan.settings.schedule, monitor.say
+    assert isinstance(start, Complexity)
     conditions = _conditions(plan, start)
     stored = _stored(plan.run, say)
     fits = stored.get("conditions") == conditions and options.k in (None, stored.get("k"))
@@ -61,13 +62,6 @@ def settle_schedule(plan: SamplingPlan, monitor: Monitor) -> Complexity:
         say("k and b of the paper's GRN_bit-B fill what is not given; --target-steps fits them to this generator")
     k = Complexity.k if options.k is None else options.k
     return replace(start, k=k, b=Complexity.b if options.b is None else options.b)
-
-
-def _start_of(plan: SamplingPlan) -> Complexity:
-    schedule = plan.settings.schedule
-    if not isinstance(schedule, Complexity):
-        raise ValueError("a fixed schedule has nothing to settle, expected the complexity-aware one")
-    return schedule
 
 
 def _fit(

@@ -61,13 +61,13 @@ def samples_of(store: BitStore) -> list[StoredSample]:
     """The samples of a store that ``grn sample`` made, by number; UsageError for any other store."""
     if not is_sample_store(store):
         raise UsageError(f"{store.path} is a bit store that grn sample did not make; choose another OUT")
-    samples = []
+    records, samples = list(store.records()), []
     for grid in store.grids:
         view = store.grid(grid)
         columns = {name: (nfe_of(view) if name == "nfe" else view.column(name)).tolist() for name in COLUMNS}
         for row, index in enumerate(view.indices.tolist()):
             numbers = {name: column[row] for name, column in columns.items()}
-            samples.append(StoredSample(index, store.record(index), numbers))
+            samples.append(StoredSample(index, records[index], numbers))
     return sorted(samples, key=lambda sample: sample.numbers["number"])
 
 

@@ -283,8 +283,7 @@ def measure_entropies(
     ``stop_when`` is asked between steps; True leaves out those in flight.
     """
     schedule = settings.schedule
-    if not isinstance(schedule, Complexity):
-        raise ValueError("a fixed schedule decides nothing, expected the complexity-aware one")
+    assert isinstance(schedule, Complexity)
     last = schedule.decision_step + 1
     short = replace(settings, schedule=replace(schedule, min_steps=last, max_steps=last))
     return torch.tensor([sample.entropy for sample in Sampler(network, grid, short).run(requests, stop_when)])

@@ -16,8 +16,7 @@ from grncli.media.writing import contact_sheet, shown_frames
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.runtime.checking import Text, check
 from grncli.runtime.errors import MediaError, StoreError, UsageError
-from grncli.store import BitStore
-from grncli.store.layout import METADATA
+from grncli.store import METADATA, BitStore
 
 SHEET_SAMPLES = 24
 SHEET_COLUMNS = 8

@@ -20,9 +20,7 @@ from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.text import printable
-from grncli.store import Fingerprint, open_store
-from grncli.store.claiming import Overwrite, is_interrupted
-from grncli.store.fingerprint import MAX_PARTS
+from grncli.store import MAX_PARTS, Fingerprint, is_interrupted, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +170,7 @@ def describe_target(out: Path, plan: TokenizingPlan, settings: TokenizeSettings)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return "would be created"
     store = open_store(out)
-    overwrite = Overwrite({}, plan.begins_with) if settings.overwrite else None
-    if overwrite and not is_interrupted(out, plan.fingerprint, settings.part, overwrite):
+    if settings.overwrite and not is_interrupted(out, plan.fingerprint, settings.part, plan.begins_with):
         return f"would be replaced, its {len(store)} samples discarded"
     store.fingerprint.require(plan.fingerprint, out, "Use the same settings, another OUT, or --overwrite.")
     done = next((part.position for part in store.parts if part.part == settings.part), 0)

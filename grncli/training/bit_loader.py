@@ -1,6 +1,6 @@
 """Batches of packed bits from stores, in an order that depends on (seed, step) only.
 
-Samples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
+GridSamples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
 fits into the buffer is one window, shuffled as a whole and kept in memory; of a larger one, chunk after chunk is read
 from end to end and never a sample alone. An epoch visits every sample once; batches may reach over its end.
 """
@@ -18,9 +18,8 @@ from grncli.runs.generator_recipe import Bits
 from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import ALONE, Processes
-from grncli.store import BitStore, GridView
-from grncli.store.layout import Grid, grid_name
-from grncli.training.loop import Batch
+from grncli.store import BitStore, Grid, GridView, grid_name
+from grncli.training.objective import Batch
 
 BLOCK_BYTES = 4 << 20  # what is read at once: about a chunk file
 
@@ -28,7 +27,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Samples:
+class GridSamples:
     """All samples of one latent grid, over several stores."""
 
     grid: Grid
@@ -68,7 +67,7 @@ class Samples:
         return which, rows - starts[which]
 
 
-def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
+def combine_stores(stores: Sequence[BitStore]) -> tuple[Bits, list[GridSamples]]:
     """What the stores hold together: settings for the recipe, and the samples of each grid.
 
     Raises
@@ -91,7 +90,7 @@ def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
         having = [store for store in stores if grid in store.grids]
         labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in having]
         views, paths = [store.grid(grid) for store in having], [str(store.path) for store in having]
-        samples.append(Samples(grid, views, paths, np.concatenate(labels)))
+        samples.append(GridSamples(grid, views, paths, np.concatenate(labels)))
     rates = {store.fingerprint.preprocessing.get("fps") for store in stores}
     bits = Bits(
         tokenizer=dict(first.fingerprint.tokenizer),
@@ -116,7 +115,7 @@ class BitLoader:
 
     def __init__(
         self,
-        samples: Sequence[Samples],
+        samples: Sequence[GridSamples],
         *,
         batch: int,
         buffer: float,
@@ -171,7 +170,7 @@ class BitLoader:
 class Order:
     """The endless sequence of one grid's samples: every epoch all ``rows``, shuffled anew."""
 
-    def __init__(self, samples: Samples, rows: Numbers, *, seed: int, number: int, buffer: float) -> None:
+    def __init__(self, samples: GridSamples, rows: Numbers, *, seed: int, number: int, buffer: float) -> None:
         self.samples = samples
         self.rows = rows
         self._entropy = [seed, number]
@@ -230,19 +229,19 @@ class Order:
         return np.random.default_rng([*self._entropy, epoch, number]).permutation(count)
 
 
-def most_frequent(samples: Sequence[Samples]) -> Samples:
+def most_frequent(samples: Sequence[GridSamples]) -> GridSamples:
     """Those of the grid that has most samples."""
     return max(samples, key=len)
 
 
-def check_validation(samples: Sequence[Samples], validation: int) -> None:
+def check_validation(samples: Sequence[GridSamples], validation: int) -> None:
     """Raise RecipeError if nothing would be left to train on."""
     held = len(most_frequent(samples))
     if validation >= held:
         raise RecipeError(f"data.validation is {validation}, expected less than the {held} samples")
 
 
-def _batch(samples: Samples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
+def _batch(samples: GridSamples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
     bits = samples.read(rows) if bits is None else bits
     return Batch(
         torch.from_numpy(bits), samples.keys(rows), torch.from_numpy(samples.labels[rows]), torch.from_numpy(numbers)

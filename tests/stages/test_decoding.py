@@ -15,7 +15,7 @@ from PIL import Image
 from grncli import load_tokenizer, open_store
 from grncli.decoding.outputs import OutputFolder, file_name
 from grncli.decoding.store_decoding import DecodeSettings, decode
-from grncli.evaluation.pairs import match
+from grncli.evaluation.pair_names import match
 from grncli.hbq import dequantize, unpack
 from grncli.media.sources import list_sources
 from grncli.media.writing import write_png

@@ -9,6 +9,7 @@ import pytest
 from grncli.decoding.store_decoding import StoreDecoder
 from grncli.media.sources import list_sources
 from grncli.runs.checkpoint import find_checkpoint
+from grncli.runs.generators import open_generator
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.store import BitStore, PartWriter
@@ -77,3 +78,26 @@ def test_decode_that_finds_its_files_decodes_nothing(store, count_calls, grn_ins
         counts = count_calls((*functions, StoreDecoder.decode), lambda: grn_inside(*arguments))
         assert bool(counts.pop(StoreDecoder.decode.__qualname__)) == decoded
         assert counts == once(*functions)
+
+
+@pytest.fixture(scope="module")
+def generator(make_run, make_generator_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return make_generator_run(folder / "gen", make_run(folder / "tok", rounds=2)), folder / "tok"
+
+
+def test_sample(generator, count_calls, grn_inside, tmp_path):
+    run, tokenizer = generator
+    arguments = ["sample", run, tmp_path / "out", "--tokenizer", tokenizer, "--steps", 2, "--per-class", 1]
+    opened = (open_tokenizer, open_generator, PartWriter.__init__, BitStore.__init__)
+    of_each_run = (find_checkpoint, parse_recipe)
+    counts = count_calls((*opened, *of_each_run), lambda: grn_inside(*arguments, "--device", "cpu"))
+    assert counts == once(*opened) | {function.__qualname__: 2 for function in of_each_run}
+
+
+def test_eval_recon_of_a_store(store, count_calls, grn_inside, media_dir, run_dir):
+    options = ["--tokenizer", run_dir, "--compare", media_dir, "--metrics", "psnr", "--device", "cpu"]
+    arguments = ["eval", "recon", store, *options]
+    opened = (*NETWORK, list_sources, BitStore.__init__)
+    counts = count_calls((*opened, BitStore.record), lambda: grn_inside(*arguments))
+    assert counts == once(*opened) | {BitStore.record.__qualname__: len(BitStore(store))}

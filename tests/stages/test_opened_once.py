@@ -101,3 +101,20 @@ def test_eval_recon_of_a_store(store, count_calls, grn_inside, media_dir, run_di
     opened = (*NETWORK, list_sources, BitStore.__init__)
     counts = count_calls((*opened, BitStore.record), lambda: grn_inside(*arguments))
     assert counts == once(*opened) | {BitStore.record.__qualname__: len(BitStore(store))}
+
+
+RECIPE = """\
+kind: generator
+network: {prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, in_context_tokens: 2, in_context_start: 1}
+data: {batch: 4, validation: 2}
+training: {steps: 2, log_every: 1, checkpoint_every: 2, validate_every: 2, preview_every: 2, dtype: float32}
+"""
+
+
+def test_train_gen(store, count_calls, grn_inside, run_dir, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    arguments = ["train-gen", tmp_path / "tiny.yaml", store, "--out", tmp_path / "run", "--tokenizer", run_dir]
+    opened, records = (find_checkpoint, open_tokenizer, BitStore.__init__), BitStore.record
+    counts = count_calls((*opened, parse_recipe, records), lambda: grn_inside(*arguments, "--device", "cpu"))
+    recipes = {parse_recipe.__qualname__: 2}  # its own, and the tokenizer's
+    assert counts == once(*opened) | recipes | {records.__qualname__: 0}

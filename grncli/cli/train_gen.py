@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import format_bytes, guarded, print_json, say
+from grncli.cli.session import open_session
 from grncli.cli.terminal import screen_width, wrap
-from grncli.cli.training_session import training_session, with_dtype
+from grncli.cli.training_session import check_alike, conclude, with_dtype
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def train_gen(
         Path | None, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")
     ] = None,
     tokenizer: Annotated[
-        str | None, Option(metavar="RUN", help="Tokenizer of the stores, to draw sheets of samples on the way.")
+        str | None, Option(metavar="RUN", help="Tokenizer of the stores; writes sheets of samples during training.")
     ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
@@ -40,15 +42,11 @@ def train_gen(
     allow_incomplete: Annotated[
         bool, Option("--allow-incomplete", help="Train on what an unfinished store has so far.")
     ] = False,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
-    ] = None,
-    max_time: Annotated[
-        str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
-    json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
+    device: options.Device = "auto",
+    dtype: options.TrainingDtype = None,
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
+    json: options.LogJson = False,
 ) -> None:
     """Train a generator on the bits of one or more stores.
 
@@ -60,24 +58,24 @@ def train_gen(
         raise UsageError("there is no STORE, expected the path of at least one bit store")
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
-    with training_session("train-gen", device, max_time) as session:
-        from grncli.runs.generator_recipe import GeneratorRecipe
+    with open_session("train-gen", "steps", device, max_time) as session:
+        from grncli.runs.generator_recipe import AskedGeneratorRecipe
         from grncli.training.generator_training import make_plan, train_generator
-        from grncli.training.precision import settle_dtype
-        from grncli.training.run_setup import read_training_recipe
+        from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
 
-        asked = read_training_recipe(recipe, GeneratorRecipe, with_dtype(overrides, dtype))
-        session.check_alike(asked, out, *paths)
-        session.steps = asked.training.steps
-        plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, warn=session.talk)
+        asked = read_training_recipe(recipe, AskedGeneratorRecipe, with_dtype(overrides, dtype))
+        check_alike(session, asked, out, *paths)
+        plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, say=session.monitor.say)
         if out is None or dry_run:
-            _show_costs(settle_dtype(plan.recipe, out, session.device, session.processes), json=json)
+            present = None if out is None else PresentRun(out)
+            _show_costs(settle_dtype(plan.recipe, present, session.device, session.processes), json=json)
             return
         sheet = None
         if tokenizer is not None:
             from grncli.sampling.sheets import preview_sheet
 
-            sheet = preview_sheet(plan.recipe, tokenizer, session.device, say=session.talk)
+            sheet = preview_sheet(plan.recipe, tokenizer, session.device, say=session.monitor.say)
+        last: dict[str, float] = {}
         added = train_generator(
             plan,
             out,
@@ -85,13 +83,10 @@ def train_gen(
             overwrite=overwrite,
             processes=session.processes,
             sheet=sheet,
-            stop=session.stop,
-            report=session.report,
-            progress=session.step,
-            say=session.talk,
-            warn=session.talk,
+            monitor=session.monitor,
+            report=lambda line: last.update(line.numbers, step=line.step),
         )
-        session.conclude(out, added, json=json)
+        conclude(session, out, asked.training.steps, added, last, json=json)
 
 
 def _is_override(text: str) -> bool:

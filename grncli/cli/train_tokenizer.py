@@ -5,8 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import guarded
-from grncli.cli.training_session import training_session, with_dtype
+from grncli.cli.session import open_session
+from grncli.cli.training_session import check_alike, conclude, with_dtype
 
 
 @guarded
@@ -22,28 +24,24 @@ def train_tokenizer(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
-    ] = None,
-    max_time: Annotated[
-        str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
-    json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
+    device: options.Device = "auto",
+    dtype: options.TrainingDtype = None,
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
+    json: options.LogJson = False,
 ) -> None:
     """Train a tokenizer on a folder of images and clips.
 
     In several processes with srun or torchrun.
     """
-    with training_session("train-tokenizer", device, max_time) as session:
+    with open_session("train-tokenizer", "steps", device, max_time) as session:
         from grncli.runs.tokenizer_recipe import TokenizerRecipe
         from grncli.training.run_setup import read_training_recipe
         from grncli.training.tokenizer_training import train_tokenizer
 
         resolved = read_training_recipe(recipe, TokenizerRecipe, with_dtype(overrides or [], dtype))
-        session.check_alike(resolved, out, data)
-        session.steps = resolved.training.steps
+        check_alike(session, resolved, out, data)
+        last: dict[str, float] = {}
         added = train_tokenizer(
             resolved,
             data,
@@ -51,10 +49,7 @@ def train_tokenizer(
             device=session.device,
             overwrite=overwrite,
             processes=session.processes,
-            stop=session.stop,
-            report=session.report,
-            progress=session.step,
-            say=session.talk,
-            warn=session.talk,
+            monitor=session.monitor,
+            report=lambda line: last.update(line.numbers, step=line.step),
         )
-        session.conclude(out, added, json=json)
+        conclude(session, out, resolved.training.steps, added, last, json=json)

@@ -3,7 +3,7 @@
 A transformer after JiT: SwiGLU, RMSNorm, rotary positions, norms on queries and keys, adaLN-zero, and in-context class
 tokens. It reads a half-true, half-random token map and predicts every true token at once. What is particular about it:
 
-- it is told the selection ratio of its input, which the paper does not mention;
+- it takes the selection ratio of its input, which the paper does not mention;
 - *ind* predicts each channel's index of M bits (K = 2**M categories), *bit* each bit (K = 2);
 - a map of h x w tokens at one time is the released case; clips add time to both kinds of positions.
 """
@@ -14,67 +14,74 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.transformer import Attention, Grid, RatioEmbedding, RMSNorm, SwiGLU, position_embedding, rotary
-from grncli.tokens import TokenCodec
+from grncli.tokens import Prediction, TokenCodec
 
 # A product of fewer rows than this may take its sums in another order: with it, a sample does not depend on its batch.
 STEADY_ROWS = 16
 # Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
-MOST = {"depth": 1024, "classes": 1 << 24}
+MOST = {"depth": 1024, "classes": 1 << 24, "rounds": MAX_ROUNDS}
 MOST |= dict.fromkeys(("width", "heads", "bottleneck", "channels", "in_context_tokens"), 1 << 16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """Sizes of the network. Those that follow from the bits it learns are None until these are known."""
+class GeneratorShape:
+    """Sizes of the network that do not depend on the bits it learns. The defaults are the released GRN-B."""
 
-    prediction: Literal["ind", "bit"] = "ind"
+    type: Literal["class_transformer"] = "class_transformer"
+    prediction: Prediction = "ind"
     depth: int = 12
     width: int = 768
     heads: int = 12
     bottleneck: int = 128  # of the input, between the one-hot categories and the width
     in_context_tokens: int = 32  # copies of the class embedding that join the sequence
     in_context_start: int = 4  # the block before which they join, counted from 0
-    rounds: int | None = None  # M
-    channels: int | None = None  # C
-    classes: int | None = None  # 0: unconditional
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "heads", "bottleneck"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        for name, most in MOST.items():
-            if (getattr(self, name) or 0) > most:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected up to {most}")
+        _check_range(self, 1, "depth", "width", "heads", "bottleneck")
+        _check_range(self, 0, "in_context_tokens")
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ValueError(f"width is {self.width}, expected a multiple of 4 times heads={self.heads}")
-        if self.rounds is not None and not 1 <= self.rounds <= MAX_ROUNDS:
-            raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}")
-        if self.channels is not None and self.channels < 1:
-            raise ValueError(f"channels is {self.channels}, expected 1 or more")
-        if min(self.in_context_tokens, self.classes or 0) < 0:
-            raise ValueError("in_context_tokens and classes are counts, expected 0 or more")
         if not 0 <= self.in_context_start < self.depth:
             raise ValueError(f"in_context_start is {self.in_context_start}, expected 0 to {self.depth - 1}, a block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(GeneratorShape):
+    """All sizes of the network."""
+
+    rounds: int  # M
+    channels: int  # C
+    classes: int  # 0: unconditional
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bit_sizes(self)
 
     @property
     def codec(self) -> TokenCodec:
         """What a token holds."""
-        return TokenCodec(self.prediction, self._known("rounds"), self._known("channels"))
+        return TokenCodec(self.prediction, self.rounds, self.channels)
 
     @property
     def null_class(self) -> int:
         """The label of samples without one, and of the unconditional pass."""
-        return self._known("classes")
+        return self.classes
 
-    def _known(self, name: str) -> int:
-        value: int | None = getattr(self, name)
-        if value is None:
-            raise ValueError(f"network.{name} is not settled yet, it comes from the bits")
-        return value
+
+def check_bit_sizes(sizes: object) -> None:
+    """ValueError where ``rounds``, ``channels`` or ``classes`` is out of range; None stands for any value."""
+    _check_range(sizes, 1, "rounds", "channels")
+    _check_range(sizes, 0, "classes")
+
+
+def _check_range(sizes: object, least: int, *names: str) -> None:
+    for name in names:
+        value, most = getattr(sizes, name), MOST[name]
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} is {value}, expected {least} to {most}")
 
 
 class Generator(nn.Module):
@@ -91,13 +98,12 @@ class Generator(nn.Module):
         width, codec = config.width, config.codec
         self.embedding = TokenEmbedding(codec.categories, codec.token_channels, config.bottleneck, width)
         self.ratio = RatioEmbedding(width)
-        self.classes = nn.Parameter(torch.empty(config.null_class + 1, width))
+        self.classes = nn.Parameter(torch.empty(config.classes + 1, width))
         self.context = nn.Parameter(torch.empty(config.in_context_tokens, width))
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.head = Head(width, codec.categories * codec.token_channels)
-        self.recompute = False  # what lies inside the blocks in the backward pass, rather than keep it
         self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
-        self.draw_weights()
+        self.init_weights()
 
     def forward(self, state: Tensor, ratio: Tensor, label: Tensor) -> Tensor:
         """Logits of the true category of every channel of every token, given a map of which a share is true (Eq. 5).
@@ -123,15 +129,12 @@ class Generator(nn.Module):
             if number == self.config.in_context_start:
                 x = torch.cat([(classes[:, None] + self.context).to(x.dtype), x], dim=1)
             turned = rotation[:, context:] if number < self.config.in_context_start else rotation
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, condition, turned, use_reentrant=False)
-            else:
-                x = block(x, condition, turned)
+            x = block(x, condition, turned)
         logits = self.head(x[:, context:], condition)
         return logits.unflatten(2, (self.config.codec.categories, -1)).permute(0, 2, 3, 1).unflatten(3, grid)
 
-    def draw_weights(self) -> None:
-        """Draw the first weights (facts section 3): every block starts as the identity, every prediction even."""
+    def init_weights(self) -> None:
+        """Initialize the weights (facts section 3): every block starts as the identity, every prediction even."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

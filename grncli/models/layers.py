@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 class History:
@@ -95,16 +94,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = ChannelNorm(out_channels)
         self.conv2 = CausalConv3d(out_channels, out_channels, (3, 3, 3))
         self.shortcut = CausalConv3d(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
-        self.recompute = False  # what lies inside in the backward pass, rather than keep it
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C', T, H, W]``."""
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(self._forward, x, history, use_reentrant=False)
-            return recomputed
-        return self._forward(x, history)
-
-    def _forward(self, x: Tensor, history: History | None) -> Tensor:
         inner = self.conv1(F.silu(self.norm1(x)), history)
         inner = self.conv2(F.silu(self.norm2(inner)), history)
         return inner + (x if self.shortcut is None else self.shortcut(x))

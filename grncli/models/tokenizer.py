@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,7 @@ MOST |= dict.fromkeys(("channels", "encoder_width", "decoder_width"), 1 << 14)
 class TokenizerConfig:
     """Sizes of the network, named as in the recipe. The defaults are the released image tokenizer."""
 
+    type: Literal["causal_conv"] = "causal_conv"
     channels: int = 16  # C, features per token
     patch: int = 2  # side of the pixel block folded into channels first
     encoder_width: int = 160
@@ -83,10 +85,10 @@ class TokenizerConfig:
             if narrow * self._volume(stage) % wide:
                 raise ValueError(f"multipliers grow from {narrow} to {wide} in stage {stage}, {self._remedy(stage)}")
         # A decoder stage that doubles nothing, as the last one, has no shortcut.
-        for stage, (given, made) in zip(range(len(up) - 1, 0, -1), up, strict=False):
-            if self._volume(stage) > 1 and made * self._volume(stage) % given:
+        for stage, (wide, narrow) in zip(range(len(up) - 1, 0, -1), up, strict=False):
+            if self._volume(stage) > 1 and narrow * self._volume(stage) % wide:
                 raise ValueError(
-                    f"multipliers shrink from {given} to {made} where the decoder undoes stage {stage}, "
+                    f"multipliers shrink from {wide} to {narrow} where the decoder undoes stage {stage}, "
                     f"{self._remedy(stage)}"
                 )
 
@@ -171,7 +173,7 @@ class Middle(nn.Module):
         return self.block2(x, history)
 
 
-class Head(nn.Module):
+class ConvHead(nn.Module):
     """Norm, SiLU, conv."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -196,7 +198,7 @@ class Encoder(nn.Module):
             for stage, (a, b) in enumerate(itertools.pairwise(widths), start=1)
         )
         self.middle = Middle(widths[-1], attention=config.attention)
-        self.head = Head(widths[-1], 2 * config.channels)
+        self.head = ConvHead(widths[-1], 2 * config.channels)
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, 3*patch^2, T, H, W]`` to ``[B, 2C, T', H', W']``."""
@@ -219,7 +221,7 @@ class Decoder(nn.Module):
             DecoderStage(a, b, config.decoder_blocks, factor)
             for a, b, factor in zip(widths, widths[1:], factors, strict=False)
         )
-        self.head = Head(widths[-1], 3 * config.patch**2)
+        self.head = ConvHead(widths[-1], 3 * config.patch**2)
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T', H', W']`` to ``[B, 3*patch^2, T, H, W]``."""
@@ -246,7 +248,7 @@ class Tokenizer(nn.Module):
         self.to_moments = CausalConv3d(2 * config.channels, 2 * config.channels, (1, 1, 1))
         self.from_feature = CausalConv3d(config.channels, config.channels, (1, 1, 1))
         self.decoder = Decoder(config)
-        draw_weights(self)
+        init_weights(self)
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -324,12 +326,6 @@ class Tokenizer(nn.Module):
             feature = straight_through(feature, rounds)
         return self.decode(feature, piece=x.shape[2], clamp=False)
 
-    def recompute_activations(self) -> None:
-        """Let the residual blocks keep only their inputs for the backward pass, and compute the rest again there."""
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                module.recompute = True
-
     def _default_piece(self, pixels_per_frame: int) -> int:
         """Latent frames of the largest pass within the memory bound, at least one."""
         return max(1, WHOLE_CLIP_PIXELS // (pixels_per_frame * self.stride[0]))
@@ -344,7 +340,7 @@ class Tokenizer(nn.Module):
             raise ValueError(f"frames are {x.shape[3]}x{x.shape[4]}, expected multiples of the stride {height}x{width}")
 
 
-def draw_weights(network: nn.Module) -> None:
+def init_weights(network: nn.Module) -> None:
     """Start as a network of single frames that keeps the variance of its signals.
 
     Causal kernels start with zeros before the slice that sees the present frame. PyTorch's own start counts the slices

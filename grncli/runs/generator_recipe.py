@@ -1,10 +1,13 @@
-"""What a recipe of ``grn train-gen`` says."""
+"""The recipe of a generator: as the user asks for it, and as its run settles it."""
 
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from grncli.models.generator import GeneratorConfig
+from pydantic import Tag
+
+from grncli.models.generator import GeneratorConfig, GeneratorShape, check_bit_sizes
+from grncli.runs.recipe_fields import by_type, renamed
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.jsonfiles import brief
 from grncli.store import parse_grid
@@ -18,7 +21,7 @@ class BitData:
 
     batch: int = 64
     buffer: float = 4.0  # GiB of bits that are shuffled together and stay in memory
-    validation: int = 0  # samples that are held out, to measure loss and accuracy on
+    validation: int = 0  # samples that measure loss and accuracy, and train nothing
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.validation < 0:
@@ -34,7 +37,8 @@ class Refinement:
     ratio: Literal["logit-normal", "uniform"] = "logit-normal"  # distribution of the selection ratio
     mean: float = -0.8  # of the normal number whose logistic function it is
     deviation: float = 0.8
-    label_drop: float = 0.1  # share of samples that learn without their label, for guidance
+    # Share of samples that learn without their condition, for guidance.
+    condition_dropout: float = renamed(0.1, before="label_drop")
     target: Literal["absolute", "relative"] = "absolute"  # relative: which bits to flip (Appendix E.3), GRN_bit only
 
     def __post_init__(self) -> None:
@@ -42,8 +46,8 @@ class Refinement:
             raise ValueError(
                 f"mean is {self.mean} and deviation {self.deviation}, expected a finite and a positive one"
             )
-        if not 0 <= self.label_drop <= 1:
-            raise ValueError(f"label_drop is {self.label_drop}, expected 0 to 1")
+        if not 0 <= self.condition_dropout <= 1:
+            raise ValueError(f"condition_dropout is {self.condition_dropout}, expected 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +107,34 @@ class Bits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorRecipe:
-    """``grn train-gen``: the network, its data and its training."""
+class AskedGenerator(GeneratorShape):
+    """The network of a recipe to train by; sizes that are left out follow from the bits."""
+
+    rounds: int | None = None
+    channels: int | None = None
+    classes: int | None = None  # 0: unconditional
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bit_sizes(self)
+
+    def settle(self, *, rounds: int, channels: int, classes: int) -> GeneratorConfig:
+        """All sizes of the network, with those of the bits."""
+        return GeneratorConfig(**{**vars(self), "rounds": rounds, "channels": channels, "classes": classes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What both recipes have; each narrows the types of ``network`` and ``bits``."""
 
     kind: str = "generator"
-    network: GeneratorConfig = field(default_factory=GeneratorConfig)
+    network: GeneratorShape
     data: BitData = field(default_factory=BitData)
     refinement: Refinement = field(default_factory=Refinement)
     optimization: GeneratorOptimization = field(default_factory=GeneratorOptimization)
     training: GeneratorTraining = field(default_factory=GeneratorTraining)
     preview: Preview = field(default_factory=Preview)
-    bits: Bits | None = None  # filled in by the run
+    bits: Bits | None
     imported: dict[str, str] | None = None  # where imported weights came from
 
     def __post_init__(self) -> None:
@@ -121,3 +142,25 @@ class GeneratorRecipe:
             raise ValueError(f"kind is {self.kind!r}, expected generator")
         if self.refinement.target == "relative" and self.network.prediction != "bit":
             raise ValueError("refinement.target is relative, which is for network.prediction=bit only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRecipe(_Settings):
+    """The recipe of a run: all sizes of the network are settled, and its bits are named."""
+
+    network: Annotated[Annotated[GeneratorConfig, Tag("class_transformer")], by_type("class_transformer")]
+    bits: Bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedGeneratorRecipe(_Settings):
+    """The recipe that ``grn train-gen`` takes: sizes of the network that follow from the bits may be left out."""
+
+    network: Annotated[Annotated[AskedGenerator, Tag("class_transformer")], by_type("class_transformer")] = field(
+        default_factory=AskedGenerator
+    )
+    bits: Bits | None = None  # of the run whose recipe this is; the stores settle them anew
+
+    def settle(self, network: GeneratorConfig, bits: Bits) -> GeneratorRecipe:
+        """The recipe of the run, with what the stores settle."""
+        return GeneratorRecipe(**{**vars(self), "network": network, "bits": bits})

@@ -6,7 +6,7 @@ RUN/metrics.jsonl   one JSON object a logged step
 RUN/checkpoints/    see ``checkpoint``
 RUN/previews/       pictures on the way
 RUN/COMPLETE        empty; there while the run has all the steps of its recipe, so that make can depend on it
-RUN/.lock           held by the process that writes
+RUN/.lock           locked by the process that writes
 
 Nothing outside the directory is ever written or removed: links in the place of these are refused, or replaced by a
 run that is made anew.
@@ -16,7 +16,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -39,15 +38,17 @@ from grncli.runs.checkpoint import (
     RECORD,
     SCHEDULE,
     TENSORBOARD,
+    entries,
     is_step,
     remove_leftovers,
 )
-from grncli.runs.recipe import load_yaml
+from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
-from grncli.runtime.errors import CheckpointError, LockError, RecipeError
+from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
+from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant
+from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.lock import PathLock
 
 STAGING = ".import.partial"  # where an imported network is made ready
 FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
@@ -55,8 +56,14 @@ FOLDERS = (CHECKPOINTS, PREVIEWS, TENSORBOARD)
 _TEMPORARY = tuple(f".{name}.tmp" for name in FILES)
 # What a process that was killed before it wrote a recipe may have left.
 _BEGUN = {LOCK, STAGING, f".{RECIPE}.tmp"}
-_PREVIEW = re.compile(r"\.?(images|clips|samples)-[0-9]{8,}\.(png|mp4)(\.tmp)?")
+_PREVIEW = re.compile(r"\.?(images|clips|samples)-[0-9]{8,}\.(png|mp4)(\.tmp|\.old)?")
 _EVENTS = re.compile(r"events\.out\.tfevents\..*")
+_OURS: dict[str, Callable[[Path], object]] = {
+    CHECKPOINTS: lambda path: is_step(path) or (path.name == LATEST and path.is_symlink()),
+    PREVIEWS: lambda path: _PREVIEW.fullmatch(path.name),
+    TENSORBOARD: lambda path: _EVENTS.fullmatch(path.name),
+}
+"""Whether something in one of these folders was written by a training."""
 
 
 def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
@@ -64,13 +71,13 @@ def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
 
     ``kind`` is None where it is not known yet.
     """
-    if not run.exists() or (run.is_dir() and not set(os.listdir(run)) - _BEGUN):
+    if is_vacant(run, _BEGUN):
         return
-    found = recipe_kind(run)
-    if found is None:
+    present = recipe_kind(run)
+    if present is None:
         raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
-    if kind not in (None, found):
-        raise CheckpointError(f"{run}: is the run of a {found[:40]}, expected that of a {kind} or a new name")
+    if kind not in (None, present):
+        raise CheckpointError(f"{run}: is the run of a {present[:40]}, expected that of a {kind} or a new name")
     if not overwrite:
         raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
 
@@ -81,14 +88,11 @@ def is_run(run: Path) -> bool:
 
 
 def recipe_kind(run: Path) -> str | None:
-    """``tokenizer`` or ``generator``; None without a recipe of ours: a file called recipe.yaml may be anybody's."""
+    """The kind of network that a run directory is of; None without a recipe of ours."""
     try:
-        recipe = load_yaml(run / RECIPE)
+        return kind_of(load_yaml(run / RECIPE))
     except RecipeError:
         return None
-    if not isinstance(recipe, dict) or not {"kind", "network"} <= recipe.keys():
-        return None
-    return str(recipe["kind"])
 
 
 # One writer
@@ -105,49 +109,35 @@ def locked_run(run: Path) -> Iterator[None]:
     CheckpointError
         If the directory cannot be made or written.
     """
-    made = not run.exists()
+    is_new = not run.exists()
     try:
         # Where the path is a link to a directory that is not there yet, that one is made.
         Path(os.path.realpath(run)).mkdir(parents=True, exist_ok=True)
         _refuse_link(run / LOCK, "file")
-        lock = PathLock(run / LOCK, signed=True)
-        free = lock.try_acquire()
+        claimed = ClaimedFolder(run, doing="trained")
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be written ({error.strerror}); choose another name") from None
-    if not free:
-        raise LockError(f"{run} is being trained by {lock.holder()}; wait until that has ended, or stop it first")
-    try:
-        yield
-    finally:
-        # Nothing came of it.
-        with contextlib.suppress(OSError):
-            if made and os.listdir(run) == [LOCK]:
-                (run / LOCK).unlink()
-                run.rmdir()
-        lock.release()
+    with claimed:
+        try:
+            yield
+        finally:
+            # Nothing was written.
+            with contextlib.suppress(OSError):
+                if is_new and os.listdir(run) == [LOCK]:
+                    (run / LOCK).unlink()
+                    run.rmdir()
 
 
-class Place:
+class Place(HeldFolder):
     """The directory that a run began in, which a user may move or remove while it is being trained."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self._identity = self._look()
 
     def check(self) -> None:
         """CheckpointError unless the path still leads there, so that nothing is written elsewhere or claimed of it."""
-        if self._look() != self._identity:
+        if not self.is_there():
             raise CheckpointError(
-                f"{self.run}: was moved, removed or replaced while it was being trained; what was saved before "
+                f"{self.path}: was moved, removed or replaced while it was being trained; what was saved before "
                 "is where it was moved to: train that one further, or start again"
             )
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.run)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
 
 def refuse_links(run: Path) -> None:
@@ -156,15 +146,15 @@ def refuse_links(run: Path) -> None:
         _refuse_link(run / name, "file")
     for name in FOLDERS:
         _refuse_link(run / name, "directory")
-    for path in _entries(run / CHECKPOINTS):
+    for path in entries(run / CHECKPOINTS):
         if is_step(path):
             _refuse_link(path, "directory")
-            for file in _entries(path):
+            for file in entries(path):
                 _refuse_link(file, "file")
         elif path.name == LATEST and path.exists() and not path.is_symlink():
             raise CheckpointError(f"{path}: is no link, expected one to the newest checkpoint; move it away")
     for folder in (PREVIEWS, TENSORBOARD):
-        for path in _entries(run / folder):
+        for path in entries(run / folder):
             _refuse_link(path, "file")
 
 
@@ -189,8 +179,8 @@ def clear_run(run: Path, *, but: tuple[str, ...] = ()) -> None:
     """
     for name in (COMPLETE, RECORD):
         remove(run / name)
-    for folder, is_ours in ((CHECKPOINTS, _is_checkpoint), (PREVIEWS, _is_preview), (TENSORBOARD, _is_event)):
-        _clear_folder(run / folder, is_ours)
+    for folder in FOLDERS:
+        _clear_folder(run / folder, _OURS[folder])
     for name in (METRICS, SCHEDULE, STAGING, *_TEMPORARY):
         if name not in but:
             remove(run / name)
@@ -207,10 +197,7 @@ def tidy_run(run: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, a link or a directory with all in it; harmless where there is none."""
     with _removing(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_folder(path)
 
 
 @contextmanager
@@ -221,12 +208,12 @@ def _removing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{error.filename or path}: cannot be removed ({error.strerror})") from None
 
 
-def _clear_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
+def _clear_folder(folder: Path, is_ours: Callable[[Path], object]) -> None:
     if folder.is_symlink() or not folder.is_dir():
         remove(folder)
         return
     # The newest first: what an interrupted call leaves is a run of fewer steps.
-    for path in sorted(_entries(folder), reverse=True):
+    for path in sorted(entries(folder), reverse=True):
         if is_ours(path):
             remove(path)
     if folder.name == CHECKPOINTS:
@@ -234,25 +221,6 @@ def _clear_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
             remove_leftovers(folder.parent)
     with contextlib.suppress(OSError):
         folder.rmdir()  # unless something of the user's lies there
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return is_step(path) or (path.name == LATEST and path.is_symlink())
-
-
-def _is_preview(path: Path) -> bool:
-    return _PREVIEW.fullmatch(path.name) is not None
-
-
-def _is_event(path: Path) -> bool:
-    return _EVENTS.fullmatch(path.name) is not None
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 # The mark of a whole run

@@ -1,14 +1,15 @@
-"""What a training recipe says, as typed objects. Field names are the paper's and the field's."""
+"""The recipe of a tokenizer. Names of fields are those of the paper or of common use."""
 
 from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Tag
 
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.tokenizer import TokenizerConfig
 from grncli.rng import MAX_SEED
+from grncli.runs.recipe_fields import by_type, renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Data:
     clip: ClipData | None = None
     flip: float = 0.5  # probability of a horizontal flip
     workers: int = 1  # decoding processes
-    validation: int = 0  # sources of each kind that are held out, to measure PSNR and SSIM on
+    validation: int = 0  # sources of each kind that measure PSNR and SSIM, and train nothing
 
     def __post_init__(self) -> None:
         _not_negative(self, "validation", "workers")
@@ -136,10 +137,11 @@ class Optimization:
     schedule: str = "constant"  # or cosine, down to zero at the last step
     clip_norm: float = 1.0
     ema: float | tuple[float, ...] = 0.999  # decay; of several, the first is what everything downstream uses
-    accumulate: int = 1  # pieces that each batch passes in, one after the other, to spare memory
+    # Pieces that each batch passes in, one after the other, to spare memory.
+    gradient_accumulation: int = renamed(1, before="accumulate")
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "accumulate")
+        _positive(self, "learning_rate", "gradient_accumulation")
         if not self.clip_norm > 0:  # .inf clips nothing
             raise ValueError(f"clip_norm is {self.clip_norm}, expected more than 0")
         _not_negative(self, "weight_decay", "warmup_steps")
@@ -176,7 +178,8 @@ class Training:
     keep: int = 2  # newest checkpoints
     keep_every: int | None = None  # keep those of each such step too, such as 10000
     compile: bool = False  # with torch.compile: slower to start, quicker on a GPU
-    recompute: bool = False  # activations in the backward pass (checkpointing): a third slower, far less memory
+    # Compute activations again in the backward pass: a third slower, far less memory.
+    activation_checkpointing: bool = renamed(False, before="recompute")
     tensorboard: bool = False  # write the log for TensorBoard too
 
     def __post_init__(self) -> None:
@@ -192,7 +195,9 @@ class TokenizerRecipe:
     """``grn train-tokenizer``: the network, its data and its training."""
 
     kind: str = "tokenizer"
-    network: TokenizerConfig = field(default_factory=TokenizerConfig)
+    network: Annotated[Annotated[TokenizerConfig, Tag("causal_conv")], by_type("causal_conv")] = field(
+        default_factory=TokenizerConfig
+    )
     # M; null trains the continuous baseline; of a list each batch draws one, so that every prefix decodes well
     rounds: int | tuple[int, ...] | None = 4
     data: Data = field(default_factory=lambda: Data(image=ImageData()))

@@ -90,6 +90,13 @@ def open_plain(path: Path | str, flags: int = os.O_RDONLY) -> int:
     raise OSError(errno.EINVAL, "is no plain file", os.fspath(path))
 
 
+def read_plain(path: Path, most: int) -> bytes | None:
+    """All bytes of a file, None where it has more than ``most``; OSError as `open_plain`."""
+    with os.fdopen(open_plain(path), "rb") as file:
+        data = file.read(most + 1)
+    return data if len(data) <= most else None
+
+
 def sync_directory(path: Path) -> None:
     """Wait until the entries of a directory are on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

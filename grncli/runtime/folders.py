@@ -1,30 +1,106 @@
-"""Folders of ours: cleared in steps that can be repeated, never left through a link, and still in their place."""
+"""Folders that a command fills: their marker, one writer at a time, whether they were moved, and removing in one step.
+
+Nothing is written or removed through a link.
+"""
 
 import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import weakref
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from grncli.runtime.errors import LockError, MissingFolderError
+from grncli.runtime.differences import describe_differences
+from grncli.runtime.errors import LockError, MissingFolderError, UsageError
+from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import brief, read_json, to_json
 from grncli.runtime.lock import PathLock
 
 LOCK = ".lock"
 
 
+def is_vacant(folder: Path, leftovers: Collection[str] = ()) -> bool:
+    """Whether a new folder may be made at a path: nothing is there, or a folder with at most ``leftovers`` in it.
+
+    Parameters
+    ----------
+    leftovers : names that a process may leave that is killed before it has marked the folder
+    """
+    if folder.is_dir():
+        return not set(os.listdir(folder)) - set(leftovers)
+    return not folder.exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderMarker:
+    """The JSON document by which a command recognizes a folder that it filled, and what it filled it with.
+
+    Parameters
+    ----------
+    folder, file : the folder, and its marker, in most cases inside it
+    command : what fills it, such as ``grn decode``
+    purpose : what is expected in a message, such as ``a folder to decode into``
+    remedy : what the user can do, such as ``choose another DIR``
+    replaceable : whether the command has ``--overwrite``
+    """
+
+    folder: Path
+    file: Path
+    command: str
+    purpose: str
+    remedy: str
+    replaceable: bool = True
+
+    def require_ours(self) -> None:
+        """UsageError where the path is a file, or a folder that holds something and has no marker."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"{self.folder} is a file, expected {self.purpose}")
+        if not os.path.lexists(self.file) and not is_vacant(self.folder, (LOCK, f".{self.file.name}.tmp")):
+            raise UsageError(f"{self.folder} holds files that {self.command} did not write; {self.remedy}")
+
+    def read(self) -> dict[str, Any] | None:
+        """What the folder was filled with, None where it is vacant; UsageError where it is not ours or damaged."""
+        self.require_ours()
+        try:
+            document = read_json(self.file, error=UsageError, remedy=self.remedy)
+        except FileNotFoundError:
+            return None
+        if not isinstance(document, dict):
+            raise UsageError(f"{self.file}: holds {brief(document)}, expected a JSON object; {self.remedy}")
+        return document
+
+    def require(self, asked: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any] | None:
+        """As `read`; UsageError with what differs where the folder was filled with something else than ``asked``."""
+        there = self.read()
+        if there is None or there == asked or overwrite:
+            return there
+        remedy = f"{self.remedy}, or --overwrite it" if self.replaceable else self.remedy
+        raise UsageError(
+            f"{self.folder} was made by {self.command} with other settings or data "
+            f"({describe_differences(there, asked)}); {remedy}"
+        )
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Mark the folder, or replace its mark in one step."""
+        with whole_file(self.file) as temporary:
+            temporary.write_text(to_json(document, indent=1) + "\n", encoding="utf-8")
+
+
 class HeldFolder:
-    """A folder kept open, so that it is noticed when its path comes to lead elsewhere."""
+    """A folder kept open, so that it is noticed when its path comes to lead elsewhere; OSError where it is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._close = weakref.finalize(self, os.close, self._fd)
 
     def is_there(self) -> bool:
         """Whether the path still leads to the folder; about 2 microseconds."""
-        assert self._fd is not None
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
         except (FileNotFoundError, NotADirectoryError):
@@ -32,9 +108,7 @@ class HeldFolder:
 
     def close(self) -> None:
         """Harmless when repeated."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._close()
 
     def __enter__(self) -> "HeldFolder":
         return self
@@ -53,6 +127,7 @@ class ClaimedFolder:
     Parameters
     ----------
     lock : the file that is locked, if it is another than ``.lock`` in the folder
+    doing : what is done to the folder, as in "is being written"
 
     Raises
     ------
@@ -60,14 +135,14 @@ class ClaimedFolder:
         If another process fills it.
     """
 
-    def __init__(self, path: Path, lock: Path | None = None) -> None:
+    def __init__(self, path: Path, lock: Path | None = None, *, doing: str = "written") -> None:
         self.path = path
         self._held = HeldFolder(path)
         self._lock = PathLock(lock or path / LOCK, signed=True)
         try:
             if not self._lock.try_acquire():
                 raise LockError(
-                    f"{path} is being written by {self._lock.holder()}; wait until it has ended, or stop it first"
+                    f"{path} is being {doing} by {self._lock.holder()}; wait until it has ended, or stop it first"
                 )
         except BaseException:
             self._held.close()
@@ -154,7 +229,7 @@ def inside(folder: Path, name: str, *, create: bool = False) -> Path:
 def remove(path: Path) -> None:
     """Remove a file, a folder, or a link rather than what it leads to; nothing where there is nothing.
 
-    A folder goes out of sight in one step, so that it is never found half empty.
+    A folder is renamed to a hidden name first, so that it never lies there half empty.
     """
     hidden = path.with_name(f".{path.name}.old")
     remove_now(hidden)  # what an interrupted call left
@@ -168,7 +243,7 @@ def remove(path: Path) -> None:
 
 
 def remove_now(path: Path) -> None:
-    """As `remove`, for what nobody looks for under its name."""
+    """As `remove`, for names that are hidden already."""
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path)

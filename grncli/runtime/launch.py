@@ -20,7 +20,7 @@ class Launch:
     Parameters
     ----------
     rank, count, local_rank : its number, how many there are, and its number among those of this machine
-    address : ``tcp://host:port`` where they meet; None where MASTER_ADDR and MASTER_PORT say it, or for one process
+    address : ``tcp://host:port`` where they connect; None where MASTER_ADDR and MASTER_PORT say it, or for one process
     by : what started several, to be named in messages
     """
 
@@ -122,11 +122,11 @@ def _of_slurm(environment: Mapping[str, str], step: int) -> Launch:
         job = _number(environment, "SLURM_JOB_ID", 0)
         port = _PORTS[(job + 1009 * step) % len(_PORTS)]  # another one for steps that run side by side
     return Launch(
-        rank, count, local, _address(environment.get("MASTER_ADDR") or _meeting_host(environment), port), "srun"
+        rank, count, local, _address(environment.get("MASTER_ADDR") or _rendezvous_host(environment), port), "srun"
     )
 
 
-def _meeting_host(environment: Mapping[str, str]) -> str:
+def _rendezvous_host(environment: Mapping[str, str]) -> str:
     names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
     name = next((name for name in names if environment.get(name)), names[0])
     try:

@@ -1,7 +1,8 @@
-"""Several processes that train one network: who they are, and what they exchange.
+"""Several processes that run one command together: their ranks, and what they exchange.
 
-Each takes its share of every batch, gradients are averaged, so the result is that of one process with the whole batch
-up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gloo carries the numbers between CPUs, NCCL between GPUs.
+In training each takes its share of every batch and gradients are averaged, so the result is that of one process with
+the whole batch up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gloo exchanges between CPUs, NCCL between
+GPUs.
 """
 
 import json
@@ -16,28 +17,26 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from grncli.runtime.errors import GrnError
 from grncli.runtime.launch import Launch
 from grncli.runtime.stopping import Stop, Stopped
 
-MEETING_SECONDS = 0.1  # between two looks at whether to stop waiting for the others
+JOIN_POLL_SECONDS = 0.1  # between two looks at whether to stop waiting for the others
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; alone by default."""
+    """This process among those that run together; by default the only one."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that writes files and talks to the user."""
+        """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
     def total(self, numbers: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ class Processes:
         torch._foreach_div_(gradients, self.count)
 
     def alike(self, text: str, device: torch.device) -> bool:
-        """Whether every process has the same text, which all of them learn."""
+        """Whether every process has the same text; all get the same answer."""
         if self.count == 1:
             return True
         number = zlib.crc32(text.encode("utf-8", "surrogatepass"))
@@ -101,7 +100,7 @@ class Processes:
         return int(extremes[0]) == -int(extremes[1])
 
     def wait(self) -> None:
-        """Return once every process is here."""
+        """Return once every process has called this."""
         if self.count > 1:
             dist.barrier()
 
@@ -111,35 +110,35 @@ ALONE = Processes()
 
 @contextmanager
 def joined(launch: Launch, device: torch.device, stop: Stop) -> Iterator[Processes]:
-    """Meet the other processes that were started with this one for the time of a block.
+    """Join the processes that were started together for the time of a block.
 
     Raises
     ------
     Stopped
-        If ``stop`` asked for it before they had all come.
+        If ``stop`` asked for it before all had joined.
     GrnError
-        If they cannot meet, or one of them ends before its time.
+        If they cannot connect, or one of them ends too early.
     """
     if launch.count == 1:
         yield ALONE
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(device)  # or every process would meet the others through the first GPU
-    with _explaining_losses(launch):
+        torch.cuda.set_device(device)  # or every process would use the first GPU
+    with _explaining_failures(launch):
         # Some numbers are exchanged from the CPU even where the networks are on GPUs.
-        _meet(launch, "cpu:gloo,cuda:nccl" if on_gpu else "gloo", stop)
+        _join(launch, "cpu:gloo,cuda:nccl" if on_gpu else "gloo", stop)
         try:
             yield Processes(launch.rank, launch.count)
         finally:
             dist.destroy_process_group()
 
 
-def _meet(launch: Launch, backend: str, stop: Stop) -> None:
-    """Wait for the others in a thread: PyTorch waits for many minutes and lets no signal through meanwhile."""
+def _join(launch: Launch, backend: str, stop: Stop) -> None:
+    """Wait for the others in a thread: PyTorch waits for many minutes and handles no signal meanwhile."""
     failed: list[BaseException] = []
 
-    def meet() -> None:
+    def connect() -> None:
         try:
             dist.init_process_group(
                 backend, init_method=launch.address or "env://", rank=launch.rank, world_size=launch.count
@@ -147,19 +146,19 @@ def _meet(launch: Launch, backend: str, stop: Stop) -> None:
         except BaseException as error:
             failed.append(error)
 
-    meeting = threading.Thread(target=meet, name="grn-meeting", daemon=True)
-    meeting.start()
-    while meeting.is_alive():
-        meeting.join(MEETING_SECONDS)
-        if meeting.is_alive() and stop.reason:
-            raise Stopped(f"{stop.reason}: stopped before all {launch.count} processes had come together")
+    joining = threading.Thread(target=connect, name="grn-join", daemon=True)
+    joining.start()
+    while joining.is_alive():
+        joining.join(JOIN_POLL_SECONDS)
+        if joining.is_alive() and stop.reason:
+            raise Stopped(f"{stop.reason}: stopped before all {launch.count} processes had joined")
     if failed:
         raise failed[0]
 
 
 @contextmanager
-def _explaining_losses(launch: Launch) -> Iterator[None]:
-    """Turn what gloo, NCCL and the meeting place raise into a sentence."""
+def _explaining_failures(launch: Launch) -> Iterator[None]:
+    """Turn errors of gloo, NCCL and their rendezvous into a sentence."""
     try:
         yield
     except RuntimeError as error:  # of which those of torch.distributed are some
@@ -167,56 +166,16 @@ def _explaining_losses(launch: Launch) -> Iterator[None]:
         if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
             place = launch.address or "MASTER_ADDR:MASTER_PORT"
             raise GrnError(
-                f"the {launch.count} processes could not meet at {place} ({text[:160]}); start all of them, and set "
+                f"the {launch.count} processes could not connect at {place} ({text[:160]}); start all of them, and set "
                 "MASTER_ADDR and MASTER_PORT to a free port of the first one's machine where this is another"
             ) from error
         if isinstance(error, dist.DistBackendError) or _LOST.search(text):
             raise GrnError(
-                f"another of the {launch.count} processes has ended; its own message says why, and the same command "
-                "goes on from the last checkpoint"
+                f"another of the {launch.count} processes has ended; its own message says why; run the same command "
+                "again to resume"
             ) from error
         raise
 
 
 # What gloo says when a connection ends.
 _LOST = re.compile(r"closed by peer|reset by peer|gloo/transport|Broken pipe|remote process exited", re.IGNORECASE)
-
-
-def share_batch_norm(module: nn.Module) -> None:
-    """Let batch norms take their statistics over the batches of all processes, on CPUs too."""
-    for child in module.modules():
-        if isinstance(child, _BatchNorm):
-            child.__class__ = _SharedBatchNorm
-
-
-class _SharedBatchNorm(_BatchNorm):
-    """Batch norm over the batches of all processes, which have the same size.
-
-    PyTorch's SyncBatchNorm does the same on GPUs only.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        dims = [0, *range(2, x.dim())]
-        count = dist.get_world_size()
-        moments = torch.stack([x.float().mean(dims), x.float().square().mean(dims)])
-        mean, square = (differentiable.all_reduce(moments) / count).unbind()  # type: ignore[no-untyped-call]
-        variance = square - mean.square()
-        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1] * count)
-        scale, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (self.weight, self.bias))
-        # By hand: F.batch_norm takes given moments for constants, without a gradient.
-        mean, variance = (value.view_as(scale) for value in (mean, variance))
-        return ((x - mean) * (variance + self.eps).rsqrt() * scale + shift).to(x.dtype)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
-
-    def _remember(self, mean: Tensor, variance: Tensor, size: int) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        momentum = self.momentum if self.momentum is not None else 0.1
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * size / max(1, size - 1), momentum)

@@ -1,6 +1,6 @@
-"""Stopping early with everything saved: signals and a time limit only raise a flag, work ends between steps.
+"""Stopping early with everything saved: signals and a time limit only set a flag, and work ends between steps.
 
-A process hears signals from its first moment to its last (`watch_signals`); while a command works, its `Stop` does.
+Signals are handled from the start of a process to its end (`watch_signals`), by a `Stop` while a command works.
 """
 
 import atexit
@@ -25,7 +25,7 @@ def _caught() -> list[signal.Signals]:
 
 
 class Stop:
-    """Asked between steps: ``stop.reason`` is None, or why the work should end now.
+    """Whether to end between two steps: ``stop.reason`` is None, or why the work should end now.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Catch SIGTERM, SIGUSR1, SIGHUP and the first Ctrl-C in a block; a second Ctrl-C ends at once."""
-        before = {number: signal.signal(number, self._raise_flag) for number in _caught()}
+        before = {number: signal.signal(number, self._set_flag) for number in _caught()}
         if _watch is not None and _watch.heard is not None:
             self._signal = _watch.heard
         try:
@@ -66,7 +66,7 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _raise_flag(self, number: int, frame: FrameType | None) -> None:
+    def _set_flag(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal is signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal is None or number == signal.SIGINT:
@@ -76,11 +76,11 @@ class Stop:
 
 
 class SignalWatch:
-    """What a process does about signals while no `Stop` listens, so that each has its exit code at any moment.
+    """Handles signals while no `Stop` does, so that each leads to its exit code at any moment.
 
-    Before a command begins they are only remembered. A command, or a part of it, that has nothing to save ends where
-    it is. Once a signal was heard, further ones change nothing, but for a second Ctrl-C. In the end the exit code stays
-    what it is, however long the interpreter takes to end.
+    Before a command begins they are only recorded. A command, or a part of it, that has nothing to save ends at once.
+    After the first signal further ones change nothing, except a second Ctrl-C. Once the exit code is settled it stays,
+    however long the interpreter takes to end.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class SignalWatch:
         self._finished = False
         for number in _caught():
             signal.signal(number, self._arrived)
-        atexit.register(self._stay_deaf)  # first of all, so that it is called last
+        atexit.register(self._ignore_interrupt)  # first of all, so that it is called last
 
     def begin(self) -> None:
         """A command begins; it ends here if a signal has come before."""
@@ -105,8 +105,8 @@ class SignalWatch:
             ignored = number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if ignored else lambda *_: os._exit(code))
 
-    def _stay_deaf(self) -> None:
-        # What follows takes moments, in which a Ctrl-C would end the process without its exit code.
+    def _ignore_interrupt(self) -> None:
+        # What follows takes a moment, in which a Ctrl-C would end the process without its exit code.
         if self._finished:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -135,7 +135,7 @@ _watch: SignalWatch | None = None  # signals are the process's, so there is one
 
 
 def watch_signals() -> SignalWatch:
-    """Hear signals from now to the end of the process; a second call changes nothing."""
+    """Handle signals from now to the end of the process; a second call changes nothing."""
     global _watch
     if _watch is None:
         _watch = SignalWatch()
@@ -149,13 +149,13 @@ def begin_command() -> None:
 
 
 class Stopped(Exception):
-    """The work ended early on request; everything is saved and the same command goes on from there."""
+    """The work ended early on request; everything is saved, and the same command resumes there."""
 
-    advice = "Run the same command again to go on"
+    advice = "Run the same command again to resume"
 
 
 class Unfinished(Stopped):
-    """The work ended early on request, and is of a kind of which nothing can be kept."""
+    """The work ended early on request, and nothing of it is kept."""
 
     advice = "Nothing of it is kept: run the same command again to start over"
 

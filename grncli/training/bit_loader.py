@@ -1,6 +1,6 @@
 """Batches of packed bits from stores, in an order that depends on (seed, step) only.
 
-Samples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
+GridSamples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
 fits into the buffer is one window, shuffled as a whole and kept in memory; of a larger one, chunk after chunk is read
 from end to end and never a sample alone. An epoch visits every sample once; batches may reach over its end.
 """
@@ -8,18 +8,18 @@ from end to end and never a sample alone. An epoch visits every sample once; bat
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
-from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
-from grncli.runtime.overlap import Prefetch
+from grncli.runtime.errors import RecipeError, StoreError
+from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import ALONE, Processes
 from grncli.store import BitStore, Grid, GridView, grid_name
-from grncli.training.loop import Batch
+from grncli.training.objective import Batch
 
 BLOCK_BYTES = 4 << 20  # what is read at once: about a chunk file
 
@@ -27,7 +27,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Samples:
+class GridSamples:
     """All samples of one latent grid, over several stores."""
 
     grid: Grid
@@ -67,7 +67,7 @@ class Samples:
         return which, rows - starts[which]
 
 
-def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
+def combine_stores(stores: Sequence[BitStore]) -> tuple[Bits, list[GridSamples]]:
     """What the stores hold together: settings for the recipe, and the samples of each grid.
 
     Raises
@@ -80,7 +80,8 @@ def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
     first = stores[0]
     names = list(dict.fromkeys(name for store in stores for name in store.labels))
     for store in stores[1:]:
-        _require_same(first, store)
+        remedy = "train on stores that were made alike"
+        require_fit(BitFormat.of_store(store), BitFormat.of_store(first), remedy, alike=True)
     if not any(len(store) for store in stores):
         raise StoreError(f"{', '.join(str(store.path) for store in stores)}: no sample to train on; tokenize more")
     grids = sorted({grid for store in stores for grid in store.grids})
@@ -89,7 +90,7 @@ def gather(stores: Sequence[BitStore]) -> tuple[Bits, list[Samples]]:
         having = [store for store in stores if grid in store.grids]
         labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in having]
         views, paths = [store.grid(grid) for store in having], [str(store.path) for store in having]
-        samples.append(Samples(grid, views, paths, np.concatenate(labels)))
+        samples.append(GridSamples(grid, views, paths, np.concatenate(labels)))
     rates = {store.fingerprint.preprocessing.get("fps") for store in stores}
     bits = Bits(
         tokenizer=dict(first.fingerprint.tokenizer),
@@ -114,7 +115,7 @@ class BitLoader:
 
     def __init__(
         self,
-        samples: Sequence[Samples],
+        samples: Sequence[GridSamples],
         *,
         batch: int,
         buffer: float,
@@ -140,7 +141,7 @@ class BitLoader:
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on, uint8 ``[B, t, h, w, M, bytes]``; a thread reads ahead of the network."""
-        with Prefetch(self._read(first_step), depth=4) as ahead:
+        with Prefetcher(self._read(first_step), depth=4) as ahead:
             yield from ahead
 
     def held_out(self) -> Iterator[Batch]:
@@ -169,7 +170,7 @@ class BitLoader:
 class Order:
     """The endless sequence of one grid's samples: every epoch all ``rows``, shuffled anew."""
 
-    def __init__(self, samples: Samples, rows: Numbers, *, seed: int, number: int, buffer: float) -> None:
+    def __init__(self, samples: GridSamples, rows: Numbers, *, seed: int, number: int, buffer: float) -> None:
         self.samples = samples
         self.rows = rows
         self._entropy = [seed, number]
@@ -228,39 +229,23 @@ class Order:
         return np.random.default_rng([*self._entropy, epoch, number]).permutation(count)
 
 
-def most_frequent(samples: Sequence[Samples]) -> Samples:
+def most_frequent(samples: Sequence[GridSamples]) -> GridSamples:
     """Those of the grid that has most samples."""
     return max(samples, key=len)
 
 
-def check_validation(samples: Sequence[Samples], validation: int) -> None:
+def check_validation(samples: Sequence[GridSamples], validation: int) -> None:
     """Raise RecipeError if nothing would be left to train on."""
     held = len(most_frequent(samples))
     if validation >= held:
         raise RecipeError(f"data.validation is {validation}, expected less than the {held} samples")
 
 
-def _batch(samples: Samples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
+def _batch(samples: GridSamples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
     bits = samples.read(rows) if bits is None else bits
     return Batch(
         torch.from_numpy(bits), samples.keys(rows), torch.from_numpy(samples.labels[rows]), torch.from_numpy(numbers)
     )
-
-
-def _require_same(first: BitStore, other: BitStore) -> None:
-    made, theirs = first.fingerprint.tokenizer, other.fingerprint.tokenizer
-    fields: dict[str, tuple[Any, Any]] = {
-        "tokenizer": (made.get("sha256", dict(made)), theirs.get("sha256", dict(theirs))),
-        "rounds": (first.rounds, other.rounds),
-        "channels": (first.channels, other.channels),
-        "stride": (list(first.stride), list(other.stride)),
-    }
-    for name, (ours, others) in fields.items():
-        if ours != others:
-            raise StoreMismatch(
-                f"{other.path} was made with {name}={others}, and {first.path} with {name}={ours}; "
-                "train on stores that were made alike"
-            )
 
 
 def _renamed(labels: NDArray[np.int32], own: Sequence[str], names: Sequence[str]) -> Numbers:

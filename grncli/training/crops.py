@@ -1,6 +1,6 @@
 """Random crops of images and clips as batches: which ones a step takes, and reading them ahead of the network."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.media.decoder import DecoderPool
-from grncli.media.reading import Crop
+from grncli.media.random_crops import Crop
 from grncli.media.sources import Source
 from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.overlap import Prefetch
+from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import Processes
-from grncli.training.loop import Batch
+from grncli.training.objective import Batch
 
 
 class CropSampler:
@@ -29,19 +29,18 @@ class CropSampler:
     """
 
     def __init__(self, data: Data, sources: Sequence[Source], seed: int, src: str) -> None:
-        self.data = data
-        self.seed = seed
-        self.images, self.held_out_images = self._divided("image", data.image, sources, src)
-        self.clips, self.held_out_clips = self._divided("clip", data.clip, sources, src)
+        self.data, self.seed = data, seed
+        kinds = {"image": data.image, "clip": data.clip}
+        self.media = {kind: media for kind, media in kinds.items() if media is not None}
+        self.sources: dict[str, list[Source]] = {}  # of each kind, to train on
+        self.held_out: dict[str, list[Source]] = {}
+        for kind, media in self.media.items():
+            usable = [source for source in sources if source.problem is None and source.kind == kind]
+            self._divide(kind, media, usable, src)
         self.clip_share = 0.0 if data.clip is None else 1.0 if data.image is None else data.clip.share
 
-    def _divided(
-        self, kind: str, media: ImageData | ClipData | None, sources: Sequence[Source], src: str
-    ) -> tuple[list[Source], list[Source]]:
+    def _divide(self, kind: str, media: ImageData | ClipData, usable: Sequence[Source], src: str) -> None:
         """Sources of one kind to train on, and those held out, spread evenly over the listing."""
-        if media is None:
-            return [], []
-        usable = [source for source in sources if source.problem is None and source.kind == kind]
         if not usable:
             raise UsageError(
                 f"{src} holds no {kind}s, which the recipe's data.{kind} wants; add some or set data.{kind}=null"
@@ -55,26 +54,20 @@ class CropSampler:
                 f"{src} holds {len(left)} {kind}s to train on{held}, expected at least one batch, "
                 f"data.{kind}.batch={media.batch}; add some, or make the batch smaller"
             )
-        return left, [usable[i] for i in sorted(chosen)]
+        self.sources[kind], self.held_out[kind] = left, [usable[i] for i in sorted(chosen)]
 
     def step(self, step: int) -> list[tuple[Source, Crop]]:
         """Sources and crops of a step, counted from 0."""
         clips_before = floor(step * self.clip_share)
-        if floor((step + 1) * self.clip_share) > clips_before:
-            assert self.data.clip is not None
-            return self._draw("clip", self.clips, self.data.clip, clips_before, step)
-        assert self.data.image is not None
-        return self._draw("image", self.images, self.data.image, step - clips_before, step)
-
-    def _draw(
-        self, kind: str, sources: Sequence[Source], media: ImageData | ClipData, turn: int, step: int
-    ) -> list[tuple[Source, Crop]]:
-        jobs = []
+        is_clip = floor((step + 1) * self.clip_share) > clips_before
+        kind, turn = ("clip", clips_before) if is_clip else ("image", step - clips_before)
+        media, sources = self.media[kind], self.sources[kind]
+        crops = []
         for item in range(media.batch):
             epoch, place = divmod(turn * media.batch + item, len(sources))
             source = sources[self._order(kind, len(sources), epoch)[place]]
-            jobs.append((source, self.crop(media, [self.seed, step, item])))
-        return jobs
+            crops.append((source, self.crop(media, [self.seed, step, item])))
+        return crops
 
     def crop(self, media: ImageData | ClipData, entropy: Sequence[int]) -> Crop:
         """A random crop whose draws come from ``entropy``."""
@@ -91,50 +84,52 @@ class CropLoader:
     """Reads the crops of steps in worker processes, ahead of the network; of several processes each its share."""
 
     def __init__(
-        self, sampler: CropSampler, pool: DecoderPool, processes: Processes, warn: Callable[[str], None]
+        self, sampler: CropSampler, pool: DecoderPool, processes: Processes, say: Callable[[str], None]
     ) -> None:
         self.sampler = sampler
         self.pool = pool
         self.processes = processes
-        self.warn = warn
+        self.say = say
         self._warned: set[str] = set()
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on, uint8 ``[B, T, S, S, 3]``; a thread decodes ahead of the network."""
-        with Prefetch(self._decode(first_step), depth=4, abandon=self.pool.abandon) as ahead:
+        with Prefetcher(self._decode(first_step), depth=4, abandon=self.pool.abandon) as ahead:
             yield from ahead
 
     def fixed(self, count: int) -> dict[str, list[Tensor]]:
         """Crops for previews, one for each of ``count`` sources of a kind: uint8 ``[T, S, S, 3]``."""
-        return self._centred(self.sampler.images[:: max(1, len(self.sampler.images) // count)][:count], "image") | (
-            self._centred(self.sampler.clips[:: max(1, len(self.sampler.clips) // count)][:count], "clip")
+        return self._centred(
+            {kind: own[:: max(1, len(own) // count)][:count] for kind, own in self.sampler.sources.items()}
         )
 
     def held_out(self) -> dict[str, list[Tensor]]:
         """A crop of each source that is held out, as ``fixed`` gives them."""
-        return self._centred(self.sampler.held_out_images, "image") | self._centred(self.sampler.held_out_clips, "clip")
+        return self._centred(self.sampler.held_out)
 
-    def _centred(self, sources: Sequence[Source], kind: str) -> dict[str, list[Tensor]]:
-        """Crops of full height that are the same whenever they are asked for; empty where none can be read."""
-        media = self.sampler.data.image if kind == "image" else self.sampler.data.clip
-        if media is None or not sources:
-            return {}
-        crops = [replace(self.sampler.crop(media, [i]), scale=(1.0, 1.0), flip=0.0) for i in range(len(sources))]
-        results = self.pool.crops(zip(sources, crops, strict=True))
-        good = [torch.from_numpy(pixels) for pixels in results if not isinstance(pixels, MediaError)]
-        return {kind: good} if good else {}
+    def _centred(self, sources: Mapping[str, Sequence[Source]]) -> dict[str, list[Tensor]]:
+        """Crops of full height that are the same whenever they are asked for; kinds of which one can be read."""
+        centred = {}
+        for kind, own in sources.items():
+            media = self.sampler.media[kind]
+            crops = [replace(self.sampler.crop(media, [i]), scale=(1.0, 1.0), flip=0.0) for i in range(len(own))]
+            results = self.pool.crops(zip(own, crops, strict=True)) if own else []
+            good = [torch.from_numpy(pixels) for pixels in results if not isinstance(pixels, MediaError)]
+            if good:
+                centred[kind] = good
+        return centred
 
     def _share(self, step: int) -> list[tuple[Source, Crop]]:
         return self.sampler.step(step)[self.processes.rank :: self.processes.count]
 
     def _decode(self, first_step: int) -> Iterator[Batch]:
-        def jobs() -> Iterator[tuple[Source, Crop]]:
+        def wanted_crops() -> Iterator[tuple[Source, Crop]]:
             step = first_step
             while True:
                 yield from self._share(step)
                 step += 1
 
-        results = self.pool.crops(jobs())
+        results = self.pool.crops(wanted_crops())
         step = first_step
         while True:
             wanted = self._share(step)
@@ -149,7 +144,7 @@ class CropLoader:
         for (source, _), result in zip(wanted, results, strict=True):
             if isinstance(result, MediaError) and source.name not in self._warned:
                 self._warned.add(source.name)
-                self.warn(f"{source.name}: {result}; another source of its batch takes its place")
+                self.say(f"{source.name}: {result}; another source of its batch takes its place")
         if not good:
             raise MediaError(f"{wanted[0][0].name}: {results[0]}; nor could any other source of its batch be read")
         filled = [good[i % len(good)] for i in range(len(wanted))]

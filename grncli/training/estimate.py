@@ -10,6 +10,7 @@ from grncli.models.generator import Generator
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.store import parse_grid
+from grncli.training.wrapping import checkpoint_activations
 
 BACKWARD = 2  # operations of a backward pass, in forward passes
 FLOAT_BYTES = 4
@@ -22,21 +23,21 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
     ----------
     dtype : of the forward pass; weights, gradients, moments and moving averages are float32 in any case
     """
-    assert recipe.bits is not None
     grids = {name: grid for name in recipe.bits.grids if (grid := parse_grid(name))}
     largest = max(grids, key=lambda name: grids[name][0] * grids[name][1] * grids[name][2])
     tokens = torch.Size(grids[largest]).numel()
-    piece = recipe.data.batch // recipe.optimization.accumulate
+    piece = recipe.data.batch // recipe.optimization.gradient_accumulation
     samples = sum(recipe.bits.grids.values()) - recipe.data.validation
     with torch.device("meta"):
         network = Generator(recipe.network)
-        network.recompute = recipe.training.recompute
+        if recipe.training.activation_checkpointing:
+            checkpoint_activations(network.blocks)
         flops, activations = _count(network.to(getattr(torch, dtype)), piece, grids[largest])
     parameters = sum(p.numel() for p in network.parameters())
     # Weights, gradients, two moments, and the moving averages.
     held = parameters * FLOAT_BYTES * (4 + len(recipe.optimization.decays))
-    passes = 1 + BACKWARD + (1 if recipe.training.recompute else 0)
-    step_flops = flops * passes * recipe.optimization.accumulate
+    passes = 1 + BACKWARD + (1 if recipe.training.activation_checkpointing else 0)
+    step_flops = flops * passes * recipe.optimization.gradient_accumulation
     return {
         "parameters": parameters,
         "samples": samples,

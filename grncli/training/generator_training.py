@@ -1,51 +1,49 @@
 """``grn train-gen``: from a recipe and bit stores to a run directory."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from grncli.models.generator import Generator
-from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.fitting import BitFormat, require_fit
+from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
 from grncli.runs.networks import check_memory, made_on_meta
-from grncli.runtime.devices import DTYPES
-from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
+from grncli.runtime.errors import RecipeError, StoreError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import ALONE, Processes
-from grncli.runtime.stopping import Stop
 from grncli.store import BitStore, open_store
-from grncli.training.bit_loader import BitLoader, Samples, check_validation, gather
-from grncli.training.logs import check_extras
-from grncli.training.loop import Report, train
-from grncli.training.precision import describe_start, settle_dtype
+from grncli.training.bit_loader import BitLoader, GridSamples, check_validation, combine_stores
+from grncli.training.logs import LogLine
+from grncli.training.loop import TrainingContext
 from grncli.training.refinement_objective import Preview, RefinementObjective
-from grncli.training.run_setup import bits_record, check_division, look_at_run, open_run, touch_complete
+from grncli.training.run_setup import bits_record, check_division
+from grncli.training.training_run import prepare_run
+from grncli.training.wrapping import wrap_generator
 
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Plan:
+class GeneratorPlan:
     """A recipe whose sizes the stores have settled, and the samples to train on."""
 
     recipe: GeneratorRecipe
-    samples: Sequence[Samples]
+    samples: Sequence[GridSamples]
 
 
 def train_generator(
-    plan: Plan,
+    plan: GeneratorPlan,
     run: Path,
     *,
     device: torch.device,
     overwrite: bool = False,
     processes: Processes = ALONE,
     sheet: Preview | None = None,
-    stop: Stop | None = None,
-    report: Callable[[Report], None] = lambda _: None,
-    progress: Callable[[int], None] = lambda step: None,
-    say: Callable[[str], None] = lambda text: None,
-    warn: Callable[[str], None] = lambda text: None,
+    monitor: Monitor | None = None,
+    report: Callable[[LogLine], None] = lambda line: None,
 ) -> int:
     """Train a generator into the run directory ``run``; returns the steps this run added.
 
@@ -54,26 +52,23 @@ def train_generator(
     Parameters
     ----------
     plan : from ``make_plan``
-    progress, say : as in ``train_tokenizer``
-    sheet : leaves a sheet of samples now and then
+    sheet : writes a sheet of samples now and then
+    report : called with each line of the log
 
     Raises
     ------
     Stopped
-        If ``stop`` asked for it, after a checkpoint.
+        If the monitor's stop asked for it, after a checkpoint.
     RecipeError, CheckpointError
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
-    recipe = settle_dtype(plan.recipe, run, device, processes, overwrite=overwrite, warn=warn)
-    assert recipe.bits is not None
-    data = bits_record(recipe.bits.stores, sum(recipe.bits.grids.values()))
-    done = look_at_run(run, recipe, data, overwrite=overwrite).steps
-    if done >= recipe.training.steps:
-        if processes.leads:
-            touch_complete(run, recipe)
+    data = bits_record(plan.recipe.bits.stores, sum(plan.recipe.bits.grids.values()))
+    context = TrainingContext(device=device, processes=processes, monitor=monitor or Monitor(), report=report)
+    training = prepare_run(plan.recipe, run, data, context, overwrite=overwrite)
+    if not training.left:
         return 0
-    check_extras(recipe.training)
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, processes)
+    recipe = training.recipe
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, processes)
     check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(
         plan.samples,
@@ -83,36 +78,20 @@ def train_generator(
         seed=recipe.training.seed,
         processes=processes,
     )
-    with open_run(run, recipe, data, processes, overwrite=overwrite, warn=warn):
-        torch.manual_seed(recipe.training.seed)  # of the first weights; nothing later draws from it
-        network = Generator(recipe.network)
-        say(describe_start("train-gen", network, recipe.training, device, processes))
-        network.recompute = recipe.training.recompute
-        if recipe.training.compile:
-            network.compile()
-        train(
-            RefinementObjective(recipe, network, loader, device, sheet),
-            run,
-            training=recipe.training,
-            config=asdict(recipe.network),
-            device=device,
-            dtype=DTYPES[recipe.training.dtype],
-            processes=processes,
-            stop=stop or Stop(),
-            report=report,
-            progress=progress,
-            warn=warn,
-        )
-    return recipe.training.steps - done
+    with training.opened():
+        network = training.build("train-gen", lambda: Generator(recipe.network))
+        wrap_generator(network, recipe.training)
+        training.train(RefinementObjective(recipe, network, loader, device, sheet))
+    return training.left
 
 
 def make_plan(
-    recipe: GeneratorRecipe,
+    recipe: AskedGeneratorRecipe,
     paths: Sequence[Path],
     *,
     allow_incomplete: bool = False,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Plan:
+    say: Callable[[str], None] = lambda text: None,
+) -> GeneratorPlan:
     """Open the stores and settle what of the recipe depends on them; nothing is written.
 
     Parameters
@@ -126,26 +105,23 @@ def make_plan(
     """
     stores = [open_store(path) for path in paths]
     for store in stores:
-        _check_complete(store, allow_incomplete, warn)
-    bits, samples = gather(stores)
+        _check_complete(store, allow_incomplete, say)
+    bits, samples = combine_stores(stores)
     network = recipe.network
-    _check_fit(recipe, stores[0])
+    wanted = BitFormat(owner="the recipe", origin="", tokenizer={}, rounds=network.rounds, channels=network.channels)
+    remedy = "leave the field out of the section network, tokenize with more rounds, or train on another store"
+    require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
     classes = _classes(recipe, bits.labels, samples, stores)
-    network = replace(
-        network,
-        rounds=network.rounds or stores[0].rounds,
-        channels=stores[0].channels,
-        classes=classes,
-    )
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.accumulate, ALONE)
+    settled = network.settle(rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, classes=classes)
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, ALONE)
     check_validation(samples, recipe.data.validation)
     if not classes:
         samples = [replace(part, labels=np.full_like(part.labels, -1)) for part in samples]
     bits = replace(bits, labels=bits.labels if classes else ())
-    return Plan(replace(recipe, network=network, bits=bits), samples)
+    return GeneratorPlan(recipe.settle(settled, bits), samples)
 
 
-def _check_complete(store: BitStore, allowed: bool, warn: Callable[[str], None]) -> None:
+def _check_complete(store: BitStore, allowed: bool, say: Callable[[str], None]) -> None:
     if store.complete:
         return
     if not allowed:
@@ -153,26 +129,11 @@ def _check_complete(store: BitStore, allowed: bool, warn: Callable[[str], None])
             f"{store.path} is not complete ({len(store)} samples so far); finish it with the command that makes it, "
             "or add --allow-incomplete"
         )
-    warn(f"{store.path}: is not complete, training on the {len(store)} samples it has so far")
-
-
-def _check_fit(recipe: GeneratorRecipe, store: BitStore) -> None:
-    network = recipe.network
-    if network.channels not in (None, store.channels):
-        raise StoreMismatch(
-            f"{store.path} has channels={store.channels}, and the recipe says network.channels={network.channels}; "
-            "leave the field out, or train on another store"
-        )
-    # The first m planes of the bits are the m-round quantization.
-    if network.rounds is not None and network.rounds > store.rounds:
-        raise StoreMismatch(
-            f"{store.path} has rounds={store.rounds}, and the recipe says network.rounds={network.rounds}; "
-            "tokenize with more rounds, or ask for fewer"
-        )
+    say(f"{store.path}: is not complete, training on the {len(store)} samples it has so far")
 
 
 def _classes(
-    recipe: GeneratorRecipe, labels: Sequence[str], samples: Sequence[Samples], stores: Sequence[BitStore]
+    recipe: AskedGeneratorRecipe, labels: Sequence[str], samples: Sequence[GridSamples], stores: Sequence[BitStore]
 ) -> int:
     """Number of classes to learn, 0 for none."""
     wanted = recipe.network.classes

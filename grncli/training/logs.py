@@ -1,21 +1,40 @@
-"""What a run tells of itself: means over steps, time, ``metrics.jsonl``, TensorBoard."""
+"""What a run records of itself: means over steps, time, ``metrics.jsonl``, TensorBoard."""
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from grncli.runs.checkpoint import METRICS, TENSORBOARD
+from grncli.runs.rundir import Place
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.errors import CheckpointError, UsageError
-from grncli.runtime.files import naming, whole_file
-from grncli.runtime.jsonfiles import brief, json_lines
+from grncli.runtime.files import whole_file
+from grncli.runtime.jsonfiles import brief
+from grncli.runtime.jsonlines import LineFile, append_line, read_lines
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the log."""
+
+    step: int
+    numbers: Mapping[str, float]
+
+    @property
+    def summary(self) -> str:
+        """Loss, accuracy and PSNR in a few words; empty where the line has no loss."""
+        if "loss" not in self.numbers:
+            return ""
+        shown = {k: v for k, v in self.numbers.items() if k in ("loss", "accuracy") or k.endswith("psnr")}
+        return ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
 class Averages:
@@ -57,7 +76,7 @@ class Averages:
         }
 
     def restore(self, sums: Mapping[str, Sequence[float]], device: torch.device) -> None:
-        """Go on from what ``sums`` told."""
+        """Take over what ``sums`` gave."""
         for name, (*total, count) in sums.items():
             value = torch.tensor(total, dtype=torch.float32, device=device)
             self._sums[name] = value if len(total) > 1 else value[0]
@@ -65,7 +84,7 @@ class Averages:
 
 
 def own_sums(saved: Sequence[Mapping[str, Sequence[float]]], rank: int, count: int) -> dict[str, list[float]]:
-    """What one of ``count`` processes goes on from, of the sums of all that saved: its own, or an equal share."""
+    """What one of ``count`` processes starts from, of the sums of all that saved: its own, or an equal share."""
     if len(saved) == count:
         return {name: list(values) for name, values in saved[rank].items()}
     shares: dict[str, list[float]] = {}
@@ -99,6 +118,38 @@ class Stopwatch:
         return {"seconds": spent, "waiting_share": share}
 
 
+class RunLog:
+    """Every log of a run, which one process writes, cut back to the step the run resumes from.
+
+    Attributes
+    ----------
+    place : the run directory, to be checked before anything is written there
+    """
+
+    def __init__(self, run: Path, step: int, training: Training) -> None:
+        def is_logged(name: str) -> bool:
+            every = training.validate_every if name.startswith("validation_") else training.log_every
+            return step % every == 0
+
+        run.mkdir(parents=True, exist_ok=True)
+        self.place = Place(run)
+        self._logs: list[MetricsLog | TensorBoardLog] = [MetricsLog(run / METRICS, step, is_logged)]
+        if training.tensorboard:
+            self._logs.append(TensorBoardLog(run / TENSORBOARD, step))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write a line to every log."""
+        self.place.check()
+        for log in self._logs:
+            log.write(step, numbers)
+
+    def sync(self) -> None:
+        """Wait until all lines are on disk."""
+        self.place.check()
+        for log in self._logs:
+            log.sync()
+
+
 class MetricsLog:
     """``metrics.jsonl``, cut back to the step a run resumes from.
 
@@ -126,13 +177,12 @@ class MetricsLog:
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append one JSON object."""
-        with naming(self.path), self.path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, **numbers}) + "\n")
+        append_line(self.path, {"step": step, **numbers})
 
     def sync(self) -> None:
         """Wait until all lines are on disk."""
-        with naming(self.path), self.path.open("a") as log:
-            os.fsync(log.fileno())
+        with LineFile(self.path) as log:
+            log.sync()
 
 
 class TensorBoardLog:
@@ -179,8 +229,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     remedy = "remove that line, or move the file away, and run the same command again"
-    for number, line in enumerate(json_lines(path, error=CheckpointError, remedy=remedy), start=1):
+    for place, line in read_lines(path, error=CheckpointError, remedy=remedy):
         step = line.get("step")
         if type(step) is not int:
-            raise CheckpointError(f"{path}:{number}: field step is {brief(step)}, expected a whole number; {remedy}")
+            raise CheckpointError(f"{place}: field step is {brief(step)}, expected a whole number; {remedy}")
         yield line

@@ -1,7 +1,7 @@
 """What the tokenizer learns from: pixels that come back through the bits, LPIPS, discriminators (paper section 3.1).
 
-The tokenizer descends a weighted sum of losses; the discriminators, if the recipe has a GAN loss, are a second player
-that learns to tell its reconstructions from sources.
+The tokenizer minimizes a weighted sum of losses; the discriminators, if the recipe has a GAN loss, are a second
+trainable that learns to tell its reconstructions from sources.
 """
 
 from collections.abc import Generator, Sequence
@@ -25,7 +25,7 @@ from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.runs.tokenizer_recipe import DiscriminatorSettings, TokenizerRecipe
 from grncli.training.crops import CropLoader
-from grncli.training.loop import Batch, Player
+from grncli.training.objective import Batch, Trainable
 
 PREVIEWED = 8
 PREVIEW_FRAMES = 4  # of each clip on the sheet
@@ -48,7 +48,7 @@ class Discriminators(nn.Module):
         return [self.frames(x)] + ([self.clips(x)] if self.clips is not None and x.shape[2] > 1 else [])
 
 
-class Reconstruction:
+class ReconstructionObjective:
     """The objective of ``grn train-tokenizer``.
 
     Parameters
@@ -76,19 +76,19 @@ class Reconstruction:
         self.discriminators: Discriminators | None = None
         if recipe.losses.gan.weight > 0:
             self.discriminators = Discriminators(recipe.discriminator, clips=recipe.data.clip is not None)
-        self._last: tuple[Tensor, Tensor] | None = None  # sources and reconstructions, for the discriminators' turn
+        self._last: tuple[Tensor, Tensor] | None = None  # sources and reconstructions, for the discriminators
         self._preview = loader.fixed(PREVIEWED)
         self._held_out = loader.held_out()
 
-    def players(self) -> Sequence[Player]:
+    def trainables(self) -> Sequence[Trainable]:
         """The tokenizer, and its discriminators if there are any."""
         own = self.recipe.optimization
-        players = [Player("", self.tokenizer, self.losses, own)]
+        trainables = [Trainable("", self.tokenizer, self.losses, own)]
         if self.discriminators is not None:
             rate = self.recipe.discriminator.learning_rate or own.learning_rate
             theirs = replace(own, learning_rate=rate)
-            players.append(Player("discriminator", self.discriminators, self.discriminator_losses, theirs))
-        return players
+            trainables.append(Trainable("discriminator", self.discriminators, self.discriminator_losses, theirs))
+        return trainables
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on."""

@@ -6,64 +6,50 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
+
+import torch
 
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
-from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.runs.recipe import dump_recipe, field_names, load_yaml, read_own_recipe, read_recipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe
+from grncli.runs.kinds import AnyRecipe, RunRecipe
+from grncli.runs.recipe import dump_recipe, kind_of, load_yaml, parse_own_recipe, read_own_recipe, read_recipe
+from grncli.runs.recipe_fields import field_names
 from grncli.runs.rundir import (
     DataRecord,
     Place,
     check_run_is_free,
     clear_run,
-    is_run,
     locked_run,
     mark_complete,
     new_record,
     read_record,
-    recipe_kind,
     refuse_links,
     tidy_run,
     unmark_complete,
     write_record,
 )
-from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
-from grncli.runtime.devices import DTYPES
+from grncli.runs.tokenizer_recipe import TokenizerRecipe
+from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
+from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import whole_file
-from grncli.runtime.jsonfiles import SHOWN, brief
+from grncli.runtime.jsonfiles import brief
 from grncli.runtime.processes import Processes
 from grncli.runtime.text import printable
 
 # What of a recipe may change between the parts of a run.
 EXTENDABLE = (
     *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
-    *("keep", "keep_every", "compile", "recompute", "tensorboard"),
+    *("keep", "keep_every", "compile", "activation_checkpointing", "tensorboard"),
 )
 
 SHOWN_FIELDS = 3
-SHOWN_DIFFERENCES = 8
 COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
-SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": GeneratorRecipe}
-
-
-class Recipe(Protocol):
-    """What every training recipe has."""
-
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def optimization(self) -> Optimization: ...  # noqa: D102
-    @property
-    def training(self) -> Training: ...  # noqa: D102
-    @property
-    def imported(self) -> dict[str, str] | None: ...  # noqa: D102
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": AskedGeneratorRecipe}
 
 
 def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[str, ...] | list[str]) -> AnyRecipe:
@@ -96,20 +82,6 @@ def _check_kind(path: Path, fields: Mapping[str, Any], schema: type) -> None:
         raise RecipeError(f"{path}: is a recipe for {COMMANDS[kind]} ({sign}), expected one for {COMMANDS[wanted]}")
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What a run directory has of what is asked for.
-
-    Parameters
-    ----------
-    steps : that are done and saved in a checkpoint whose files are sound
-    anew : whether a run begins, where there is none or in place of the one that is there
-    """
-
-    steps: int
-    anew: bool
-
-
 def media_record(sources: Sequence[Source], src: str) -> DataRecord:
     """The media of a run by their names below SRC and their sizes, so that they may be moved but not changed."""
     digest = hashlib.sha256()
@@ -131,57 +103,97 @@ def bits_record(stores: Sequence[str], samples: int) -> DataRecord:
     return DataRecord(hashlib.sha256(json.dumps(list(stores)).encode()).hexdigest(), samples, "samples")
 
 
-def look_at_run(run: Path, recipe: Recipe, data: DataRecord, *, overwrite: bool) -> Standing:
-    """What the run directory has of this recipe and data; nothing is written.
+class PresentRun:
+    """What is in a run directory; its recipe is read once, and nothing is written."""
 
-    With ``overwrite`` a run is made anew, except one that the same request began and that is not finished: this is
-    the same command again after it was stopped.
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        try:
+            self._fields = load_yaml(run / RECIPE)
+        except RecipeError:
+            self._fields = None
+        self.kind = kind_of(self._fields)
+        """Of the run; None where there is no recipe of ours."""
 
-    Raises
-    ------
-    CheckpointError
-        If ``run`` was trained with another recipe or other data, is an imported one, or is no run directory.
-    """
-    if not is_run(run) or (overwrite and not _was_begun_by(run, recipe, data)):
-        check_run_is_free(run, recipe.kind, overwrite=overwrite)
-        return Standing(0, anew=True)
-    if recipe_kind(run) != recipe.kind:
-        check_run_is_free(run, recipe.kind, overwrite=overwrite)  # which says why it is not
-    present: Any = read_own_recipe(run / RECIPE, type(recipe))
-    if present.imported is not None:
-        raise CheckpointError(f"{run}: was made by grn import and cannot be trained further; give another --out")
-    free = EXTENDABLE if recorded_dtype(run) else (*EXTENDABLE, "dtype")
-    comparable = replace(
-        present,
-        training=replace(present.training, **{k: getattr(recipe.training, k) for k in free}),
-    )
-    if comparable != recipe:
-        raise CheckpointError(
-            f"{run} was made with another recipe ({_differences(comparable, recipe)}); "
-            "use the same one, another --out, or --overwrite"
+    @property
+    def dtype(self) -> str | None:
+        """The number format that the run is trained in; None where its recipe does not say."""
+        training = self._fields.get("training") if self.kind else None
+        dtype = training.get("dtype") if isinstance(training, dict) else None
+        return dtype if isinstance(dtype, str) and dtype in DTYPES else None
+
+    def steps_done(self, recipe: RunRecipe, data: DataRecord, *, overwrite: bool) -> int | None:
+        """Steps of this recipe and data that a sound checkpoint has; None where the run is to be begun.
+
+        With ``overwrite`` a run is made anew, except one that the same request began and that is not finished: this is
+        the same command again after it was stopped.
+
+        Raises
+        ------
+        CheckpointError
+            If it was trained with another recipe or other data, is an imported one, or is no run directory.
+        """
+        resumes = self.kind is not None and not (overwrite and not _was_begun_by(self.run, recipe, data))
+        if not resumes or self.kind != recipe.kind:
+            check_run_is_free(self.run, recipe.kind, overwrite=overwrite)  # a run of another kind never is
+            return None
+        self._compare_recipe(parse_own_recipe(self._fields, type(recipe), self.run / RECIPE), recipe)
+        _compare_data(self.run, data)
+        return _sound_steps(self.run)
+
+    def _compare_recipe(self, present: Any, asked: RunRecipe) -> None:
+        if present.imported is not None:
+            raise CheckpointError(
+                f"{self.run}: was made by grn import and cannot be trained further; give another --out"
+            )
+        free = EXTENDABLE if self.dtype else (*EXTENDABLE, "dtype")
+        comparable = replace(
+            present,
+            training=replace(present.training, **{name: getattr(asked.training, name) for name in free}),
         )
-    _compare_data(run, data)
-    return Standing(_sound_steps(run), anew=False)
+        if comparable != asked:
+            raise CheckpointError(
+                f"{self.run} was made with another recipe ({describe_differences(asdict(comparable), asdict(asked))}); "
+                "use the same one, another --out, or --overwrite"
+            )
 
 
-def recorded_dtype(run: Path) -> str | None:
-    """The number format that a run is trained in; None where there is no run, or its recipe does not say."""
-    try:
-        dtype = load_yaml(run / RECIPE)["training"]["dtype"]
-    except (RecipeError, KeyError, TypeError):
-        return None
-    return dtype if isinstance(dtype, str) and dtype in DTYPES else None
+def settle_dtype(
+    recipe: AnyRecipe,
+    present: PresentRun | None,
+    device: torch.device,
+    processes: Processes,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> AnyRecipe:
+    """The recipe with ``float32`` or ``bfloat16`` as its ``training.dtype``.
+
+    For ``auto``, that of the run that is resumed, on whatever processor, and for a new run (``present`` is None) what
+    the device computes in. The first of several processes decides for all.
+    """
+    recorded = None if present is None else present.dtype
+    dtype = recipe.training.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if (recorded or dtype_name(pick_dtype("auto", device))) == "bfloat16" else "float32"
+        first = torch.tensor(int(processes.leads and dtype == "bfloat16"), device=device)
+        dtype = "bfloat16" if processes.total(first).item() else "float32"
+    if present is not None and recorded is None and list_checkpoints(present.run):
+        say(
+            f"{present.run}: its recipe does not say training.dtype, the number format it was trained in; "
+            f"resumes in {dtype}"
+        )
+    return replace(recipe, training=replace(recipe.training, dtype=dtype))
 
 
 @contextmanager
 def open_run(
     run: Path,
-    recipe: Recipe,
+    recipe: RunRecipe,
     data: DataRecord,
     processes: Processes,
     *,
     overwrite: bool,
-    warn: Callable[[str], None],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[None]:
     """Be the only writer of a run for the time of a block, and mark it as complete when the block ends well.
 
@@ -193,13 +205,13 @@ def open_run(
     LockError
         If another process trains the run.
     CheckpointError
-        As ``look_at_run``, and where a link is in the place of what the run writes.
+        As ``PresentRun.steps_done``, and where a link is in the place of what the run writes.
     """
     processes.wait()
     with contextlib.ExitStack() as stack:
         if processes.leads:
             stack.enter_context(locked_run(run))
-            _prepare(run, recipe, data, overwrite, warn)
+            _prepare(run, recipe, data, overwrite, say)
             place = Place(run)
         processes.wait()
         yield
@@ -208,7 +220,7 @@ def open_run(
             mark_complete(run)
 
 
-def touch_complete(run: Path, recipe: Recipe) -> None:
+def touch_complete(run: Path, recipe: RunRecipe) -> None:
     """Renew the date of a finished run's mark, for make; or leave the mark, where a kill came before it.
 
     Where nothing can be written nothing is: the run is finished all the same.
@@ -224,29 +236,30 @@ def touch_complete(run: Path, recipe: Recipe) -> None:
                     mark_complete(run)
 
 
-def _prepare(run: Path, recipe: Recipe, data: DataRecord, overwrite: bool, warn: Callable[[str], None]) -> None:
-    standing = look_at_run(run, recipe, data, overwrite=overwrite)  # again: another process may have written since
+def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, say: Callable[[str], None]) -> None:
+    # Again, as another process may have written since.
+    done = PresentRun(run).steps_done(recipe, data, overwrite=overwrite)
     before = None
-    if standing.anew:
+    if done is None:
         clear_run(run)
     else:
         before = read_record(run)
         if overwrite:
-            warn(f"{run}: resumes at step {standing.steps} what this command with --overwrite began")
-        elif before is None and standing.steps:
-            warn(f"{run}: has no run.json, so nobody knows whether it was trained on the same data before")
+            say(f"{run}: resumes at step {done} what this command with --overwrite began")
+        elif before is None and done:
+            say(f"{run}: has no run.json, so nobody knows whether it was trained on the same data before")
     refuse_links(run)
-    if not standing.anew:
+    if done is not None:
         unmark_complete(run)
         tidy_run(run)
     text = dump_recipe(recipe)
-    if standing.anew or (run / RECIPE).read_text(encoding="utf-8") != text:
+    if done is None or (run / RECIPE).read_text(encoding="utf-8") != text:
         with whole_file(run / RECIPE) as temporary:
             temporary.write_text(text, encoding="utf-8")
     write_record(run, new_record(before, data, _request(recipe, data) if overwrite else None))
 
 
-def _was_begun_by(run: Path, recipe: Recipe, data: DataRecord) -> bool:
+def _was_begun_by(run: Path, recipe: RunRecipe, data: DataRecord) -> bool:
     """Whether the very same request with ``--overwrite`` began a run that is not finished."""
     try:
         record = read_record(run)
@@ -256,7 +269,7 @@ def _was_begun_by(run: Path, recipe: Recipe, data: DataRecord) -> bool:
     return same and not os.path.lexists(run / COMPLETE)
 
 
-def _request(recipe: Recipe, data: DataRecord) -> str:
+def _request(recipe: RunRecipe, data: DataRecord) -> str:
     return hashlib.sha256(f"{dump_recipe(recipe)}\0{data.digest}".encode()).hexdigest()
 
 
@@ -281,35 +294,15 @@ def _sound_steps(run: Path) -> int:
     return 0
 
 
-def check_division(batches: dict[str, int], accumulate: int, processes: Processes) -> None:
+def check_division(batches: dict[str, int], gradient_accumulation: int, processes: Processes) -> None:
     """Raise RecipeError unless every batch divides among the processes, and there into its pieces.
 
     ``batches`` are sizes by the name of their field.
     """
-    pieces = processes.count * accumulate
+    pieces = processes.count * gradient_accumulation
     for field, batch in batches.items():
         if batch % pieces:
             raise RecipeError(
                 f"{field} is {batch}, expected a multiple of {pieces}: "
-                f"{processes.count} processes times optimization.accumulate={accumulate}"
+                f"{processes.count} processes times optimization.gradient_accumulation={gradient_accumulation}"
             )
-
-
-def _differences(there: Any, asked: Any) -> str:
-    def flat(prefix: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        return {k: v for key, inner in value.items() for k, v in flat(f"{prefix}.{key}".lstrip("."), inner).items()}
-
-    old, new = flat("", asdict(there)), flat("", asdict(asked))
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    shown = [
-        f"{key[:SHOWN]}={_shown(old.get(key))} there, {_shown(new.get(key))} asked"
-        for key in differing[:SHOWN_DIFFERENCES]
-    ]
-    more = len(differing) - len(shown)
-    return ", ".join(shown) + (f", and {more} more" if more else "")
-
-
-def _shown(value: Any) -> str:
-    return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

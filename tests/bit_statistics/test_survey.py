@@ -10,6 +10,7 @@ from grncli.bit_statistics.counting import correlation, count_ones, count_togeth
 from grncli.bit_statistics.distinct import DistinctCounter
 from grncli.bit_statistics.survey import bit_statistics
 from grncli.runtime.errors import StoreError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Unfinished
 from grncli.store import Fingerprint, open_part, open_store
 from grncli.store.rows import schema
@@ -155,7 +156,7 @@ def test_a_stop_ends_between_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(schema, "CHUNK_BYTES", 500)
     store = make_store(tmp_path / "s", drawn())
     with pytest.raises(Unfinished, match=r"SIGTERM: stopped after \d+ of 40 samples"):
-        bit_statistics(store, stop=Asked())
+        bit_statistics(store, monitor=Monitor(Asked()))
 
 
 def test_correlations_of_a_large_store_come_from_a_subsample(tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def code_and_words(error, capsys):
     [
         (GrnError("x is y"), 1, "grn: x is y"),
         (UsageError("x is y"), 2, "grn: x is y"),
-        (Stopped("SIGHUP: stopped"), 75, "SIGHUP: stopped. Run the same command again to go on."),
+        (Stopped("SIGHUP: stopped"), 75, "SIGHUP: stopped. Run the same command again to resume."),
         (Unfinished("Ctrl-C: stopped"), 130, "Ctrl-C: stopped. Nothing of it is kept"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(24, "Too many open files", "a.png"), 1, "grn: a.png: Too many open files"),

@@ -2,15 +2,15 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from grncli.models.generator import Generator, GeneratorConfig
-from grncli.runs.generator_recipe import Bits, GeneratorRecipe
-from grncli.runs.recipe import dump_recipe, read_recipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe, Bits, GeneratorRecipe
+from grncli.runs.recipe import dump_recipe, read_own_recipe, read_recipe
 from grncli.runtime.errors import RecipeError
 from grncli.training.run_setup import read_training_recipe
 
@@ -24,13 +24,13 @@ def read(tmp_path):
     def read_text(text="", *overrides):
         file = tmp_path / "r.yaml"
         file.write_text(text, encoding="utf-8")
-        return read_recipe(file, GeneratorRecipe, overrides)
+        return read_recipe(file, AskedGeneratorRecipe, overrides)
 
     return read_text
 
 
 def settled(recipe, channels=16, rounds=4, classes=10):
-    return replace(recipe.network, channels=channels, rounds=rounds, classes=classes)
+    return recipe.network.settle(channels=channels, rounds=rounds, classes=classes)
 
 
 def parameters_of(config):
@@ -47,17 +47,17 @@ def test_recipes_are_shipped():
 
 @EACH_SHIPPED
 def test_a_shipped_recipe_can_be_built(file):
-    assert parameters_of(settled(read_recipe(file, GeneratorRecipe))) > 0
+    assert parameters_of(settled(read_recipe(file, AskedGeneratorRecipe))) > 0
 
 
 @EACH_SHIPPED
 def test_a_shipped_recipe_predicts_what_its_name_says(file):
-    assert file.stem.endswith(read_recipe(file, GeneratorRecipe).network.prediction)
+    assert file.stem.endswith(read_recipe(file, AskedGeneratorRecipe).network.prediction)
 
 
 @EACH_SHIPPED
 def test_a_shipped_recipe_leaves_to_the_store_what_follows_from_it(file):
-    network = read_recipe(file, GeneratorRecipe).network
+    network = read_recipe(file, AskedGeneratorRecipe).network
     assert (network.rounds, network.channels, network.classes) == (None, None, None)
 
 
@@ -66,7 +66,7 @@ def test_a_shipped_recipe_leaves_to_the_store_what_follows_from_it(file):
 )
 def test_a_shipped_recipe_states_its_number_of_parameters(file):
     stated, channels, rounds, classes = STATED.search(file.read_text()).groups()
-    config = settled(read_recipe(file, GeneratorRecipe), int(channels), int(rounds), int(classes))
+    config = settled(read_recipe(file, AskedGeneratorRecipe), int(channels), int(rounds), int(classes))
     assert f"{parameters_of(config) / 1e6:,.1f}" == stated
 
 
@@ -74,7 +74,7 @@ def test_a_shipped_recipe_states_its_number_of_parameters(file):
 
 
 def test_an_empty_file_is_the_defaults(read):
-    assert read() == GeneratorRecipe()
+    assert read() == AskedGeneratorRecipe()
 
 
 def test_overrides_change_their_field_only(read):
@@ -82,7 +82,7 @@ def test_overrides_change_their_field_only(read):
     assert changed == read("network: {prediction: bit}\ndata: {batch: 16, validation: 3}")
 
 
-def test_a_dumped_recipe_reads_as_itself(read):
+def test_a_dumped_recipe_reads_as_itself(read, tmp_path):
     bits = Bits(
         tokenizer={"name": "toy", "sha256": "3f9c"},
         stride=(4, 16, 16),
@@ -92,7 +92,11 @@ def test_a_dumped_recipe_reads_as_itself(read):
     )
     network = GeneratorConfig(rounds=4, channels=16, classes=3)
     recipe = GeneratorRecipe(network=network, bits=bits)
-    assert read(dump_recipe(recipe)) == recipe
+    file = tmp_path / "own.yaml"
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert read_own_recipe(file, GeneratorRecipe) == recipe
+    asked = read(dump_recipe(recipe))
+    assert asked.settle(asked.network.settle(rounds=4, channels=16, classes=3), bits) == recipe
 
 
 @pytest.mark.parametrize(("ema", "decays"), [("0.9", (0.9,)), ("[0.99, 0.9]", (0.99, 0.9))])
@@ -128,17 +132,17 @@ def test_no_classes_at_all_can_be_asked_for(read):
         ("network.depth=0", "network: depth is 0"),
         ("network.width=100", "network: width is 100, expected a multiple of 4 times heads=12"),
         ("network.in_context_start=12", "network: in_context_start is 12, expected 0 to 11"),
-        ("network.in_context_tokens=-1", "in_context_tokens and classes are counts"),
+        ("network.in_context_tokens=-1", "in_context_tokens is -1, expected 0 to"),
         ("network.rounds=9", "network: rounds is 9, expected 1 to 8"),
         ("network.channels=0", "network: channels is 0"),
-        ("network.classes=-1", "in_context_tokens and classes are counts"),
+        ("network.classes=-1", "network: classes is -1, expected 0 to"),
         ("refinement.ratio=cosine", "refinement.ratio is 'cosine'"),
         ("refinement.target=absolut", "refinement.target is 'absolut'"),
         ("refinement.mean=.nan", "refinement: mean is nan"),
         ("refinement.deviation=0", "deviation 0.0"),
         ("refinement.deviation=.inf", "deviation inf"),
-        ("refinement.label_drop=1.5", "refinement: label_drop is 1.5, expected 0 to 1"),
-        ("refinement.label_drop=.nan", "refinement: label_drop is nan"),
+        ("refinement.condition_dropout=1.5", "refinement: condition_dropout is 1.5, expected 0 to 1"),
+        ("refinement.condition_dropout=.nan", "refinement: condition_dropout is nan"),
         ("optimization.learning_rate=0", "optimization: learning_rate is 0.0"),
         ("optimization.schedule=step", "optimization: schedule is 'step'"),
         ("optimization.ema=[]", "optimization: ema is ()"),
@@ -170,11 +174,73 @@ def test_a_wrong_value_is_one_sentence_that_names_the_field(read, override, word
 def test_a_recipe_for_a_tokenizer_is_refused():
     tokenizers = sorted(SHIPPED[0].parent.glob("tokenizer-*.yaml"))
     with pytest.raises(RecipeError):
-        read_recipe(tokenizers[0], GeneratorRecipe)
+        read_recipe(tokenizers[0], AskedGeneratorRecipe)
 
 
 def test_the_recipe_of_an_imported_run_is_no_recipe_to_train_by(tmp_path):
     file = tmp_path / "recipe.yaml"
-    file.write_text(dump_recipe(GeneratorRecipe(imported={"file": "released.pth"})))
+    file.write_text(dump_recipe(AskedGeneratorRecipe(imported={"file": "released.pth"})))
     with pytest.raises(RecipeError, match="imported run, which has no training to repeat"):
-        read_training_recipe(file, GeneratorRecipe, [])
+        read_training_recipe(file, AskedGeneratorRecipe, [])
+
+
+# The type of the network
+
+
+def test_the_type_of_the_network_is_the_only_one_where_it_is_left_out(read):
+    assert read("network: {depth: 6}").network.type == "class_transformer"
+    assert read("network: {type: class_transformer, depth: 6}") == read("network: {depth: 6}")
+
+
+def test_an_unknown_type_is_refused_with_those_there_are(read):
+    with pytest.raises(RecipeError, match=r"network\.type is 'mamba': expected class_transformer$"):
+        read("network: {type: mamba, states: 4}")
+
+
+@pytest.mark.parametrize("wrong", ["[class_transformer]", "{}", "null", "3"])
+def test_a_type_that_is_no_name_is_refused(read, wrong):
+    with pytest.raises(RecipeError, match=r"network\.type is .*: expected class_transformer$"):
+        read(f"network: {{type: {wrong}}}")
+
+
+@pytest.mark.parametrize("wrong", ["3", "[1]", "text"])
+def test_a_network_that_is_no_section_is_refused(read, wrong):
+    with pytest.raises(RecipeError, match=r"network is .*: expected a section with type, prediction, depth"):
+        read(f"network: {wrong}")
+
+
+def test_the_recipe_of_a_run_names_the_type():
+    config = GeneratorConfig(rounds=4, channels=16, classes=3)
+    recipe = GeneratorRecipe(network=config, bits=Bits(tokenizer={}, stride=(1, 8, 8), labels=(), grids={"1x1x1": 1}))
+    assert "network:\n  type: class_transformer\n" in dump_recipe(recipe)
+
+
+# Fields that had other names
+
+RENAMED = [
+    ("refinement", "label_drop", "condition_dropout", 0.25),
+    ("optimization", "accumulate", "gradient_accumulation", 2),
+    ("training", "recompute", "activation_checkpointing", True),
+]
+
+
+@pytest.mark.parametrize(("section", "before", "now", "value"), RENAMED)
+def test_a_field_under_its_old_name_is_refused_with_the_new_one(read, section, before, now, value):
+    expected = rf"{section}\.{before} is called {section}\.{now} now$"
+    with pytest.raises(RecipeError, match=expected):
+        read(json.dumps({section: {before: value}}))
+    with pytest.raises(RecipeError, match=rf"the override '{section}.{before}=.*{expected}"):
+        read("", f"{section}.{before}={json.dumps(value)}")
+
+
+@pytest.mark.parametrize(("section", "before", "now", "value"), RENAMED)
+def test_a_run_of_earlier_versions_is_read_by_the_old_names(tmp_path, section, before, now, value):
+    config = GeneratorConfig(rounds=4, channels=16, classes=3)
+    recipe = GeneratorRecipe(network=config, bits=Bits(tokenizer={}, stride=(1, 8, 8), labels=(), grids={"1x1x1": 1}))
+    fields = yaml.safe_load(dump_recipe(recipe))
+    del fields["network"]["type"], fields[section][now]
+    fields[section][before] = value
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(fields))
+    read = read_own_recipe(tmp_path / "recipe.yaml", GeneratorRecipe)
+    assert getattr(getattr(read, section), now) == value
+    assert read.network == config

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grncli.models.tokenizer import TokenizerConfig
-from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.generator_recipe import AskedGeneratorRecipe
 from grncli.runs.recipe import dump_recipe, parse_recipe, read_own_recipe, read_recipe
 from grncli.runs.tokenizer_recipe import ClipData, Data, Optimization, TokenizerRecipe
 from grncli.runtime.errors import CheckpointError, RecipeError, UsageError
@@ -371,7 +371,7 @@ def test_a_damaged_recipe_of_a_run_is_not(tmp_path):
     [
         (
             "kind: tokenizer",
-            GeneratorRecipe,
+            AskedGeneratorRecipe,
             "is a recipe for train-tokenizer (kind: tokenizer), expected one for train-gen",
         ),
         (
@@ -379,7 +379,11 @@ def test_a_damaged_recipe_of_a_run_is_not(tmp_path):
             TokenizerRecipe,
             "is a recipe for train-gen (kind: generator), expected one for train-tokeniz",
         ),
-        ("losses: {mse: 1}", GeneratorRecipe, "is a recipe for train-tokenizer (it has losses, losses.mse), expected"),
+        (
+            "losses: {mse: 1}",
+            AskedGeneratorRecipe,
+            "is a recipe for train-tokenizer (it has losses, losses.mse), expected",
+        ),
         ("data: {batch: 4}", TokenizerRecipe, "is a recipe for train-gen (it has data.batch), expected"),
         ("data: {batch: 4, image: {}}", TokenizerRecipe, "there is no field data.batch"),
         ("kind: [1]", TokenizerRecipe, "kind is [1]"),

@@ -24,6 +24,7 @@ from grncli.runs.rundir import (
     tidy_run,
     write_record,
 )
+from grncli.runtime import folders
 from grncli.runtime.errors import CheckpointError, LockError
 
 
@@ -199,7 +200,7 @@ def test_a_file_that_cannot_be_removed_is_named(run, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied", str(run / "metrics.jsonl"))
 
-    monkeypatch.setattr(rundir.Path, "unlink", refuse)
+    monkeypatch.setattr(folders.os, "unlink", refuse)
     assert "cannot be removed (Permission denied)" in message_of(CheckpointError, clear_run, run)
 
 

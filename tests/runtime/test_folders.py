@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from grncli.runtime.errors import LockError, MissingFolderError
+from grncli.runtime.errors import LockError, MissingFolderError, UsageError
 from grncli.runtime.files import whole_file
-from grncli.runtime.folders import ClaimedFolder, inside, make_folder, remove
+from grncli.runtime.folders import ClaimedFolder, FolderMarker, HeldFolder, inside, is_vacant, make_folder, remove
 
 HOLD = """
 import sys
@@ -96,3 +96,70 @@ def test_a_link_in_place_of_the_temporary_file_is_not_written_through(tmp_path):
         temporary.write_text("new")
     assert (tmp_path / "outside").read_text() == "precious"
     assert (tmp_path / "x.json").read_text() == "new"
+
+
+# The marker of a folder
+
+
+@pytest.fixture
+def marker(tmp_path):
+    folder = tmp_path / "out"
+    return FolderMarker(
+        folder=folder, file=folder / "made.json", command="grn x", purpose="a folder", remedy="choose another DIR"
+    )
+
+
+def test_nothing_and_an_empty_folder_are_vacant(tmp_path):
+    assert is_vacant(tmp_path / "none")
+    assert is_vacant(tmp_path)
+    (tmp_path / ".lock").touch()
+    assert not is_vacant(tmp_path)
+    assert is_vacant(tmp_path, {".lock"})
+    assert not is_vacant(tmp_path / ".lock")
+
+
+def test_a_marked_folder_is_known_again(marker):
+    assert marker.require({"rounds": 4}) is None
+    marker.folder.mkdir()
+    (marker.folder / ".lock").touch()
+    (marker.folder / ".made.json.tmp").touch()
+    assert marker.read() is None
+    marker.write({"rounds": 4, "name": "\udcff"})
+    assert marker.require({"rounds": 4, "name": "\udcff"}) == {"rounds": 4, "name": "\udcff"}
+
+
+def test_a_folder_filled_with_something_else_is_refused_by_what_differs(marker):
+    marker.folder.mkdir()
+    marker.write({"store": {"rounds": 4}, "bits": "3f"})
+    with pytest.raises(
+        UsageError, match=r"other settings or data \(store.rounds=4 there, 2 asked\); choose another DIR"
+    ):
+        marker.require({"store": {"rounds": 2}, "bits": "3f"})
+    assert marker.require({"store": {"rounds": 2}}, overwrite=True) == {"store": {"rounds": 4}, "bits": "3f"}
+
+
+def test_what_others_put_there_is_refused_also_to_overwrite(marker):
+    marker.folder.touch()
+    with pytest.raises(UsageError, match="out is a file, expected a folder"):
+        marker.require({}, overwrite=True)
+    marker.folder.unlink()
+    marker.folder.mkdir()
+    (marker.folder / "photo.jpg").touch()
+    with pytest.raises(UsageError, match="out holds files that grn x did not write; choose another DIR"):
+        marker.require({}, overwrite=True)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_a_damaged_marker_is_refused_by_its_name(marker, text):
+    marker.folder.mkdir()
+    marker.file.write_text(text)
+    with pytest.raises(UsageError, match=r"made\.json: .*; choose another DIR"):
+        marker.read()
+
+
+def test_a_held_folder_is_let_go_of_when_nobody_uses_it(tmp_path):
+    held = HeldFolder(tmp_path)
+    held.close()
+    held.close()
+    dropped = HeldFolder(tmp_path)._close
+    assert not dropped.alive

@@ -120,7 +120,7 @@ def test_a_signal_to_one_task_stops_both_with_everything_saved(
     tasks[1].send_signal(signal.SIGUSR1)
     said = [task.communicate(timeout=60)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [75, 75], said
-    assert "with everything saved. Run the same command again to go on." in said[0].splitlines()[-1]
+    assert "with everything saved. Run the same command again to resume." in said[0].splitlines()[-1]
     assert said[1] == ""
     (checkpoint,) = list_checkpoints(run)
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
@@ -166,7 +166,7 @@ def test_a_signal_ends_a_task_that_waits_for_the_others(
     task.send_signal(number)
     said = task.communicate(timeout=30)[1]
     assert task.returncode == code
-    assert "stopped before all 2 processes had come together. Run the same command again" in said
+    assert "stopped before all 2 processes had joined. Run the same command again" in said
     assert not (tmp_path / "run").exists()
 
 

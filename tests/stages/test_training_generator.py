@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,41 @@ def test_a_finished_run_that_is_extended_has_the_log_of_one_that_was_never_finis
     assert [line["step"] for line in metrics(tmp_path / "run")] == [7, 8, 14, 16, 21, 24]
 
 
+@pytest.fixture(scope="module")
+def opened() -> Callable[[Callable[[], Any]], Counter[str]]:
+    """Counts how often a call opens each file."""
+    counts: list[Counter[str]] = []
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if counts and event == "open" and isinstance(arguments[0], str | os.PathLike):
+            counts[-1][os.fspath(arguments[0])] += 1
+
+    sys.addaudithook(listen)  # which stays, and does nothing once the test is over
+
+    def count(call: Callable[[], Any]) -> Counter[str]:
+        counts.append(Counter())
+        call()
+        return counts.pop()
+
+    return count
+
+
+def test_a_command_opens_its_recipe_and_its_stores_once(
+    opened: Callable, recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    arguments = [recipe, store, "--out", tmp_path / "run", "--allow-incomplete"]
+    first = opened(lambda: here(*arguments, "training.steps=2"))
+    assert first[str(recipe)] == 1
+    assert first[str(store / "zarr.json")] == 1
+    assert first[str(store / "part-00000" / "commit.json")] <= 2  # its content, and its hash
+    again = opened(lambda: here(*arguments, "training.steps=4"))
+    # Its own recipe before and under the lock, and once more to leave it as it is where nothing changed.
+    assert again[str(tmp_path / "run" / "recipe.yaml")] <= 3
+    assert again[str(recipe)] == again[str(store / "zarr.json")] == 1
+    # Its checkpoint before and under the lock, and to be restored.
+    assert again[str(tmp_path / "run" / "checkpoints" / "step-00000002" / "state.json")] <= 3
+
+
 def test_a_run_that_another_process_trains_is_refused(recipe: Path, store: Path, tmp_path: Path) -> None:
     succeed(recipe, store, "--out", tmp_path / "run")
     with locked_run(tmp_path / "run"):
@@ -439,7 +475,7 @@ def test_a_dry_run_in_bfloat16_needs_less_memory(costs: dict[str, Any], recipe: 
 
 
 def test_a_dry_run_of_a_smaller_piece_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
-    pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.accumulate=4").stdout)
+    pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.gradient_accumulation=4").stdout)
     assert pieces["memory"]["activations"] < costs["memory"]["activations"]
 
 
@@ -506,16 +542,16 @@ def places(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         (["{nothing}"], 1, "does not exist"),
         (["{empty}"], 1, "no sample to train on"),
         (["{incomplete}"], 1, "is not complete (8 samples so far)"),
-        (["{store}", "{coarse}"], 1, "coarse.zarr was made with rounds=2"),
-        (["{store}", "network.rounds=4"], 1, "has rounds=3, and the recipe says network.rounds=4"),
-        (["{store}", "network.channels=12"], 1, "has channels=10, and the recipe says network.channels=12"),
+        (["{store}", "{coarse}"], 1, "coarse.zarr has rounds=2"),
+        (["{store}", "network.rounds=4"], 1, "has rounds=3, and the recipe rounds=4"),
+        (["{store}", "network.channels=12"], 1, "has channels=10, and the recipe channels=12"),
         (["{store}", "network.classes=3"], 2, "2 classes, and the recipe says network.classes=3"),
         (["{unlabelled}", "network.classes=2"], 2, "no classes, and the recipe says network.classes=2"),
         (["{partly}"], 1, "3 samples have no label and others do"),
         (["{store}", "network.dept=3"], 2, "did you mean network.depth?"),
         (["network.depth=3"], 2, "there is no STORE"),
         (["{store}", "data.validation=14"], 2, "data.validation is 14, expected less than the 14 samples"),
-        (["{store}", "optimization.accumulate=8"], 2, "data.batch is 4, expected a multiple of 8"),
+        (["{store}", "optimization.gradient_accumulation=8"], 2, "data.batch is 4, expected a multiple of 8"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_sentence(
@@ -537,7 +573,7 @@ def test_a_missing_run_directory_is_wrong_usage(grn: Callable, recipe: Path, sto
 
 
 def test_two_processes_do_what_one_does(recipe: Path, store: Path, tmp_path: Path) -> None:
-    options = ["training.steps=8", "optimization.accumulate=2"]
+    options = ["training.steps=8", "optimization.gradient_accumulation=2"]
     assert here(recipe, store, "--out", tmp_path / "one", *options).exit_code == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]
     command += ["train-gen", recipe, store, "--out", tmp_path / "two", *options]

@@ -32,6 +32,7 @@ from grncli.runs.tokenizer_recipe import (
     Training,
 )
 from grncli.runtime.errors import CheckpointError, RecipeError, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.training.crops import CropSampler
 from grncli.training.tokenizer_training import train_tokenizer
@@ -84,7 +85,7 @@ def test_resumed_training_repeats_the_uninterrupted_one(media_dir: Path, tmp_pat
 
     train_tokenizer(recipe(8), str(media_dir), tmp_path / "whole", device=CPU)
     with pytest.raises(Stopped):
-        train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU, stop=AfterFive())
+        train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU, monitor=Monitor(AfterFive()))
     assert train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU) == 3
     for name in ("weights", "ema", "optimizer"):
         whole, cut = (
@@ -134,7 +135,7 @@ def test_unreadable_source_is_named_once_and_replaced(media_dir: Path, tmp_path:
     (tmp_path / "in/bad.png").write_bytes(b"bad")
     said: list[str] = []
     images = replace(recipe(6), data=replace(recipe().data, clip=None))
-    train_tokenizer(images, str(tmp_path / "in"), tmp_path / "run", device=CPU, warn=said.append)
+    train_tokenizer(images, str(tmp_path / "in"), tmp_path / "run", device=CPU, monitor=Monitor(say=said.append))
     assert len([text for text in said if "bad.png" in text]) == 1
 
 
@@ -210,13 +211,13 @@ def test_what_is_held_out_is_measured_and_not_trained_on(media_dir: Path, tmp_pa
     assert 0 < last["validation_image_psnr"] < 60
     assert -1 <= last["validation_image_ssim"] <= 1
     sampler = CropSampler(data, list_sources(str(media_dir)).sources, 0, "media")
-    assert len(sampler.held_out_images) == 3
-    assert not {s.name for s in sampler.images} & {s.name for s in sampler.held_out_images}
+    assert len(sampler.held_out["image"]) == 3
+    assert not {s.name for s in sampler.sources["image"]} & {s.name for s in sampler.held_out["image"]}
 
 
 def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path) -> None:
     for name in ("kept", "recomputed"):
-        again = replace(recipe().training, recompute=name == "recomputed")
+        again = replace(recipe().training, activation_checkpointing=name == "recomputed")
         train_tokenizer(replace(recipe(), training=again), str(media_dir), tmp_path / name, device=CPU)
     kept, recomputed = losses_of(tmp_path / "kept", "weights"), losses_of(tmp_path / "recomputed", "weights")
     assert all(torch.allclose(kept[key], recomputed[key], atol=1e-6) for key in kept)
@@ -240,6 +241,7 @@ def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("trained to step 4") == 1
+    assert "Warning" not in result.stderr
     for name in ("weights", "ema", "discriminator_weights"):
         one, two = losses_of(tmp_path / "one", name), losses_of(tmp_path / "two", name)
         for key in one:
@@ -250,7 +252,7 @@ def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None
 
 
 def test_a_batch_that_does_not_divide_is_refused(media_dir: Path, tmp_path: Path) -> None:
-    thirds = replace(recipe(), optimization=replace(recipe().optimization, accumulate=3))
+    thirds = replace(recipe(), optimization=replace(recipe().optimization, gradient_accumulation=3))
     with pytest.raises(RecipeError, match=r"data\.image\.batch is 4, expected a multiple of 3"):
         train_tokenizer(thirds, str(media_dir), tmp_path / "run", device=CPU)
 

@@ -9,20 +9,21 @@ from torch import nn
 from grncli.runs.tokenizer_recipe import Optimization
 from grncli.runtime.processes import ALONE
 from grncli.training.logs import Averages, own_sums
-from grncli.training.loop import Batch, Player, TrainingState
+from grncli.training.objective import Batch, Trainable
+from grncli.training.training_state import TrainingState
 
 
 def state(**settings):
     torch.manual_seed(0)
     network = nn.Linear(2, 1)
-    player = Player("", network, lambda batch, step: (torch.zeros(()), {}), Optimization(**settings))
-    return TrainingState(player, network, ALONE)
+    trainable = Trainable("", network, lambda batch, step: (torch.zeros(()), {}), Optimization(**settings))
+    return TrainingState(trainable, torch.device("cpu"), ALONE)
 
 
-def descend(training, steps):
+def take_steps(training, steps):
     for step in range(steps):
         training.module(torch.ones(1, 2)).sum().backward()
-        training.descend(step, steps)
+        training.optimizer_step(step, steps)
 
 
 def test_a_number_is_averaged_over_the_steps_that_had_it():
@@ -85,7 +86,7 @@ def test_pieces_of_a_batch_keep_labels_and_numbers_beside_their_rows():
 
 def test_each_moving_average_has_its_own_decay():
     training = state(ema=(0.5, 0.0), learning_rate=0.1)
-    descend(training, 3)
+    take_steps(training, 3)
     fast, weights = training.averages["ema2"].module.weight, training.module.weight
     assert torch.equal(fast, weights)
     assert not torch.equal(training.average.module.weight, weights)
@@ -93,12 +94,12 @@ def test_each_moving_average_has_its_own_decay():
 
 def test_every_moving_average_is_saved_and_restored():
     training, other = state(ema=(0.9, 0.5)), state(ema=(0.9, 0.5))
-    descend(training, 3)
+    take_steps(training, 3)
     files = training.tensors()
     assert list(files) == ["ema", "ema2", "weights", "optimizer"]
     other.load(files, training.averaged)
-    descend(training, 2)
-    descend(other, 2)
+    take_steps(training, 2)
+    take_steps(other, 2)
     for name, average in training.averages.items():
         assert torch.equal(average.module.weight, other.averages[name].module.weight)
 

@@ -11,8 +11,13 @@ from torch import nn
 from grncli.runs.checkpoint import list_checkpoints, read_state, read_tensors
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.errors import CheckpointError, GrnError
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.processes import ALONE
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.training.loop import Batch, Player, learning_rate, train
+from grncli.training.checkpointer import WholeFileCheckpointer
+from grncli.training.loop import TrainingContext, TrainingLoop
+from grncli.training.objective import Batch, Trainable
+from grncli.training.training_state import learning_rate
 
 TIMINGS = ("seconds", "waiting_share")
 
@@ -36,8 +41,8 @@ class Toy:
         finally:
             self.open -= 1
 
-    def players(self):
-        return [Player("", self.module, self.losses, self.optimization)]
+    def trainables(self):
+        return [Trainable("", self.module, self.losses, self.optimization)]
 
     def losses(self, batch, step):
         error = (self.module(batch.data) - batch.data.sin()).square().mean()
@@ -75,7 +80,7 @@ def launch(
     stop=None,
     dtype=torch.float32,
     report=None,
-    warn=None,
+    say=None,
     optimization=None,
     **training,
 ):
@@ -83,17 +88,15 @@ def launch(
     objective = objective or Toy()
     objective.module = module or network()
     objective.optimization = optimization or Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine")
-    train(
-        objective,
-        run,
-        training=Training(**{**defaults, **training}),
-        config={"width": 16},
-        device=torch.device("cpu"),
-        dtype=dtype,
-        stop=stop or Stop(),
-        report=report or (lambda _: None),
-        warn=warn or (lambda _: None),
+    settings = Training(**{**defaults, **training})
+    monitor = Monitor(stop or Stop(), say=say or (lambda _: None))
+    context = TrainingContext(
+        device=torch.device("cpu"), dtype=dtype, monitor=monitor, report=report or (lambda _: None)
     )
+    checkpointer = WholeFileCheckpointer(
+        run, {"width": 16}, ALONE, keep=settings.keep, keep_every=settings.keep_every, say=monitor.say
+    )
+    TrainingLoop(objective, run, settings, checkpointer, context).train()
 
 
 def metrics(run, leave_out=()):
@@ -285,11 +288,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(whole, tmp_path, n
     launch(tmp_path)
     damaged(tmp_path, name)
     said = []
-    launch(tmp_path, warn=said.append)
+    launch(tmp_path, say=said.append)
     assert_same_end(tmp_path, whole)
     assert len(said) == 1
     assert "step-00000008" in said[0]
-    assert "going on from the checkpoint before it" in said[0]
+    assert "resuming from the checkpoint before it" in said[0]
 
 
 def change_tensors(run, name, change):
@@ -327,7 +330,7 @@ def test_tensors_that_are_not_the_network_s_are_named_and_passed_over(whole, tmp
     launch(tmp_path)
     change_tensors(tmp_path, name, change)
     said = []
-    launch(tmp_path, warn=said.append)
+    launch(tmp_path, say=said.append)
     assert_same_end(tmp_path, whole)
     (told,) = said
     assert f"{name}.safetensors: " in told
@@ -354,24 +357,24 @@ def test_a_run_with_no_sound_checkpoint_is_not_begun_anew(tmp_path):
 
 @pytest.mark.parametrize("pieces", [2, 4])
 def test_accumulating_pieces_of_a_batch_is_the_whole_batch(whole, tmp_path, pieces):
-    settings = Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine", accumulate=pieces)
+    settings = Optimization(learning_rate=0.01, warmup_steps=3, schedule="cosine", gradient_accumulation=pieces)
     launch(tmp_path, optimization=settings)
     for name, tensor in files(whole)["weights"].items():
         torch.testing.assert_close(files(tmp_path)["weights"][name], tensor)
     assert [line["loss"] for line in metrics(tmp_path)] == pytest.approx([line["loss"] for line in metrics(whole)])
 
 
-# Several players
+# Several networks
 
 
 class Duel(Toy):
     """A second network that learns what the first one gets wrong."""
 
-    def players(self):
+    def trainables(self):
         self.critic = nn.Linear(3, 1)
         nn.init.ones_(self.critic.weight)
         theirs = Optimization(learning_rate=0.1)
-        return [*super().players(), Player("critic", self.critic, self.judge, theirs)]
+        return [*super().trainables(), Trainable("critic", self.critic, self.judge, theirs)]
 
     def judge(self, batch, step):
         if step < 2:
@@ -380,7 +383,7 @@ class Duel(Toy):
         return loss, {"critic_level": loss.detach()}
 
 
-def test_a_second_player_is_trained_saved_and_resumed(tmp_path):
+def test_a_second_network_is_trained_saved_and_resumed(tmp_path):
     launch(tmp_path / "whole", Duel())
     objective = Duel()
     with pytest.raises(Stopped):
@@ -395,7 +398,7 @@ def test_a_second_player_is_trained_saved_and_resumed(tmp_path):
     assert not torch.equal(theirs["0.weight"], network()[0].weight)
 
 
-def test_a_player_that_has_not_set_in_stays_as_it_is(tmp_path):
+def test_a_network_whose_loss_has_not_set_in_stays_as_it_is(tmp_path):
     launch(tmp_path, Duel(), steps=2, checkpoint_every=2)
     weights = read_tensors(list_checkpoints(tmp_path)[-1] / "critic_weights.safetensors")
     assert torch.equal(weights["weight"], torch.ones(1, 3))

@@ -13,10 +13,10 @@ from torch import nn
 
 from grncli.hbq import index_to_bits, pack, unpack
 from grncli.models.generator import Generator, GeneratorConfig
-from grncli.runs.generator_recipe import GeneratorRecipe, Refinement
+from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
 from grncli.runs.tokenizer_recipe import Training
 from grncli.store import Fingerprint, open_part, open_store
-from grncli.training.bit_loader import BitLoader, gather
+from grncli.training.bit_loader import BitLoader, combine_stores
 from grncli.training.loop import Batch
 from grncli.training.refinement_objective import RefinementObjective, draw_ratio
 
@@ -29,6 +29,7 @@ SIZES = {**TINY, "rounds": ROUNDS, "channels": CHANNELS, "classes": CLASSES}
 def recipe(prediction="bit", seed=0, **refinement):
     return GeneratorRecipe(
         network=GeneratorConfig(prediction=prediction, **SIZES),
+        bits=Bits(tokenizer={}, stride=(1, 8, 8), labels=(), grids={"1x4x4": 1}),
         refinement=Refinement(**refinement),
         training=Training(seed=seed),
     )
@@ -99,9 +100,9 @@ def test_what_is_not_true_is_uniform(prediction):
 
 def test_what_a_sample_is_asked_does_not_depend_on_its_batch():
     batch = some_batch(8)
-    whole = asked(batch, recipe(label_drop=0.5))
+    whole = asked(batch, recipe(condition_dropout=0.5))
     for number, piece in enumerate(batch.pieces(8)):
-        alone = asked(piece, recipe(label_drop=0.5))
+        alone = asked(piece, recipe(condition_dropout=0.5))
         for part in ("state", "ratio", "label"):
             assert torch.equal(getattr(alone, part)[0], getattr(whole, part)[number]), part
 
@@ -156,23 +157,23 @@ def test_the_outermost_uniform_numbers_give_ratios_between_0_and_1(number):
 
 @pytest.mark.parametrize(("drop", "expected"), [(0.0, {1}), (1.0, {CLASSES})])
 def test_labels_are_dropped_always_or_never(drop, expected):
-    seen = asked(some_batch(256, grid=(1, 1, 1)), recipe(label_drop=drop))
+    seen = asked(some_batch(256, grid=(1, 1, 1)), recipe(condition_dropout=drop))
     assert set(seen.label.tolist()) == expected
 
 
 def test_a_share_of_the_labels_is_dropped():
-    seen = asked(some_batch(4000, grid=(1, 1, 1)), recipe(label_drop=0.1))
+    seen = asked(some_batch(4000, grid=(1, 1, 1)), recipe(condition_dropout=0.1))
     assert (seen.label == CLASSES).float().mean().item() == pytest.approx(0.1, abs=0.02)
 
 
 def test_dropping_labels_is_independent_of_the_ratio():
-    seen = asked(some_batch(4000, grid=(1, 1, 1)), recipe(label_drop=0.5))
+    seen = asked(some_batch(4000, grid=(1, 1, 1)), recipe(condition_dropout=0.5))
     dropped = seen.label == CLASSES
     assert (seen.ratio[dropped].mean() - seen.ratio[~dropped].mean()).abs() < 0.02
 
 
 def test_a_sample_without_a_label_is_of_the_null_class():
-    seen = asked(some_batch(4, label=-1), recipe(label_drop=0.0))
+    seen = asked(some_batch(4, label=-1), recipe(condition_dropout=0.0))
     assert set(seen.label.tolist()) == {CLASSES}
 
 
@@ -212,7 +213,7 @@ def test_the_loss_of_a_fresh_network_is_log_k(prediction):
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_the_loss_of_a_batch_is_the_mean_over_its_pieces(filled, count):
-    settings, batch = recipe("ind", label_drop=0.5), some_batch(8)
+    settings, batch = recipe("ind", condition_dropout=0.5), some_batch(8)
     objective = objective_of(settings, filled(Generator(settings.network)))
     whole, _ = objective.losses(batch, 0)
     pieces = torch.stack([objective.losses(piece, 0)[0] for piece in batch.pieces(count)])
@@ -277,7 +278,7 @@ def two_pictures(tmp_path_factory):
 
 def objective_on(store, settings, validation=0):
     torch.manual_seed(0)
-    loader = BitLoader(gather([store])[1], batch=8, buffer=1e9, validation=validation)
+    loader = BitLoader(combine_stores([store])[1], batch=8, buffer=1e9, validation=validation)
     return RefinementObjective(settings, Generator(settings.network), loader, CPU)
 
 
@@ -300,13 +301,13 @@ def losses_over(objective, steps):
     [("ind", "absolute", 0.4), ("bit", "absolute", 0.4), ("bit", "relative", 0.85)],
 )
 def test_a_network_learns(two_pictures, prediction, target, share):
-    settings = recipe(prediction, target=target, label_drop=0.0)
+    settings = recipe(prediction, target=target, condition_dropout=0.0)
     losses = losses_over(objective_on(two_pictures, settings), 60)
     assert np.mean(losses[-10:]) < share * math.log(settings.network.codec.categories)
 
 
 def test_a_trained_network_predicts_what_was_held_out(two_pictures):
-    objective = objective_on(two_pictures, recipe(label_drop=0.0), validation=8)
+    objective = objective_on(two_pictures, recipe(condition_dropout=0.0), validation=8)
     losses_over(objective, 60)
     found = objective.validate(objective.network)
     assert found["validation_loss"] < 0.6 * math.log(2)

@@ -1,4 +1,4 @@
-"""What a run goes on from: the same recipe and data only; and when --overwrite starts anew."""
+"""What a run resumes with: the same recipe and data only; and when --overwrite starts anew."""
 
 import os
 from dataclasses import replace
@@ -12,7 +12,7 @@ from grncli.runs.rundir import locked_run, read_record
 from grncli.runs.tokenizer_recipe import TokenizerRecipe, Training
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.processes import ALONE
-from grncli.training.run_setup import bits_record, look_at_run, media_record, open_run, touch_complete
+from grncli.training.run_setup import PresentRun, bits_record, media_record, open_run, touch_complete
 
 A, B = bits_record(["a"], 10), bits_record(["b"], 10)
 
@@ -34,7 +34,7 @@ def work(run, steps, asked=None, data=A, *, overwrite=False, said=None):
     asked = asked or recipe()
     said = [] if said is None else said
     try:
-        with open_run(run, asked, data, ALONE, overwrite=overwrite, warn=said.append):
+        with open_run(run, asked, data, ALONE, overwrite=overwrite, say=said.append):
             save(run, steps)
             if steps < asked.training.steps:
                 raise Stopped
@@ -43,7 +43,7 @@ def work(run, steps, asked=None, data=A, *, overwrite=False, said=None):
 
 
 def steps_of(run, asked=None, data=A, *, overwrite=False):
-    return look_at_run(run, asked or recipe(), data, overwrite=overwrite).steps
+    return PresentRun(run).steps_done(asked or recipe(), data, overwrite=overwrite)
 
 
 def test_the_mark_comes_with_the_last_step(tmp_path):
@@ -128,7 +128,7 @@ def test_changed_media_are_others(media, change):
 
 def test_overwriting_a_run_begun_without_it_starts_anew(tmp_path):
     work(tmp_path, 4)
-    assert steps_of(tmp_path, overwrite=True) == 0
+    assert steps_of(tmp_path, overwrite=True) is None
     work(tmp_path, 2, overwrite=True)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002"]
 
@@ -149,13 +149,13 @@ def test_the_same_command_with_overwrite_resumes_what_it_began(tmp_path, there):
 
 def test_the_same_command_with_overwrite_makes_a_finished_run_anew(tmp_path):
     work(tmp_path, 8, overwrite=True)
-    assert look_at_run(tmp_path, recipe(), A, overwrite=True).anew
+    assert steps_of(tmp_path, overwrite=True) is None
 
 
 @pytest.mark.parametrize(("asked", "data"), [(recipe(seed=1), A), (recipe(9), A), (recipe(), B)])
 def test_another_command_with_overwrite_starts_anew(tmp_path, asked, data):
     work(tmp_path, 2, overwrite=True)
-    assert look_at_run(tmp_path, asked, data, overwrite=True).anew
+    assert steps_of(tmp_path, asked, data, overwrite=True) is None
 
 
 def test_a_run_that_was_resumed_without_overwrite_in_between_still_resumes(tmp_path):
@@ -167,7 +167,7 @@ def test_a_run_that_was_resumed_without_overwrite_in_between_still_resumes(tmp_p
 def test_overwriting_a_damaged_record_starts_anew(tmp_path):
     work(tmp_path, 2, overwrite=True)
     (tmp_path / "run.json").write_text("{")
-    assert look_at_run(tmp_path, recipe(), A, overwrite=True).anew
+    assert steps_of(tmp_path, overwrite=True) is None
 
 
 # Nothing to do

@@ -3,7 +3,7 @@
 import pytest
 
 from grncli.decoding.outputs import file_name
-from grncli.evaluation.pairs import match
+from grncli.evaluation.pair_names import match
 from grncli.media.sources import Source
 from grncli.runtime.errors import UsageError
 

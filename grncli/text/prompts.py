@@ -1,7 +1,6 @@
-"""The prompts of ``grn sample --prompts``: what a file lists, and which class each of them names."""
+"""Lists of prompts in files, as benchmarks and people write them."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -12,7 +11,6 @@ from grncli.runtime.errors import UsageError
 
 MAX_BYTES = 64 << 20
 KEYS = ("prompt", "prompt_en")  # GenEval's, VBench's
-SHOWN_CLASSES = 5
 SHOWN_CHARACTERS = 80
 
 _KINDS = "GenEval's evaluation_metadata.jsonl, VBench's full-info JSON, or one prompt a line"
@@ -51,44 +49,9 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
     return sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest()
 
 
-def classes_of(prompts: Sequence[Prompt], labels: Sequence[str]) -> list[int]:
-    """Number of the class that each prompt names: the prompt is its name, or has it in it as whole words.
-
-    Of names that overlap the longest counts: "a hot dog" is no dog.
-
-    Raises
-    ------
-    UsageError
-        If a prompt names no class, or several.
-    """
-    numbers = {name: number for number, name in enumerate(labels)}
-    spelled: dict[str, set[str]] = {}
-    for name in filter(None, numbers):
-        spelled.setdefault(name.casefold(), set()).add(name)
-    longest_first = "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)))
-    words = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)")
-    chosen = []
-    for prompt in prompts:
-        found = {name for word in words.findall(prompt.text.casefold()) for name in spelled.get(word, ())}
-        if prompt.text in numbers:
-            found = {prompt.text}
-        if len(found) != 1:
-            raise _no_class(prompt, sorted(found), labels)
-        chosen.append(numbers[found.pop()])
-    return chosen
-
-
 def shortened(text: str) -> str:
     """A prompt as messages quote it."""
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")
-
-
-def _no_class(prompt: Prompt, found: Sequence[str], labels: Sequence[str]) -> UsageError:
-    known = ", ".join(labels[:SHOWN_CLASSES]) + (", ..." if len(labels) > SHOWN_CLASSES else "")
-    named = f"names {len(found)} classes ({', '.join(found[:SHOWN_CLASSES])})" if found else "names no class"
-    return UsageError(
-        f"{prompt.place}: the prompt {shortened(prompt.text)} {named}, expected exactly one class of {known}"
-    )
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,68 @@
+"""What a training consists of: batches, networks with their losses, and the objective that brings both."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from grncli.runs.tokenizer_recipe import Optimization
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on: pixels or packed bits, and the names of their sources.
+
+    Parameters
+    ----------
+    labels, numbers : of samples of bits, int64 ``[B]``; the numbers count the samples of a run, and are what random
+        draws for a sample depend on
+    """
+
+    data: Tensor
+    keys: tuple[str, ...]
+    labels: Tensor | None = None
+    numbers: Tensor | None = None
+
+    def pieces(self, count: int) -> list["Batch"]:
+        """The batch in ``count`` equal pieces."""
+        size = len(self.data) // count
+        return [self._piece(slice(start, start + size)) for start in range(0, len(self.data), size)]
+
+    def _piece(self, rows: slice) -> "Batch":
+        labels, numbers = (None if part is None else part[rows] for part in (self.labels, self.numbers))
+        return Batch(self.data[rows], self.keys[rows], labels, numbers)
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A network that is trained, and by which loss. The first of several is the one that a run is about.
+
+    Parameters
+    ----------
+    name : prefix of its files and numbers; empty for the first
+    losses : for (batch, step counted from 0) the loss to minimize, and named numbers for the log; called for each
+        piece of a batch, in the order of the trainables
+    """
+
+    name: str
+    module: nn.Module
+    losses: Callable[[Batch, int], tuple[Tensor, dict[str, Tensor]]]
+    optimization: Optimization
+
+
+class Objective(Protocol):
+    """What differs between trainings."""
+
+    def trainables(self) -> Sequence[Trainable]:
+        """The networks to train."""
+
+    def batches(self, first_step: int) -> Generator[Batch]:
+        """This process's share of the batches from ``first_step`` on, each depending on (seed, step) only."""
+
+    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+        """Leave a picture of what the module can do."""
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Numbers on what the module is not trained on; empty where nothing is held out."""

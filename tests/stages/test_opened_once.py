@@ -5,15 +5,14 @@ import threading
 from collections import Counter
 
 import pytest
-from grncli.store.samplelines import SampleLines
-from grncli.store.writer import PartWriter
 
 from grncli.decoding.store_decoding import StoreDecoder
 from grncli.media.sources import list_sources
 from grncli.runs.checkpoint import find_checkpoint
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.tokenizers import open_tokenizer
-from grncli.store import BitStore
+from grncli.store import BitStore, PartWriter
+from grncli.store.rows.row_lines import RowLines
 
 NETWORK = (find_checkpoint, parse_recipe, open_tokenizer)
 
@@ -65,7 +64,7 @@ def test_tokenize(options, store, count_calls, grn_inside, media_dir, run_dir, t
 def test_decode(store, count_calls, grn_inside, media_dir, run_dir, tmp_path):
     arguments = ["decode", store, tmp_path / "out", "--tokenizer", run_dir, "--device", "cpu", "--compare", media_dir]
     opened = (*NETWORK, list_sources, BitStore.__init__)
-    each = SampleLines.record
+    each = RowLines.record
     counts = count_calls((*opened, each, StoreDecoder.decode), lambda: grn_inside(*arguments))
     samples = len(BitStore(store))
     assert counts.pop(StoreDecoder.decode.__qualname__) < samples  # in batches

@@ -8,6 +8,7 @@ from end to end and never a sample alone. An epoch visits every sample once; bat
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import torch
@@ -156,8 +157,7 @@ class BitLoader:
         # A step has one grid. They take turns by their share of the samples, from the first step on.
         shares = np.array([len(order) for order in self._orders]) / self.epoch_samples
         taken = np.zeros(len(shares), np.int64)
-        step = 0
-        while True:
+        for step in count():
             turn = int(np.argmax(shares * (step + 1) - taken))
             if step >= first_step:
                 places = taken[turn] * self.batch + np.arange(self.batch)
@@ -165,7 +165,6 @@ class BitLoader:
                 mine = slice(self.processes.rank, None, self.processes.count)
                 yield self._orders[turn].read(places[mine], numbers[mine])
             taken[turn] += 1
-            step += 1
 
 
 class Order:

@@ -1,4 +1,4 @@
-"""Of the processes that run a command together the first shows progress; who prints sentences depends on the command."""
+"""Of processes that run a command together the first shows progress; who prints sentences depends on the command."""
 
 from contextlib import contextmanager
 

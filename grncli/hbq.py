@@ -51,8 +51,8 @@ def quantize(feature: Tensor, rounds: int) -> Tensor:
         raise ValueError("the features hold a NaN, expected numbers in [-1, 1]: the tokenizer or its input is broken")
     half = 2 ** (rounds - 1)
     index = torch.empty(feature.shape, dtype=torch.uint8, device=feature.device)
-    for given, made in _blocks(feature.detach().reshape(-1), index.view(-1)):
-        made.copy_((given * half).ceil_().clamp_(1 - half, half).add_(half - 1))
+    for source, target in _blocks(feature.detach().reshape(-1), index.view(-1)):
+        target.copy_((source * half).ceil_().clamp_(1 - half, half).add_(half - 1))
     return index
 
 
@@ -114,10 +114,10 @@ def pack(index: Tensor, rounds: int) -> Tensor:
     channels_last = torch.zeros(*index.shape[:1], *index.shape[2:], 8 * bytes_, dtype=torch.uint8, device=index.device)
     channels_last[..., :channels] = index.movedim(1, -1)
     packed = torch.empty(*channels_last.shape[:-1], rounds, bytes_, dtype=torch.uint8, device=index.device)
-    for words, made in _blocks(channels_last.view(torch.int64).view(-1, bytes_), packed.view(-1, rounds, bytes_)):
+    for words, target in _blocks(channels_last.view(torch.int64).view(-1, bytes_), packed.view(-1, rounds, bytes_)):
         for r in range(rounds):
             plane = (words >> (rounds - 1 - r)).bitwise_and_(LOWEST_BITS).mul_(GATHER)
-            made[:, r] = plane.bitwise_right_shift_(56)
+            target[:, r] = plane.bitwise_right_shift_(56)
     return packed
 
 

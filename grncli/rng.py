@@ -1,6 +1,6 @@
 """Random numbers that depend on what they are for, and on nothing that was drawn before.
 
-Each number is a hash of (seed, sample, step, purpose, element), so a sample or a training step draws the same whatever
+Each number is a hash of (seed, sample, step, purpose, place), so a sample or a training step draws the same whatever
 else is in its batch, on whatever device, and after whatever interruption. The hash is SplitMix64 (Steele et al. 2014):
 a counter times an odd constant, through two rounds of xor-shift and multiplication.
 """
@@ -24,7 +24,7 @@ class Purpose(IntEnum):
     SELECTION = 2  # the binary selection map
     NOISE = 3  # the random token map
     PREDICTION = 4  # categories out of the predicted distribution
-    LABEL_DROP = 5
+    CONDITION_DROPOUT = 5
     SPLIT = 6  # of pictures, for the Inception Score
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from grncli.hbq import bits_to_index, index_to_bits
+from grncli.hbq import bits_to_index, index_to_bits, pack, unpack
 
 Prediction = Literal["ind", "bit"]
 
@@ -42,3 +42,11 @@ class TokenCodec:
     def to_index(self, tokens: Tensor) -> Tensor:
         """HBQ indices uint8 ``[B, C, ...]`` of a token map ``[B, token_channels, ...]``."""
         return bits_to_index(tokens, self.rounds) if self.prediction == "bit" else tokens
+
+    def pack(self, tokens: Tensor) -> Tensor:
+        """A bit store's records, as ``hbq.pack`` makes them, of a token map ``[B, token_channels, T, h, w]``."""
+        return pack(self.to_index(tokens), self.rounds)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Token map ``[B, token_channels, T, h, w]`` of a bit store's records; of more rounds the first M are used."""
+        return self.to_tokens(unpack(packed, self.channels, self.rounds))

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "grncli"
 # other, unless one name stands for several.
 FLOORS = [
     ["runtime"],
-    ["hbq", "tokens", "schedules", "refinement", "rng"],
+    ["hbq", "tokens", "conditions", "schedules", "refinement", "rng"],
     ["store"],
     ["models"],
     ["media", "text"],

@@ -1,4 +1,4 @@
-"""Refinement against the paper's equations: states, selections, draws, guidance, and what a step did."""
+"""Refinement against the paper's equations and algorithms: states, selections, draws, guidance, and what a step did."""
 
 import math
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grncli.conditions import ClassCondition
 from grncli.refinement import (
     BLANK,
     ERASED,
@@ -20,14 +21,17 @@ from grncli.refinement import (
     draw,
     entropy,
     flips,
-    guidance_scale,
     guide,
-    logit_normal,
     mix,
+    predict_guided,
+    realised_ratio,
+    sampling_step,
     select,
     select_confident,
+    training_step,
     unflipped,
 )
+from grncli.schedules import guidance_scale
 
 quickly = settings(max_examples=40)
 INFINITY = float("inf")
@@ -261,27 +265,6 @@ def test_guidance_moves_from_the_unconditional_logits_through_the_conditional_on
     torch.testing.assert_close(guided[2], unconditional[2] + 2.5 * (conditional[2] - unconditional[2]))
 
 
-@pytest.mark.parametrize(
-    ("ratio", "low", "high", "expected"),
-    [
-        (0.5, 0.44, 1, 2.35),
-        (0.43, 0.44, 1, 1),
-        (0.44, 0.44, 1, 1),
-        (0.5, 0.25, 0.75, 2.35),
-        (0.75, 0.25, 0.75, 1),
-        (0.8, 0.25, 0.75, 1),
-        (0, 0, 1, 2.35),
-        (0.001, 0, 1, 2.35),
-        (1, 0, 1, 1),
-        (0, 0.25, 1, 1),
-        (0, 0, 0, 1),
-    ],
-)
-def test_guidance_is_on_inside_the_interval_only(ratio, low, high, expected):
-    scale = guidance_scale(torch.tensor([float(ratio)], dtype=torch.float64), 2.35, low, high)
-    assert float(scale) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("low", [-0.5, -1, -2])
 @pytest.mark.parametrize("ratio", [0, 0.1, 0.5, 0.9])
 def test_a_negative_low_turns_the_guidance_up_gradually(low, ratio):
@@ -290,10 +273,6 @@ def test_a_negative_low_turns_the_guidance_up_gradually(low, ratio):
     weight = (1 - math.cos(math.pi * ratio**-low)) / 2
     expected = conditional + scale * weight * (conditional - unconditional)
     torch.testing.assert_close(guided, expected, atol=1e-5, rtol=0)
-
-
-def test_each_sample_is_guided_by_its_own_ratio():
-    assert guidance_scale(torch.tensor([0.1, 0.5, 0.9]), 2, 0.3, 0.7).tolist() == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -319,8 +298,155 @@ def test_the_five_changes_are_told_apart():
     assert len({BLANK, FILLED, KEPT, REFINED, ERASED}) == 5
 
 
-@pytest.mark.parametrize(("mean", "deviation"), [(-0.8, 0.8), (0, 1), (-1.3, 1.3)])
-def test_training_ratios_are_logit_normal(mean, deviation):
-    ratio = logit_normal(normal((100_000,)).double(), mean, deviation)
-    logits = (ratio / (1 - ratio)).log()
-    assert (float(logits.mean()), float(logits.std())) == pytest.approx((mean, deviation), abs=0.02)
+# Algorithm 2
+
+
+def certain(tokens, categories):
+    """Logits of a network that is sure of these tokens."""
+    return 50.0 * F.one_hot(tokens.long(), categories).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_training_step_asks_for_the_truth_from_a_state_of_which_a_share_is_true(relative):
+    truth, random, ratio = integers(2, (3, 8, 50)), integers(2, (3, 8, 50), 1), torch.tensor([0.0, 0.4, 1.0])
+    uniform = numbers((3, 8, 50))
+    seen = []
+
+    def predict(state, share):
+        seen.append((state, share))
+        return certain(flips(state, truth) if relative else truth, 2)
+
+    loss, right = training_step(predict, truth, random, ratio, uniform, relative=relative)
+    ((state, share),) = seen
+    assert torch.equal(state, mix(truth, random, select(uniform, ratio)))
+    assert torch.equal(share, ratio)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert right.all()
+
+
+def test_a_training_step_leads_to_the_gradient_of_the_cross_entropy():
+    logits = normal((2, 4, 6)).requires_grad_()
+    truth = integers(4, (2, 6))
+    loss, right = training_step(lambda state, share: logits, truth, truth, torch.ones(2), numbers((2, 6)))
+    loss.backward()
+    assert torch.equal(right, logits.argmax(dim=1) == truth)
+    expected = (logits.detach().softmax(dim=1) - F.one_hot(truth.long(), 4).movedim(-1, 1)) / 12
+    torch.testing.assert_close(logits.grad, expected)
+
+
+# Algorithm 3
+
+
+def step_of(drawing, random, ratio, *, predicted=None, known=None, **options):
+    """A step of a network that is sure of ``predicted``, and what it was asked."""
+    seen = []
+
+    def predict(state, share):
+        seen.append((state, share))
+        return certain(predicted if predicted is not None else drawing, 4)
+
+    scores, uniform = numbers(drawing.shape, 7), numbers(drawing.shape, 8)
+    known = torch.zeros_like(drawing, dtype=torch.bool) if known is None else known
+    step = sampling_step(
+        predict, drawing, random, ratio, options.pop("scores", scores), uniform, known=known, **options
+    )
+    return step, seen[0]
+
+
+def maps(seed=0):
+    return tuple(integers(4, (2, 3, 40), seed + i) for i in range(3))
+
+
+def test_a_sampling_step_predicts_from_the_state_and_draws_all_of_it():
+    drawing, random, predicted = maps()
+    ratio = torch.tensor([0.3, 0.7])
+    step, (state, share) = step_of(drawing, random, ratio, predicted=predicted)
+    assert torch.equal(step.selection, select(numbers(drawing.shape, 7), ratio))
+    assert torch.equal(state, mix(drawing, random, step.selection))
+    assert torch.equal(share, ratio)
+    assert torch.equal(step.state, state)
+    assert torch.equal(step.drawing, predicted)
+    torch.testing.assert_close(step.confidence, torch.ones(predicted.shape))
+
+
+def test_the_first_sampling_step_starts_from_the_random_map():
+    drawing, random, _ = maps()
+    step, (state, _) = step_of(drawing, random, torch.zeros(2))
+    assert torch.equal(state, random)
+    assert not step.selection.any()
+
+
+def test_known_tokens_are_in_every_state_and_stay():
+    drawing, random, predicted = maps()
+    known = torch.zeros_like(drawing, dtype=torch.bool)
+    known[0, :, :10] = True
+    step, (state, share) = step_of(drawing, random, torch.tensor([0.2, 0.2]), predicted=predicted, known=known)
+    assert torch.equal(state[known], drawing[known])
+    assert torch.equal(step.drawing[known], drawing[known])
+    assert torch.equal(step.drawing[~known], predicted[~known])
+    assert share.tolist() == pytest.approx([0.25 + 0.75 * 0.2, 0.2])
+
+
+def test_accepted_tokens_are_not_drawn_again():
+    drawing, random, predicted = maps()
+    step, _ = step_of(drawing, random, torch.tensor([0.5, 0.5]), predicted=predicted, accept=True)
+    assert torch.equal(step.drawing, torch.where(step.selection, drawing, predicted))
+
+
+def test_the_selection_may_go_by_confidence():
+    drawing, random, _ = maps()
+    confidence, ratio = numbers(drawing.shape, 3), torch.tensor([0.25, 0.5])
+    step, _ = step_of(drawing, random, ratio, scores=confidence, choose=select_confident)
+    assert torch.equal(step.selection, select_confident(confidence, ratio))
+
+
+def test_flips_of_the_state_are_drawn_as_bits():
+    drawing, random, truth = (integers(2, (2, 3, 40), seed) for seed in range(3))
+    step = sampling_step(
+        lambda state, share: certain(flips(state, truth), 2),
+        drawing,
+        random,
+        torch.tensor([0.5, 0.5]),
+        numbers(drawing.shape),
+        numbers(drawing.shape, 1),
+        known=torch.zeros_like(drawing, dtype=torch.bool),
+        relative=True,
+    )
+    assert torch.equal(step.drawing, truth)
+
+
+def test_a_sampling_step_leaves_its_arguments_alone():
+    drawing, random, predicted = maps()
+    before = drawing.clone(), random.clone()
+    step_of(drawing, random, torch.tensor([0.5, 0.5]), predicted=predicted, accept=True)
+    assert torch.equal(drawing, before[0])
+    assert torch.equal(random, before[1])
+
+
+def test_what_is_known_counts_in_full():
+    known = torch.tensor([[True, True, False, False], [False] * 4])
+    assert realised_ratio(torch.tensor([0.5, 0.5]), known).tolist() == [0.75, 0.5]
+
+
+def test_the_unconditional_pass_is_for_the_samples_that_are_guided_only():
+    calls = []
+
+    def predict(state, ratio, condition):
+        calls.append(condition.labels.tolist())
+        return condition.labels.float()[:, None, None] + torch.arange(2.0)[None, :, None].expand(len(state), 2, 5)
+
+    condition = ClassCondition(torch.tensor([0, 1, 2]), 3)
+    scale = torch.tensor([1.0, 2.0, 1.0])
+    conditional, logits = predict_guided(predict, torch.zeros(3, 5), torch.zeros(3), condition, scale)
+    assert calls == [[0, 1, 2, 3]]
+    assert torch.equal(logits[[0, 2]], conditional[[0, 2]])
+    unconditional = predict(torch.zeros(1, 5), None, condition[:1].unconditional())
+    assert torch.equal(logits[1:2], guide(conditional[1:2], unconditional, scale[1:2]))
+
+
+def test_without_guidance_there_is_one_pass():
+    condition = ClassCondition(torch.tensor([0, 1]), 3)
+    logits = normal((2, 4, 5))
+    both = predict_guided(lambda *call: logits, torch.zeros(2, 5), torch.zeros(2), condition, torch.ones(2))
+    assert torch.equal(both[0], logits)
+    assert torch.equal(both[1], logits)

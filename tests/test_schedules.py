@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grncli.refinement import Complexity, Fixed, fit
+from grncli.schedules import Complexity, Fixed, fit, guidance_scale, logit_normal
 
 quickly = settings(max_examples=40)
 INFINITY = float("inf")
@@ -228,3 +229,35 @@ def test_the_ends_of_the_range_can_be_reached(target):
 def test_a_target_out_of_range_is_refused(target):
     with pytest.raises(ValueError, match="expected 20 to 50, the range of steps"):
         fit(Complexity(), torch.linspace(0.9, 1.0, 10), target)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "expected"),
+    [
+        (0.5, 0.44, 1, 2.35),
+        (0.43, 0.44, 1, 1),
+        (0.44, 0.44, 1, 1),
+        (0.5, 0.25, 0.75, 2.35),
+        (0.75, 0.25, 0.75, 1),
+        (0.8, 0.25, 0.75, 1),
+        (0, 0, 1, 2.35),
+        (0.001, 0, 1, 2.35),
+        (1, 0, 1, 1),
+        (0, 0.25, 1, 1),
+        (0, 0, 0, 1),
+    ],
+)
+def test_guidance_is_on_inside_the_interval_only(ratio, low, high, expected):
+    scale = guidance_scale(torch.tensor([float(ratio)], dtype=torch.float64), 2.35, low, high)
+    assert float(scale) == pytest.approx(expected)
+
+
+def test_each_sample_is_guided_by_its_own_ratio():
+    assert guidance_scale(torch.tensor([0.1, 0.5, 0.9]), 2, 0.3, 0.7).tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(-0.8, 0.8), (0, 1), (-1.3, 1.3)])
+def test_training_ratios_are_logit_normal(mean, deviation):
+    ratio = logit_normal(torch.from_numpy(np.random.default_rng(0).standard_normal(100_000)), mean, deviation)
+    logits = (ratio / (1 - ratio)).log()
+    assert (float(logits.mean()), float(logits.std())) == pytest.approx((mean, deviation), abs=0.02)

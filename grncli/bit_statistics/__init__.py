@@ -1,1 +1,1 @@
-"""``grn quantize-stats``: what the bits of a store look like."""
+"""``grn quantize-stats``: statistics of the bits of a store."""

@@ -89,9 +89,9 @@ def correlation(together: Counts, tokens: int) -> Floats:
     deviation = np.sqrt(ones * (1 - ones))
     covariance = joint - ones[..., :, np.newaxis] * ones[..., np.newaxis, :]
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = covariance / (deviation[..., :, np.newaxis] * deviation[..., np.newaxis, :])
-    found[~np.isfinite(found)] = np.nan
-    return np.clip(found, -1, 1)
+        correlations = covariance / (deviation[..., :, np.newaxis] * deviation[..., np.newaxis, :])
+    correlations[~np.isfinite(correlations)] = np.nan
+    return np.clip(correlations, -1, 1)
 
 
 def binary_entropy(share: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Statistics of a store's bits: are they balanced, do they repeat each other, is any of them dead?
+"""Statistics of a store's bits: balance, entropy, correlation, repetition, and bits that never change.
 
 One pass over the chunks, in memory that does not grow with the store. Exact over all bits: the shares
 of ones, hence the entropies. Exact up to a size and bounded beyond it: the number of different tokens (see
@@ -28,16 +28,14 @@ from grncli.bit_statistics.counting import (
 )
 from grncli.bit_statistics.distinct import Distinct, DistinctCounter
 from grncli.runtime.errors import StoreError
-from grncli.runtime.overlap import Behind, Prefetch
-from grncli.runtime.stopping import Stop, Unfinished
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.overlap import BackgroundWriter, Prefetcher
 from grncli.store import BitStore
 
 STUCK_SHARE = 0.001  # a bit that takes its rarer value less often than this carries nothing
 SAMPLE_TOKENS = 1 << 16  # up to twice as many for correlations, whose standard error is then below 0.004
 COMPRESSED_BYTES, PIECES = 1 << 19, 16
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"zlib": zlib.compress, "lzma": lzma.compress}
-
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class StuckBit:
 
 @dataclass(frozen=True, kw_only=True)
 class BitStatistics:
-    """What ``bit_statistics`` found; M rounds, C channels. Correlations with a constant bit are NaN."""
+    """The result of `bit_statistics`; M rounds, C channels. Correlations with a constant bit are NaN."""
 
     store: str
     complete: bool
@@ -76,7 +74,7 @@ class BitStatistics:
     saved: dict[str, float]
     """Share of the bytes that each compressor saves."""
     compressed: int
-    """Bytes that were given to the compressors."""
+    """Bytes that were compressed."""
 
     @cached_property
     def entropy(self) -> Floats:
@@ -86,11 +84,11 @@ class BitStatistics:
     @cached_property
     def stuck(self) -> list[StuckBit]:
         """Bits that take their rarer value in less than ``STUCK_SHARE`` of tokens."""
-        found = []
+        stuck = []
         for r, c in np.argwhere(np.minimum(self.ones, 1 - self.ones) < STUCK_SHARE).tolist():
             value = int(self.ones[r, c] > 0.5)
-            found.append(StuckBit(r + 1, c, value, float(self.ones[r, c] if value else 1 - self.ones[r, c])))
-        return found
+            stuck.append(StuckBit(r + 1, c, value, float(self.ones[r, c] if value else 1 - self.ones[r, c])))
+        return stuck
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: matrices as nested lists, null for what is not defined."""
@@ -117,22 +115,15 @@ class BitStatistics:
         }
 
 
-def bit_statistics(
-    store: BitStore, *, stop: Stop | None = None, report: Report = lambda done, total, note: None
-) -> BitStatistics:
+def bit_statistics(store: BitStore, *, monitor: Monitor | None = None) -> BitStatistics:
     """Go once through all committed bits of a store.
-
-    Parameters
-    ----------
-    stop : asked between chunks
-    report : told (samples done, samples in all, a note)
 
     Raises
     ------
     StoreError
         If the store holds no sample, or a chunk is damaged.
     Unfinished
-        If ``stop`` asked for it.
+        If ``monitor`` asked for it, between two chunks.
 
     Shares, entropies and the number of different tokens do not depend on how the store is divided into parts and
     chunks. What is measured on a subsample does not depend on chunks, and not on parts while the subsample takes in all
@@ -140,17 +131,16 @@ def bit_statistics(
     """
     if not len(store):
         raise StoreError(f"{store.path} holds no samples, so there are no bits to look at; tokenize something into it")
-    stop = stop or Stop()
-    survey = Survey(store)
-    with Prefetch(store_chunks(store), depth=1) as chunks, Behind(depth=2) as behind:
+    monitor, survey = monitor or Monitor(), Survey(store)
+    with Prefetcher(store_chunks(store), depth=1) as chunks, BackgroundWriter(depth=2) as writer:
         for chunk in chunks:
             # About as much work as all the rest, so that two cores are busy.
-            behind.submit(partial(survey.distinct.add, chunk.tokens.reshape(len(chunk.tokens), -1)))
+            writer.submit(partial(survey.distinct.add, chunk.tokens.reshape(len(chunk.tokens), -1)))
             survey.add(chunk)
-            report(survey.samples, len(store), "")
-            if stop.reason and survey.samples < len(store):
-                raise Unfinished(f"{stop.reason}: stopped after {survey.samples} of {len(store)} samples")
-        behind.wait()
+            monitor.progress(survey.samples, len(store), "")
+            if survey.samples < len(store):
+                monitor.require_time(f"after {survey.samples} of {len(store)} samples")
+        writer.wait()
     return survey.result()
 
 

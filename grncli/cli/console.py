@@ -92,14 +92,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Also where a limit on the address space (``ulimit -v``) is what is reached."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    told = str(error).lower()
+    text = str(error).lower()
     signs = [
         *("out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "bad_alloc"),
         # What oneDNN, cuDNN, cuBLAS and threads say instead.
         *("could not create a primitive", "could not create a memory", "alloc_failed", "can't start new thread"),
     ]
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ImportError) and any(sign in told for sign in signs)
+        isinstance(error, RuntimeError | ImportError) and any(sign in text for sign in signs)
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.reports import check_file
 from grncli.runtime.errors import UsageError
@@ -23,14 +24,11 @@ def decode(
         str | None,
         Option(metavar="SRC", help="Print the PSNR against the sources, and show them on the sheet."),
     ] = None,
-    batch: Annotated[
-        int | None,
-        Option(metavar="B", min=1, help="Samples that go through the network at once; default: by their size."),
-    ] = None,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace what was decoded from other bits.")] = False,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    batch: options.Batch = None,
+    device: options.Device = "auto",
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace what was decoded from other bits.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Decode a bit store into pictures and clips.
 
@@ -53,7 +51,7 @@ def decode(
             batch=batch,
             overwrite=overwrite,
         )
-        summary = decode(store, folder, tokenizer, settings, stop=stop, report=progress, say=progress.say)
+        summary = decode(store, folder, tokenizer, settings, monitor=progress.monitor(stop))
     quality = summary.quality.means()
     if json:
         print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import guarded, print_json, say, works_alone
 
 
@@ -23,7 +24,7 @@ def import_(
         str | None,
         Option(
             metavar="ema|vae or ema1|ema2|model",
-            help="Which weights of the file; by default the first of these that is there.",
+            help="Which weights of the file; default: the first of these that the file has.",
         ),
     ] = None,
     settings: Annotated[
@@ -31,11 +32,11 @@ def import_(
         Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="What the file cannot tell: rounds=4, attention=true, in_context_start=4.",
+            help="Settings that the file does not hold: rounds=4, attention=true, in_context_start=4.",
         ),
     ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace a run directory that is there.")] = False,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace an existing run directory.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Turn a released checkpoint into a run directory.
 
@@ -44,12 +45,12 @@ def import_(
     works_alone()
     from grncli.runs.importing import import_released
 
-    made = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
+    facts = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
     if json:
-        print_json(made)
-    time, height, width = made["stride"]
-    what = "tokenizer" if made["kind"] == "tokenizer" else f"GRN_{made['prediction']} of {made['classes']} classes"
+        print_json(facts)
+    time, height, width = facts["stride"]
+    what = "tokenizer" if facts["kind"] == "tokenizer" else f"GRN_{facts['prediction']} of {facts['classes']} classes"
     say(
-        f"{run}: {what} with {made['parameters'] / 1e6:.2f} M parameters, {made['channels']} channels, "
-        f"{made['rounds']} rounds, stride {time}x{height}x{width}"
+        f"{run}: {what} with {facts['parameters'] / 1e6:.2f} M parameters, {facts['channels']} channels, "
+        f"{facts['rounds']} rounds, stride {time}x{height}x{width}"
     )

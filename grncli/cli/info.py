@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import FAILED, format_bytes, guarded, print_json, say
 from grncli.cli.terminal import screen_width, wrap
 
@@ -22,7 +23,7 @@ def info(
     verify: Annotated[
         bool, Option("--verify", help="Check every byte of a store against its checksums; load a run's weights.")
     ] = False,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Show what a store or run directory is.
 

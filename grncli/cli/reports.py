@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grncli.cli.console import print_json, say
 from grncli.cli.terminal import screen_width, table_lines, wrap
 from grncli.runtime.errors import UsageError
 
@@ -26,7 +27,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
+class TextReport:
     """What a command found, in words: tables, then sentences."""
 
     tables: Sequence[Table]
@@ -38,13 +39,78 @@ class Report:
         return self.tables[0].title
 
 
-def print_report(report: Report) -> None:
-    """On standard output, no wider than the screen."""
-    for line in report_lines(report, screen_width()):
-        print(line)
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where a report goes: a table or JSON on standard output, and files beside it.
+
+    Attributes
+    ----------
+    plot, sheet, html : files to write
+    """
+
+    plot: Path | None = None
+    sheet: Path | None = None
+    html: Path | None = None
+    json: bool = False
+
+    def check(self, *, drawn: bool = True) -> None:
+        """Raise UsageError for a file that could not be written, before any work.
+
+        ``drawn``: a page has a plot in it.
+        """
+        kinds = ((self.plot, PLOT_SUFFIXES), (self.sheet, SHEET_SUFFIXES), (self.html, PAGE_SUFFIXES))
+        for path, suffixes in kinds:
+            if path is not None:
+                check_file(path, suffixes)
+        paths = [path.absolute() for path, _ in kinds if path is not None]
+        if len(set(paths)) < len(paths):
+            raise UsageError(f"{paths[0]}: is named for two outputs, expected one file for each")
+        if self.plot is not None or (self.html is not None and drawn):
+            from grncli.evaluation.plots import new_figure
+
+            new_figure(1, 1)
+
+    def write(
+        self,
+        report: TextReport,
+        document: Mapping[str, Any],
+        *,
+        draw: Callable[[], Any] | None = None,
+        picture: Any = None,
+        warnings: Sequence[str] = (),
+        printed: int | None = None,
+    ) -> None:
+        """Write everything that was asked for.
+
+        Parameters
+        ----------
+        document : the report as JSON data
+        draw : gives a matplotlib figure, for the plot and the page
+        picture : uint8 ``[H, W, 3]`` for the sheet and the page
+        warnings : said on standard error beside JSON; the report has them as notes
+        printed : tables to print, those that follow are for the page only
+        """
+        if self.sheet is not None:
+            from grncli.media.writing import write_png
+
+            write_png(self.sheet, picture)
+        if self.plot is not None and draw is not None:
+            from grncli.evaluation.plots import save_figure
+
+            save_figure(draw(), self.plot)
+        if self.html is not None:
+            figures = [] if draw is None else [draw()]
+            _write_page(self.html, report, document, figures, [] if picture is None else [picture])
+        if self.json:
+            for sentence in warnings:
+                say(f"warning: {sentence}")
+            print_json(document)
+            return
+        for line in report_lines(TextReport(report.tables[:printed], report.notes), screen_width()):
+            print(line)
 
 
-def report_lines(report: Report, width: int) -> list[str]:
+def report_lines(report: TextReport, width: int) -> list[str]:
     """Each table under its title, then the notes, in lines of at most ``width`` columns."""
     lines: list[str] = []
     for table in report.tables:
@@ -52,10 +118,12 @@ def report_lines(report: Report, width: int) -> list[str]:
     return lines + [line for note in report.notes for line in wrap(note, width)]
 
 
-def write_page(
-    path: Path, report: Report, document: Mapping[str, Any], *, figures: Sequence[Any] = (), sheets: Sequence[Any] = ()
+def _write_page(
+    path: Path, report: TextReport, document: Mapping[str, Any], figures: Sequence[Any], pictures: Sequence[Any]
 ) -> None:
     """One self-contained HTML page: the report, matplotlib figures, pictures uint8 [H, W, 3], and all settings."""
+    from importlib.metadata import version
+
     from grncli.evaluation import html
     from grncli.runtime.files import whole_file
 
@@ -63,34 +131,11 @@ def write_page(
     sections = [*map(html.paragraph, report.notes), html.table(first.header, first.rows)]
     for table in others:
         sections += [html.heading(table.title), html.table(table.header, table.rows)]
-    sections += [*map(html.figure, figures), *map(html.picture, sheets)]
-    text = html.page(report.title, [*sections, html.settings({**document, "versions": _versions()})])
+    sections += [*map(html.figure, figures), *map(html.picture, pictures)]
+    versions = {name: version(name) for name in ("grncli", "torch", "numpy")}
+    text = html.page(report.title, [*sections, html.settings({**document, "versions": versions})])
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def write_plot(path: Path, draw: Callable[[], Any]) -> None:
-    """A matplotlib figure as PNG or SVG."""
-    from grncli.evaluation.plots import save_figure
-
-    save_figure(draw(), path)
-
-
-def check_outputs(
-    plot: Path | None = None, sheet: Path | None = None, html: Path | None = None, *, drawn: bool = True
-) -> None:
-    """Raise UsageError for a file that could not be written, before any work; ``drawn``: the page has a plot in it."""
-    kinds = ((plot, PLOT_SUFFIXES), (sheet, SHEET_SUFFIXES), (html, PAGE_SUFFIXES))
-    for path, suffixes in kinds:
-        if path is not None:
-            check_file(path, suffixes)
-    given = [path.absolute() for path, _ in kinds if path is not None]
-    if len(set(given)) < len(given):
-        raise UsageError(f"{given[0]}: is named for two outputs, expected one file for each")
-    if plot is not None or (html is not None and drawn):
-        from grncli.evaluation.plots import new_figure
-
-        new_figure(1, 1)
 
 
 def check_file(path: Path, suffixes: Sequence[str] = ()) -> None:
@@ -103,9 +148,3 @@ def check_file(path: Path, suffixes: Sequence[str] = ()) -> None:
         raise UsageError(f"{path}: is a folder, expected the name of a file")
     if not os.access(path.absolute().parent, os.W_OK):
         raise UsageError(f"{path}: its folder cannot be written to, expected another place")
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("grncli", "torch", "numpy")}

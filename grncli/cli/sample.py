@@ -1,11 +1,11 @@
 """``grn sample``: refine random bits into samples."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import (
     Progress,
     format_seconds,
@@ -17,12 +17,9 @@ from grncli.cli.console import (
     works_alone,
 )
 from grncli.cli.reports import check_file
-from grncli.cli.terminal import screen_width
+from grncli.cli.terminal import histogram, screen_width
 
 MOST = 10_000_000  # of what a user can have meant
-MAX_SEED = 2**63 - 1
-HISTOGRAM_ROWS = 12
-BAR = 40  # characters of the longest, where the screen is wide enough
 
 
 @guarded
@@ -35,7 +32,7 @@ def sample(
     tokenizer: Annotated[
         str | None, Option(metavar="RUN2", help="Tokenizer that turns bits into pictures; not needed for OUT.zarr.")
     ] = None,
-    classes: Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample, by number or name.")] = "all",
+    classes: options.Classes = "all",
     prompts: Annotated[
         Path | None,
         Option(metavar="FILE", help="Prompts that name a class each: GenEval's or VBench's JSON, or plain lines."),
@@ -53,7 +50,7 @@ def sample(
         str | None, Option(metavar="TxHxW", help="Tokens of a sample; default: the most frequent of training.")
     ] = None,
     steps: Annotated[
-        int, Option(metavar="N", min=1, max=MOST, help="Steps; with complexity, those of the warm-up's pace.")
+        int, Option(metavar="N", min=1, max=MOST, help="Refinement steps; with complexity, the pace of the warm-up.")
     ] = 50,
     schedule: Annotated[
         Literal["linear", "cosine", "complexity"],
@@ -86,29 +83,26 @@ def sample(
         Option(help="random (the paper), confidence (Appendix E.2), mask: accepted tokens stay fixed."),
     ] = "random",
     init: Annotated[
-        Path | None, Option(metavar="STORE", help="Start from these samples; --keep says what of them stays.")
+        Path | None, Option(metavar="STORE", help="Start from these samples; --keep selects what of them stays.")
     ] = None,
     keep: Annotated[
         str | None,
         Option(metavar="MASK.png|first-frame|SHARE", help="White pixels, the first frame, or a share of all bits."),
     ] = None,
-    weights: Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")] = "ema",
-    seed: Annotated[
-        int, Option(metavar="N", min=0, max=MAX_SEED, help="Samples depend on it and on their number only.")
-    ] = 0,
-    batch: Annotated[
-        int | None, Option(metavar="B", min=1, help="Samples under way at once; default: by their size.")
-    ] = None,
-    part: Annotated[str, Option(metavar="i/n", help="Make the i-th of n parts, counted from 0.")] = "0/1",
+    weights: options.Weights = "ema",
+    seed: options.Seed = 0,
+    batch: options.Batch = None,
+    part: options.Part = "0/1",
     sheet: Annotated[Path | None, Option(metavar="PNG", help="Write a contact sheet, a row for each class.")] = None,
     film: Annotated[
-        Path | None, Option(metavar="MP4", help="Film the refinement of the first samples, and a PNG beside it.")
+        Path | None,
+        Option(metavar="MP4", help="Write a film of the refinement of the first samples, and a PNG beside it."),
     ] = None,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the network.")] = "auto",
-    max_time: Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace samples that were made otherwise.")] = False,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace samples made with other settings.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Sample from a generator: bits, or pictures and clips."""
     number, parts = parse_part(part)
@@ -117,16 +111,11 @@ def sample(
         if path is not None:
             check_file(path)
     with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
-        from grncli.runtime.devices import dtype_name, pick_device, pick_dtype
-        from grncli.sampling.plan import stored_dtype
-        from grncli.sampling.settings import SampleSettings
+        from grncli.runtime.devices import pick_device
+        from grncli.sampling.settings import SampleOptions
         from grncli.sampling.stage import sample
 
-        chosen = pick_device(device)
-        # Other parts may have begun on another kind of processor.
-        begun = stored_dtype(out) if dtype == "auto" and not overwrite else None
-        computed = dtype_name(pick_dtype(begun or dtype, chosen))
-        settings = SampleSettings(
+        options = SampleOptions(
             classes=classes,
             prompts=prompts,
             grid=grid,
@@ -150,57 +139,39 @@ def sample(
             per_class=per_class,
             tokenizer=tokenizer,
             batch=batch,
-            device=str(chosen),
-            dtype="bfloat16" if computed == "bfloat16" else "float32",
+            device=str(pick_device(device)),
+            dtype=dtype,
             part=number,
             parts=parts,
             sheet=sheet,
             film=film,
             overwrite=overwrite,
         )
-        made = sample(run, out, settings, stop=stop, report=progress, say=progress.say)
+        summary = sample(run, out, options, progress.monitor(stop))
     if json:
         print_json(
             {
                 "out": str(out),
-                "samples": made.samples,
-                "made": made.made,
-                "steps": {str(count): samples for count, samples in made.steps.items()},
-                "evaluations": made.evaluations,
-                "entropy": made.mean_entropy,
-                "seconds": made.seconds,
+                "samples": summary.samples,
+                "made": summary.made,
+                "steps": {str(count): samples for count, samples in summary.steps.items()},
+                "nfe": summary.nfe,
+                "entropy": summary.mean_entropy,
+                "seconds": summary.seconds,
             }
         )
-    elif len(made.steps) > 1:
-        for line in histogram(made.steps, screen_width()):
+    elif len(summary.steps) > 1:
+        for line in histogram(summary.steps, screen_width()):
             print(line)
-    if not made.samples:
+    if not summary.samples:
         say(f"{out}: there is no sample, as none falls to part {part}")
         return
-    each = made.evaluations / made.samples
-    mean = sum(count * samples for count, samples in made.steps.items()) / made.samples
-    new = f"{made.made} samples made in {format_seconds(made.seconds)}" if made.made else "all samples were there"
+    nfe = summary.nfe / summary.samples
+    mean = sum(count * samples for count, samples in summary.steps.items()) / summary.samples
+    new = f"{summary.made} samples made in {format_seconds(summary.seconds)}"
     say(
-        f"{out}: {new}; {made.samples} samples, {mean:.1f} steps and {each:.1f} evaluations each, "
-        f"entropy {made.mean_entropy:.4f}"
+        f"{out}: {new if summary.made else 'all samples were there'}; {summary.samples} samples, {mean:.1f} steps and "
+        f"NFE {nfe:.1f} each, entropy {summary.mean_entropy:.4f}"
     )
-    for path in made.written:
+    for path in summary.written:
         say(f"{path}: written")
-
-
-def histogram(steps: Mapping[int, int], screen: int) -> list[str]:
-    """Lines of at most ``screen`` columns that show how many samples took how many steps (paper Fig. 9)."""
-    first, last = min(steps), max(steps)
-    width = -(-(last - first + 1) // HISTOGRAM_ROWS)
-    counts = {
-        start: sum(steps.get(count, 0) for count in range(start, start + width))
-        for start in range(first, last + 1, width)
-    }
-    most = max(counts.values())
-    names = {start: f"{start}" if width == 1 else f"{start}-{min(start + width - 1, last)}" for start in counts}
-    column = max(7, *map(len, names.values()))
-    bar = max(1, min(BAR, screen - column - len(" steps  ") - len(str(most))))
-    return [
-        f"{names[start]:>{column}} steps {'#' * round(bar * count / most):<{bar}} {count}"
-        for start, count in counts.items()
-    ]

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, guarded, say, works_alone
+from grncli.cli import options
+from grncli.cli.console import Progress, guarded, make_stop, say, works_alone
 
 
 @guarded
@@ -16,12 +17,12 @@ def shapes(
     size: Annotated[int, Option(min=16, max=1024, help="Height and width in pixels.")] = 32,
     frames: Annotated[int, Option(min=1, help="Frames of a clip.")] = 17,
     fps: Annotated[float, Option(min=0.1, help="Frames a second.")] = 8.0,
-    seed: Annotated[int, Option(help="Another seed, other pictures.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the pictures.")] = 0,
     drawn: Annotated[
         Literal["easy", "hard"],
         Option("--set", help="Large upright shapes on smooth ground, or small turned ones on mottled ground."),
     ] = "easy",
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace a folder made with other settings.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace a folder made with other settings.")] = False,
 ) -> None:
     """Draw labelled pictures and clips of moving shapes.
 
@@ -29,20 +30,9 @@ def shapes(
     DIR/images/COLOUR-SHAPE/*.png and DIR/clips/COLOUR-SHAPE-DIRECTION/*.mp4; the folder names are the classes.
     """
     works_alone()
-    from grncli.demo.drawings import write_shapes
+    from grncli.demo.shapes_folder import ShapesSettings, write_shapes
 
-    progress = Progress("shapes", "files")
-    write_shapes(
-        folder,
-        images=images,
-        clips=clips,
-        size=size,
-        frames=frames,
-        fps=fps,
-        seed=seed,
-        set=drawn,
-        overwrite=overwrite,
-        report=lambda done, total: progress(done, total),
-    )
-    progress.close()
+    settings = ShapesSettings(set=drawn, images=images, clips=clips, size=size, frames=frames, fps=fps, seed=seed)
+    with Progress("shapes", "files") as progress:
+        write_shapes(folder, settings, overwrite=overwrite, monitor=progress.monitor(make_stop()))
     say(f"{folder}: {images} pictures and {clips} clips of {size}x{size}")

@@ -1,10 +1,10 @@
-"""Tables and sentences laid out for a screen: no number is cut, and no line is wider than the screen."""
+"""Tables, sentences and histograms laid out for a screen: no number is cut, and no line is wider than the screen."""
 
 import math
 import re
 import shutil
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH = 80  # where no terminal, and no COLUMNS, says how wide it is
@@ -14,6 +14,8 @@ HUGE = 1e12  # from here on a number is written with an exponent
 SENTENCE = 24  # characters from which a cell is taken for words that may stand on several lines
 SHORTEST_NAME, LONGEST_WORD = 16, 32  # columns to which a name is shortened, and a word broken, at most
 ELLIPSIS = "…"
+HISTOGRAM_ROWS = 12
+BAR = 40  # characters of the longest, where the screen is wide enough
 _NUMBER = re.compile(r"[-+±(]*\d[\d.,:e+-]*\S{0,2}")
 
 
@@ -76,6 +78,24 @@ def table_lines(
     return [f"{MARGIN}{line}".rstrip() for line in lines]
 
 
+def histogram(steps: Mapping[int, int], screen: int) -> list[str]:
+    """Lines of at most ``screen`` columns that show how many samples took how many steps (paper Fig. 9)."""
+    first, last = min(steps), max(steps)
+    width = -(-(last - first + 1) // HISTOGRAM_ROWS)
+    counts = {
+        start: sum(steps.get(count, 0) for count in range(start, start + width))
+        for start in range(first, last + 1, width)
+    }
+    most = max(counts.values())
+    names = {start: f"{start}" if width == 1 else f"{start}-{min(start + width - 1, last)}" for start in counts}
+    column = max(7, *map(len, names.values()))
+    bar = max(1, min(BAR, screen - column - len(" steps  ") - len(str(most))))
+    return [
+        f"{names[start]:>{column}} steps {'#' * round(bar * count / most):<{bar}} {count}"
+        for start, count in counts.items()
+    ]
+
+
 @dataclass
 class _Column:
     """One column, and how narrow it may be."""
@@ -134,9 +154,9 @@ def _widths(columns: Sequence[_Column], width: int) -> list[int]:
     # Those that ask for least come first, so that what they leave goes to the others.
     order = sorted(range(len(columns)), key=lambda i: columns[i].tight - columns[i].least)
     for rank, i in enumerate(order):
-        given = min(spare // (len(order) - rank), columns[i].tight - columns[i].least)
-        widths[i] += given
-        spare -= given
+        more = min(spare // (len(order) - rank), columns[i].tight - columns[i].least)
+        widths[i] += more
+        spare -= more
     return widths
 
 
@@ -198,10 +218,10 @@ def _fill(words: Sequence[str], width: int) -> Iterator[str]:
 
 def _start(text: str, width: int) -> str:
     """As much of the beginning as fits."""
-    taken = 0
+    width_so_far = 0
     for i, char in enumerate(text):
-        taken += _columns(char)
-        if taken > width:
+        width_so_far += _columns(char)
+        if width_so_far > width:
             return text[:i]
     return text
 

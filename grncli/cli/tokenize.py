@@ -2,10 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import (
     Progress,
     default_workers,
@@ -18,6 +19,10 @@ from grncli.cli.console import (
     works_alone,
 )
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
+
+if TYPE_CHECKING:
+    from grncli.tokenizing.tokenizing_plan import TokenizeSettings
 
 
 @guarded
@@ -33,16 +38,9 @@ def tokenize(
     ],
     out: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store to make, or to resume.", show_default=False)],
     tokenizer: Annotated[str, Option(metavar="RUN", help="Run directory of the tokenizer.")],
-    size: Annotated[
-        str,
-        Option(metavar="256|HxW|native", help="Square (ADM centre crop), cover and crop to HxW, or as it is."),
-    ] = "native",
-    frames: Annotated[
-        int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; without it each source is one clip.")
-    ] = None,
-    fps: Annotated[
-        float | None, Option(metavar="F", help="Resample clips in time to F frames a second (images ignore this).")
-    ] = None,
+    size: options.Size = "native",
+    frames: options.Frames = None,
+    fps: options.Fps = None,
     clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each clip.")] = "all",
     labels: Annotated[
         str,
@@ -56,44 +54,35 @@ def tokenize(
     rounds: Annotated[
         int | None, Option(metavar="M", min=1, max=8, help="Bits a feature; default: the tokenizer's.")
     ] = None,
-    batch: Annotated[
-        int | None,
-        Option(metavar="B", min=1, help="Samples that go through the network at once; default: by their size."),
-    ] = None,
-    workers: Annotated[
-        int | None, Option(metavar="W", min=0, help="Decoding processes; default: half the cores, at most 8.")
-    ] = None,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
     dtype: Annotated[
         str, Option(metavar="float32|bfloat16", help="Number format of the encoder's arithmetic.")
     ] = "float32",
-    part: Annotated[str, Option(metavar="i/n", help="Make part i of n (from 0): one part a batch job.")] = "0/1",
-    limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")] = None,
-    sample: Annotated[
-        int | None,
-        Option(metavar="N", min=1, help="Only N sources, drawn by a hash of their names: the same in every command."),
-    ] = None,
-    max_time: Annotated[
-        str | None, Option(metavar="3h50m", help="Commit, stop and exit with 75 after this time.")
-    ] = None,
-    strict: Annotated[bool, Option("--strict", help="Stop at the first source that cannot be read.")] = False,
-    retry_failed: Annotated[bool, Option("--retry-failed", help="Try sources again that failed before.")] = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="Discard a store that is there.")] = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    json: Annotated[bool, Option("--json", help="Print a JSON document.")] = False,
+    part: options.Part = "0/1",
+    limit: options.Limit = None,
+    sample: options.Sample = None,
+    max_time: options.MaxTime = None,
+    strict: options.Strict = False,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Try failed sources again.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace an existing store.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be done, without doing it.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Encode images and clips into a bit store.
 
     Killed or stopped, run it again: it resumes, and ends with the same bytes.
     """
     chosen_part, parts = parse_part(part)
-    options: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
+    chosen: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
     works_alone(part)
     with make_stop(max_time).listening() as stop, Progress("tokenize", "sources") as progress:
         from grncli.runtime.devices import pick_device
-        from grncli.tokenizing.encoding import TokenizeSettings, check_target, make_plan, tokenize
+        from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+        from grncli.tokenizing.tokenizing_stage import tokenize
 
         settings = TokenizeSettings(
             size=size,
@@ -111,20 +100,12 @@ def tokenize(
             strict=strict,
             retry_failed=retry_failed,
             overwrite=overwrite,
-            **options,
+            **chosen,
         )
         if dry_run:
-            plan = make_plan(src, tokenizer, settings, warn=progress.say)
-            fate, counts = check_target(out, plan, settings), plan.counts()
-            if json:
-                print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
-            for line in [*plan.lines()[1:], *plan.chosen.doubts]:
-                say(line)
-            say(f"{out}: {fate}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
+            _say_plan(src, out, tokenizer, settings, progress.monitor(stop), json=json)
             return
-        summary = tokenize(
-            src, out, tokenizer, settings, stop=stop, report=progress, warn=progress.say, say=progress.say
-        )
+        summary = tokenize(src, out, tokenizer, settings, monitor=progress.monitor(stop))
     if json:
         print_json({"out": str(out), **asdict(summary)})
     made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
@@ -132,6 +113,21 @@ def tokenize(
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
     cut = f", {summary.cut} read with a note" if summary.cut else ""
     say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
+
+
+def _say_plan(
+    src: str, out: Path, tokenizer: str, settings: "TokenizeSettings", monitor: Monitor, *, json: bool
+) -> None:
+    """What ``--dry-run`` prints."""
+    from grncli.tokenizing.tokenizing_plan import describe_target, make_plan
+
+    plan = make_plan(src, tokenizer, settings, monitor=monitor)
+    target, counts = describe_target(out, plan, settings), plan.counts()
+    if json:
+        print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
+    for line in [*plan.lines()[1:], *plan.chosen.doubts]:
+        say(line)
+    say(f"{out}: {target}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
 
 
 def parse_clips(text: str) -> int | None:

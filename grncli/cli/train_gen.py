@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import format_bytes, guarded, print_json, say
 from grncli.cli.session import open_session
 from grncli.cli.terminal import screen_width, wrap
@@ -33,7 +34,7 @@ def train_gen(
         Path | None, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")
     ] = None,
     tokenizer: Annotated[
-        str | None, Option(metavar="RUN", help="Tokenizer of the stores, to draw sheets of samples on the way.")
+        str | None, Option(metavar="RUN", help="Tokenizer of the stores; writes sheets of samples during training.")
     ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
@@ -41,15 +42,11 @@ def train_gen(
     allow_incomplete: Annotated[
         bool, Option("--allow-incomplete", help="Train on what an unfinished store has so far.")
     ] = False,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
-    ] = None,
-    max_time: Annotated[
-        str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
-    json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
+    device: options.Device = "auto",
+    dtype: options.TrainingDtype = None,
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
+    json: options.LogJson = False,
 ) -> None:
     """Train a generator on the bits of one or more stores.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import guarded
 from grncli.cli.session import open_session
 from grncli.cli.training_session import check_alike, conclude, with_dtype
@@ -23,15 +24,11 @@ def train_tokenizer(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
-    ] = None,
-    max_time: Annotated[
-        str | None, Option(metavar="3h50m", help="Save, stop and exit with 75 after this time.")
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start anew over a run made with another recipe.")] = False,
-    json: Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")] = False,
+    device: options.Device = "auto",
+    dtype: options.TrainingDtype = None,
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
+    json: options.LogJson = False,
 ) -> None:
     """Train a tokenizer on a folder of images and clips.
 

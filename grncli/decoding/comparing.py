@@ -12,16 +12,14 @@ from grncli.decoding.outputs import source_key
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import Source, list_sources
-from grncli.media.writing import contact_sheet
+from grncli.media.writing import contact_sheet, shown_frames
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.runtime.checking import Text, check
 from grncli.runtime.errors import MediaError, StoreError, UsageError
-from grncli.store import BitStore
-from grncli.store.layout import METADATA
+from grncli.store import METADATA, BitStore
 
 SHEET_SAMPLES = 24
 SHEET_COLUMNS = 8
-SHEET_FRAMES = 4  # of each clip
 
 Frames = NDArray[np.uint8]
 
@@ -49,7 +47,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _StoredReading:
     """What the settings of a store say about how sources became pixels."""
 
     size: Text
@@ -65,7 +63,7 @@ class SourceFrames:
         if "size" not in store.fingerprint.preprocessing:
             raise UsageError(f"--compare {src}: {store.path} was not made from media, its samples have no sources")
         name, remedy = f"{store.path / METADATA}: preprocessing", "restore the file, or make the store again"
-        options = check(dict(store.fingerprint.preprocessing), _Reading, name, error=StoreError, remedy=remedy)
+        options = check(dict(store.fingerprint.preprocessing), _StoredReading, name, error=StoreError, remedy=remedy)
         try:
             framing = parse_size(options.size)
         except UsageError as error:
@@ -93,31 +91,44 @@ class SourceFrames:
         return frames[:, :, ::-1] if frames is not None and record.get("flip") else frames
 
 
-class Sheet:
-    """Collects the first samples for a contact sheet, each under its source if there is one.
+class Comparison:
+    """Decoded samples beside their sources: PSNR, and the first samples on a contact sheet.
 
     Parameters
     ----------
-    samples : how many will be offered; those shown are spread evenly over them
+    sources : where the originals are found, if they are compared
+    samples : how many will be added, those on the sheet spread evenly over them; 0 for no sheet
     """
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, sources: SourceFrames | None, samples: int) -> None:
+        self.quality = Quality()
+        self._sources = sources
+        self._samples = samples
         self._every = max(1, samples // SHEET_SAMPLES)
-        self._offered = 0
-        self.cells: list[tuple[list[Frames], list[Frames] | None, str]] = []
+        self._added = 0
+        self._cells: list[tuple[list[Frames], list[Frames] | None, str]] = []
 
-    def add(self, frames: Frames, original: Frames | None, record: dict[str, Any]) -> None:
-        """Offer one sample."""
-        shown = self._offered % self._every == 0 and len(self.cells) < SHEET_SAMPLES
-        self._offered += 1
-        if shown:
-            self.cells.append((_spread(frames), None if original is None else _spread(original), record["key"]))
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is measured or shown, which takes the pixels of all samples."""
+        return self._sources is not None or self._samples > 0
 
-    def picture(self) -> Frames:
-        """uint8 ``[H, W, 3]``."""
+    def add(self, frames: Frames, record: dict[str, Any]) -> None:
+        """Add the next sample."""
+        original = None
+        if self._sources is not None:
+            original = self._sources.find(record)
+            self.quality.add(frames, original)
+        if self._samples and self._added % self._every == 0 and len(self._cells) < SHEET_SAMPLES:
+            shown = None if original is None else shown_frames(original)
+            self._cells.append((shown_frames(frames), shown, record["key"]))
+        self._added += 1
+
+    def sheet(self) -> Frames:
+        """uint8 ``[H, W, 3]``, each sample below its source if there is one."""
         rows: list[list[Frames]] = []
         captions: list[str] = []
-        for length, alike in groupby(self.cells, key=lambda cell: len(cell[0])):
+        for length, alike in groupby(self._cells, key=lambda cell: len(cell[0])):
             cells = list(alike)
             across = max(1, SHEET_COLUMNS // length)
             for start in range(0, len(cells), across):
@@ -128,9 +139,3 @@ class Sheet:
                 rows.append([frame for decoded, _, _ in chosen for frame in decoded])
                 captions += [text for _, _, key in chosen for text in [key] + [""] * (length - 1)]
         return contact_sheet(rows, captions)
-
-
-def _spread(frames: Frames) -> list[Frames]:
-    """Up to four frames, evenly spread."""
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), SHEET_FRAMES)).round().astype(int)
-    return list(frames[chosen])

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.errors import UsageError
-from grncli.runtime.files import MAX_NAME, whole_file
-from grncli.runtime.folders import LOCK, ClaimedFolder, inside, refuse_link
-from grncli.runtime.jsonfiles import brief, read_json, to_json
+from grncli.runtime.files import MAX_NAME
+from grncli.runtime.folders import ClaimedFolder, FolderMarker, inside, refuse_link
+from grncli.runtime.jsonfiles import brief
 from grncli.runtime.jsonlines import LineFile, encode_line, read_lines
 from grncli.store import BitStore
 
@@ -21,17 +21,16 @@ MANIFEST = "decode.json"
 LIST = "decoded.jsonl"
 MAX_NAME_BYTES = 200
 DEFAULT_FPS = 16.0  # for clips whose record has none
-
-_UNFINISHED = {LOCK, f".{MANIFEST}.tmp"}
+REMEDY = "choose another DIR"
 
 Frames = NDArray[np.uint8]
 
 
 class OutputFolder:
-    """A folder of decoded files that knows which files are its own, and of which bits; use as a context manager.
+    """A folder of decoded files, with a list of them and of what they were decoded from; use as a context manager.
 
     ``decode.json`` says what is decoded, ``decoded.jsonl`` names the file of each sample. One process at a time fills
-    it. What identifies the folder is replaced last, so that an interrupted overwrite is still known as ours.
+    it. What identifies the folder is replaced last, so that an interrupted overwrite is still recognised.
 
     Parameters
     ----------
@@ -49,21 +48,26 @@ class OutputFolder:
         self.folder = folder
         self.written = 0
         self.present = 0
+        self._marker = FolderMarker(
+            folder=folder,
+            file=folder / MANIFEST,
+            command="grn decode",
+            purpose="a folder to decode into",
+            remedy=REMEDY,
+        )
         manifest = {"store": store.fingerprint.to_attributes(), "bits": store.digest(), "rounds": rounds}
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file, expected a folder to decode into")
-        self._check(manifest, overwrite=overwrite)
+        self._marker.require(manifest, overwrite=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         self._claimed = ClaimedFolder(folder)
         try:
-            # Once more: another process may have filled it before it was ours.
-            if self._check(manifest, overwrite=overwrite) not in (None, manifest):
+            # Once more: another process may have filled it before it was claimed.
+            there = self._marker.require(manifest, overwrite=overwrite)
+            if there not in (None, manifest):
                 self._clear()
             refuse_link(folder / LIST)
             self._files = dict(self._listed())
-            if read_manifest(folder) != manifest:
-                with whole_file(folder / MANIFEST) as temporary:
-                    temporary.write_text(to_json(manifest, indent=1) + "\n", encoding="utf-8")
+            if there != manifest:
+                self._marker.write(manifest)
             self._list = LineFile(folder / LIST)
         except BaseException:
             self._claimed.close()
@@ -76,10 +80,12 @@ class OutputFolder:
         self._list.close()
         self._claimed.close()
 
-    def has(self, index: int, record: Mapping[str, Any], *, clip: bool) -> bool:
-        """Whether an earlier run has written the file of one sample."""
-        name = self._name(index, record, clip=clip)
-        return name in self._files and inside(self.folder, name).exists()
+    def have(self, indices: Sequence[int], records: Sequence[Mapping[str, Any]], *, clips: bool) -> bool:
+        """Whether an earlier run has written the files of all these samples, which then count as present."""
+        names = (self._name(index, record, clip=clips) for index, record in zip(indices, records, strict=True))
+        there = all(name in self._files and inside(self.folder, name).exists() for name in names)
+        self.present += len(indices) if there else 0
+        return there
 
     def write(self, index: int, record: dict[str, Any], frames: Frames) -> None:
         """Write the file of one sample unless an earlier run has."""
@@ -88,10 +94,10 @@ class OutputFolder:
         with self._claimed.file(name) as file:
             if file.exists():
                 if name not in self._files:
-                    raise UsageError(f"{file} was not written by grn decode; choose another DIR, or move it away")
+                    raise UsageError(f"{file} was not written by grn decode; {REMEDY}, or move it away")
                 self.present += 1
                 return
-            # Listed first: what is not listed is somebody else's. What is listed may be missing after a kill.
+            # Listed first: a file that is not listed is not ours. A listed one may be missing after a kill.
             if name not in self._files:
                 self._list.append(encode_line({"index": index, "key": record["key"], "file": name}))
                 self._files[name] = index
@@ -109,17 +115,8 @@ class OutputFolder:
         return str(PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}@{index}"))
 
     def finish(self) -> None:
-        """Look whether the files are where they are said to be; MissingFolderError where the folder is gone."""
+        """MissingFolderError where the folder was moved away."""
         self._claimed.require_in_place()
-
-    def _check(self, manifest: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
-        """The manifest that is there; UsageError where the folder is not to be written."""
-        found = read_manifest(self.folder)
-        if found is None and self.folder.exists() and set(os.listdir(self.folder)) - _UNFINISHED:
-            raise UsageError(f"{self.folder} holds files that grn decode did not write; choose another DIR")
-        if found not in (None, manifest) and not overwrite:
-            raise UsageError(f"{self.folder} was decoded from other bits or rounds; choose another DIR, or --overwrite")
-        return found
 
     def _clear(self) -> None:
         for name, _ in self._listed():
@@ -134,31 +131,18 @@ class OutputFolder:
         file = self.folder / LIST
         if not file.exists():
             return
-        remedy = "choose another DIR"
-        for place, entry in read_lines(file, error=UsageError, remedy=remedy):
+        for place, entry in read_lines(file, error=UsageError, remedy=REMEDY):
             name, index = entry.get("file"), entry.get("index")
             if not isinstance(name, str) or not _is_inside(name):
-                raise UsageError(f"{place}: field file is {brief(name)}, expected a path inside; {remedy}")
+                raise UsageError(f"{place}: field file is {brief(name)}, expected a path inside; {REMEDY}")
             if type(index) is not int or index < 0:
-                raise UsageError(f"{place}: field index is {brief(index)}, expected a number; {remedy}")
+                raise UsageError(f"{place}: field index is {brief(index)}, expected a number; {REMEDY}")
             yield name, index
 
 
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What ``decode.json`` says, None where there is none; UsageError when it is damaged."""
-    file, remedy = folder / MANIFEST, "choose another DIR, or remove this one"
-    try:
-        found = read_json(file, error=UsageError, remedy=remedy)
-    except FileNotFoundError:
-        return None
-    if not isinstance(found, dict):
-        raise UsageError(f"{file}: holds {brief(found)}, expected a JSON object; {remedy}")
-    return found
 
 
 def file_name(record: Mapping[str, Any], suffix: str) -> str:

@@ -1,6 +1,6 @@
 """``grn decode``: a bit store back to pictures and clips, and how far they are from their sources."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -11,20 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.decoding.comparing import Quality, Sheet, SourceFrames
+from grncli.decoding.comparing import Comparison, Quality, SourceFrames
 from grncli.decoding.outputs import OutputFolder
 from grncli.hbq import dequantize, unpack
+from grncli.media.batches import automatic_batch
 from grncli.media.writing import write_png
 from grncli.models.tokenizer import Tokenizer, to_frames
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
-from grncli.runtime.overlap import Behind
-from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.overlap import BackgroundWriter
+from grncli.runtime.stopping import Stopped
 from grncli.store import BitStore, open_store
-
-BATCH_PIXELS = 2**20
-MAX_BATCH = 64
 
 Frames = NDArray[np.uint8]
 
@@ -43,7 +42,7 @@ class DecodeSettings:
 
 
 @dataclass(frozen=True)
-class Summary:
+class DecodingSummary:
     """What ``decode`` wrote."""
 
     written: int
@@ -53,27 +52,19 @@ class Summary:
 
 
 def decode(
-    store_path: Path,
-    folder: Path,
-    run: str | Path,
-    settings: DecodeSettings,
-    *,
-    stop: Stop | None = None,
-    report: Callable[[int, int, str], None] = lambda done, total, note: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Summary:
+    store_path: Path, folder: Path, run: str | Path, settings: DecodeSettings, *, monitor: Monitor | None = None
+) -> DecodingSummary:
     """Decode samples of a store with the tokenizer that made it: PNG for images, MP4 for clips, named by their key.
-
-    ``say`` is told in a sentence where the tokenizer's training is not finished.
 
     Raises
     ------
     Stopped
-        If ``stop`` asked for it; files written so far are whole, and the same command goes on.
+        If the monitor's stop asks for it; files written so far are whole, and the same command resumes.
     StoreMismatch, StoreError, CheckpointError, UsageError
     """
+    monitor = monitor or Monitor()
     store = open_store(store_path)
-    loaded = open_tokenizer(run, say=say)
+    loaded = open_tokenizer(run, say=monitor.say)
     rounds = check_fit(store, store_path, loaded, settings.rounds)
     indices = range(len(store))[slice(*settings.select)]
     if not indices:
@@ -82,36 +73,35 @@ def decode(
         raise UsageError(f"--sheet {settings.sheet}: there is no such folder, expected one that exists")
     sources = SourceFrames(settings.compare, store) if settings.compare is not None else None
     outputs = OutputFolder(folder, store, rounds, overwrite=settings.overwrite)
-    decoder = Decoder(store, loaded.network.to(settings.device), rounds, settings)
-    sheet = Sheet(len(indices)) if settings.sheet is not None else None
-    quality, stop = Quality(), stop or Stop()
-    measured = sheet is not None or sources is not None  # which takes the pixels of all
-
-    def is_done(rows: Sequence[int]) -> bool:
-        if measured or not all(outputs.has(i, store.record(i), clip=store.grid_of(i)[0] > 1) for i in rows):
-            return False
-        outputs.present += len(rows)
-        return True
-
-    with outputs, Behind() as behind:
-        for made, (rows, bits) in enumerate(decoder.batches(indices, is_done)):
-            if made and stop.reason:  # something remains of each call, so that short ones come to the end too
-                behind.wait()
-                raise Stopped(f"{stop.reason}: stopped after {indices.index(rows[0])} of {len(indices)} samples")
-            for index, frames in zip(rows, decoder.decode(bits), strict=True):
-                record = store.record(index)
-                behind.submit(partial(outputs.write, index, record, frames))
-                original = sources.find(record) if sources is not None else None
-                if sources is not None:
-                    quality.add(frames, original)
-                if sheet is not None:
-                    sheet.add(frames, original, record)
-                report(indices.index(index) + 1, len(indices), "")
-        behind.wait()
+    decoder = StoreDecoder(store, loaded.network.to(settings.device), rounds, settings.batch, settings.device)
+    comparison = Comparison(sources, len(indices) if settings.sheet is not None else 0)
+    with outputs:
+        _decode(decoder, indices, outputs, comparison, monitor)
         outputs.finish()
-    if settings.sheet is not None and sheet is not None:
-        write_png(settings.sheet, sheet.picture())
-    return Summary(outputs.written, outputs.present, store.complete, quality)
+    if settings.sheet is not None:
+        write_png(settings.sheet, comparison.sheet())
+    return DecodingSummary(outputs.written, outputs.present, store.complete, comparison.quality)
+
+
+def _decode(
+    decoder: "StoreDecoder", indices: range, outputs: OutputFolder, comparison: Comparison, monitor: Monitor
+) -> None:
+    """Decode samples into files, except batches that an earlier run has written and that are not compared."""
+    decoded = 0
+    with BackgroundWriter() as writer:
+        for rows in decoder.batched(indices):
+            records = [decoder.store.record(index) for index in rows]
+            if not comparison.wanted and outputs.have(rows, records, clips=decoder.store.grid_of(rows[0])[0] > 1):
+                continue
+            if decoded and (reason := monitor.stop_reason):  # each call decodes something, so that short ones end too
+                writer.wait()
+                raise Stopped(f"{reason}: stopped after {indices.index(rows[0])} of {len(indices)} samples")
+            for index, record, frames in zip(rows, records, decoder.decode(decoder.read(rows)), strict=True):
+                writer.submit(partial(outputs.write, index, record, frames))
+                comparison.add(frames, record)
+                monitor.progress(indices.index(index) + 1, len(indices), "")
+            decoded += len(rows)
+        writer.wait()
 
 
 def check_fit(store: BitStore, path: Path, loaded: LoadedTokenizer, rounds: int | None) -> int:
@@ -127,39 +117,49 @@ def check_fit(store: BitStore, path: Path, loaded: LoadedTokenizer, rounds: int 
     return rounds or store.rounds
 
 
-class Decoder:
-    """Bits to frames, in batches of neighbouring samples of one grid."""
+class StoreDecoder:
+    """Bits to frames, in batches of neighbouring samples of one grid.
 
-    def __init__(self, store: BitStore, tokenizer: Tokenizer, rounds: int, settings: DecodeSettings) -> None:
+    Parameters
+    ----------
+    rounds : how many are read and decoded
+    batch : samples of a batch; by default `automatic_batch` of their pixels
+    """
+
+    def __init__(
+        self, store: BitStore, tokenizer: Tokenizer, rounds: int, batch: int | None = None, device: str = "cpu"
+    ) -> None:
         self.store = store
         self.tokenizer = tokenizer
         self.rounds = rounds
-        self.batch = settings.batch
-        self.device = torch.device(settings.device)
+        self.device = torch.device(device)
+        self._batch = batch
 
-    def batches(
-        self, indices: Sequence[int], is_done: Callable[[Sequence[int]], bool] = lambda rows: False
-    ) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
-        """Indices and packed bits ``[n, t, h, w, m, bytes]`` of neighbouring samples of one grid.
+    def batched(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        """Neighbouring ``indices`` of samples of one grid that are decoded together.
 
-        What is left out is whole batches: pixels may depend on the size of the batch they are computed in.
+        Pixels may depend on the size of the batch they are computed in, so that only whole batches are left out.
         """
         for grid, neighbours in groupby(indices, key=self.store.grid_of):
             rows = list(neighbours)
-            size = self.batch or self._automatic(grid)
+            frames, height, width = (n * s for n, s in zip(grid, self.store.stride, strict=True))
+            size = self._batch or automatic_batch(frames, height, width)
             for start in range(0, len(rows), size):
-                chosen = rows[start : start + size]
-                if not is_done(chosen):
-                    yield chosen, self.store.read(chosen, rounds=self.rounds)
+                yield rows[start : start + size]
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Packed bits ``[n, t, h, w, m, bytes]`` of samples of one grid."""
+        return self.store.read(indices, rounds=self.rounds)
+
+    def batches(self, indices: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+        """Each batch of ``indices`` with its packed bits."""
+        for rows in self.batched(indices):
+            yield rows, self.read(rows)
 
     def decode(self, bits: NDArray[np.uint8]) -> Frames:
         """Packed bits ``[n, t, h, w, m, bytes]`` to uint8 ``[n, T, H, W, 3]``."""
         packed = torch.from_numpy(bits).to(self.device)
         return decode_index(self.tokenizer, unpack(packed, self.store.channels, self.rounds), self.rounds)
-
-    def _automatic(self, grid: tuple[int, int, int]) -> int:
-        t, h, w = (n * s for n, s in zip(grid, self.store.stride, strict=True))
-        return max(1, min(MAX_BATCH, BATCH_PIXELS // (t * h * w)))
 
 
 def decode_index(tokenizer: Tokenizer, index: Tensor, rounds: int) -> Frames:

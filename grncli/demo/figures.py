@@ -47,7 +47,7 @@ def upright(shape: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class DrawnFigure:
     """A shape with everything but its place."""
 
     shape: str

@@ -1,1 +1,1 @@
-"""Numbers about what the stages made: bits, pictures, samples."""
+"""Measurements of what the other stages produce: bits, pictures, samples."""

@@ -16,23 +16,24 @@ from grncli.media.writing import write_mp4, write_png
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runtime.errors import StoreError, UsageError
 from grncli.runtime.files import MAX_NAME, whole_file
-from grncli.runtime.folders import inside, make_folder
-from grncli.runtime.jsonfiles import read_json
-from grncli.runtime.stopping import Stop, Stopped
-from grncli.sampling.pictures import BITS, decode_packed, samples_of
-from grncli.sampling.prompts import Prompt, read_prompts, shortened
+from grncli.runtime.folders import FolderMarker, inside, is_vacant, make_folder
+from grncli.runtime.monitor import Monitor, Say
+from grncli.runtime.stopping import Stopped
+from grncli.sampling.pictures import BITS, decode_packed
+from grncli.sampling.sample_store import samples_of
 from grncli.store import BitStore, open_store
+from grncli.text.prompts import Prompt, read_prompts, shortened
 
 MANIFEST = "export.json"
 METADATA = "metadata.jsonl"
-NEEDED = ("tag", "prompt")  # what GenEval reads of a prompt's metadata in any case
+NEEDED = ("tag", "prompt")  # fields of a prompt's metadata that GenEval always reads
 
 Layout = Literal["geneval", "vbench"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark expects: pictures or clips, so many of each prompt, and so many prompts (None for any)."""
+    """What a benchmark expects: pictures or clips, their number for each prompt, and that of prompts (None: any)."""
 
     name: str
     clips: bool
@@ -47,7 +48,7 @@ BENCHMARKS: dict[Layout, Benchmark] = {
 
 
 @dataclass(frozen=True)
-class Summary:
+class ExportSummary:
     """What ``export`` wrote; no ``files`` where an earlier run had written them all."""
 
     prompts: int
@@ -78,42 +79,38 @@ def export(
     prompts: Path | None = None,
     tokenizer: str | None = None,
     device: str = "cpu",
-    stop: Stop | None = None,
-    report: Callable[[int, int, str], None] = lambda done, total, note: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Summary:
-    """Lay samples out in ``folder`` as a benchmark's own evaluation reads them; an interrupted export is gone on with.
+    monitor: Monitor | None = None,
+) -> ExportSummary:
+    """Lay samples out in ``folder`` as a benchmark's own evaluation reads them; resumes an interrupted export.
 
     Parameters
     ----------
     samples : folder of pictures or clips, which are linked or else copied, or a bit store to decode
     prompts : the file the samples were made with; GenEval's metadata come from it
     tokenizer : run of the tokenizer that made the bits, for a bit store only
-    stop : asked between samples
-    report : told (samples done, samples in all, a note)
-    say : told in a sentence where the tokenizer's training is not finished
 
     Raises
     ------
     Stopped
-        If ``stop`` asked for it; files written so far are whole.
+        If ``monitor`` asked for it; files written so far are whole.
     UsageError, StoreError, CheckpointError
         Before anything is written, where the samples, the prompts or ``folder`` do not fit.
     """
+    monitor = monitor or Monitor()
     store = _open(samples, tokenizer)
     entries = _entries(store, layout)
     listed = _checked_prompts(prompts, entries, layout)
-    write = _linker(samples, entries) if tokenizer is None else _decoder(store, tokenizer, device, say)
+    write = _linker(samples, entries) if tokenizer is None else _decoder(store, tokenizer, device, monitor.say)
     _claim(folder, layout, store, listed)
     if layout == "geneval":
         _write_metadata(folder, entries, listed)
-    files = _write_samples(folder, entries, write, stop or Stop(), report)
+    files = _write_samples(folder, entries, write, monitor)
     counts = Counter(entry.prompt for entry in entries)
-    return Summary(len(counts), files, len(entries) - files, _warnings(BENCHMARKS[layout], counts))
+    return ExportSummary(len(counts), files, len(entries) - files, _warnings(BENCHMARKS[layout], counts))
 
 
 def manifest_path(folder: Path, layout: Layout) -> Path:
-    """Where an export says what it is made of.
+    """Path of the manifest, which says what an export is made from.
 
     Inside the folder, but for VBench beside it: VBench takes the suffix of whatever a folder lists first for that of
     all clips, and finds none where this is another file.
@@ -159,8 +156,8 @@ def _entries(store: BitStore, layout: Layout) -> list[Entry]:
 def _check_kind(store: BitStore, benchmark: Benchmark) -> None:
     kinds = ("single pictures", "clips")
     if any((grid[0] > 1) != benchmark.clips for grid in store.grids):
-        found, wanted = kinds[not benchmark.clips], kinds[benchmark.clips]
-        raise UsageError(f"{store.path} has {found}, and {benchmark.name} is for {wanted}; give samples of those")
+        there, expected = kinds[not benchmark.clips], kinds[benchmark.clips]
+        raise UsageError(f"{store.path} has {there}, and {benchmark.name} is for {expected}; give samples of those")
 
 
 def _geneval_file(prompt: int, within: int) -> PurePosixPath:
@@ -185,23 +182,25 @@ def _checked_prompts(path: Path | None, entries: Sequence[Entry], layout: Layout
         return []
     prompts = read_prompts(path)
     for entry in entries:
-        found = prompts[entry.prompt] if entry.prompt < len(prompts) else None
-        if found is None or found.text != entry.text:
-            there = f"{path} has {len(prompts)} prompts" if found is None else f"{found.place}: {shortened(found.text)}"
+        listed = prompts[entry.prompt] if entry.prompt < len(prompts) else None
+        if listed is None or listed.text != entry.text:
+            there = (
+                f"{path} has {len(prompts)} prompts" if listed is None else f"{listed.place}: {shortened(listed.text)}"
+            )
             raise UsageError(
                 f"{there}, but prompt {entry.prompt} of the samples is {shortened(entry.text)}; "
                 "give the file that they were made with"
             )
-        missing = [key for key in NEEDED if key not in found.metadata]
+        missing = [key for key in NEEDED if key not in listed.metadata]
         if layout == "geneval" and missing:
             raise UsageError(
-                f"{found.place}: has no {' and no '.join(missing)}, expected a line of evaluation_metadata.jsonl"
+                f"{listed.place}: has no {' and no '.join(missing)}, expected a line of evaluation_metadata.jsonl"
             )
     return prompts
 
 
 def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
-    """What gives a sample's file a second name, or copies it to another file system."""
+    """A function that links a sample's file to its place, or copies it from another file system."""
 
     def source(entry: Entry) -> Path:
         return folder / file_name(entry.record, entry.file.suffix)
@@ -222,7 +221,7 @@ def _linker(folder: Path, entries: Sequence[Entry]) -> Write:
     return write
 
 
-def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None]) -> Write:
+def _decoder(store: BitStore, run: str, device: str, say: Say) -> Write:
     loaded = open_tokenizer(run, say=say)
     rounds = check_fit(store, store.path, loaded, None)
     tokenizer = loaded.network.to(device)
@@ -238,30 +237,21 @@ def _decoder(store: BitStore, run: str, device: str, say: Callable[[str], None])
 
 
 def _claim(folder: Path, layout: Layout, store: BitStore, prompts: Sequence[Prompt]) -> None:
-    """Make the folder and write its manifest, unless it holds something else."""
-    told = json.dumps([prompt.metadata for prompt in prompts]) if layout == "geneval" else ""
-    digest = sha256(told.encode()).hexdigest()
-    manifest = {"layout": layout, "samples": store.digest(), "metadata": digest}
-    file = manifest_path(folder, layout)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder to export into")
-    if folder.is_dir() and any(folder.iterdir()):
-        found = _read_manifest(file)
-        if found is None:
-            raise UsageError(f"{folder} holds files, but there is no {file} of an export; choose another DIR")
-        if found != manifest:
-            raise UsageError(f"{folder} was exported from other samples or prompts ({file}); choose another DIR")
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_manifest(file: Path) -> Any:
-    """What a manifest says, None where there is none."""
-    try:
-        return read_json(file, error=UsageError, remedy="choose another DIR")
-    except FileNotFoundError:
-        return None
+    """Make the folder and write its manifest; UsageError where it holds something else."""
+    metadata = json.dumps([prompt.metadata for prompt in prompts]) if layout == "geneval" else ""
+    manifest = {"layout": layout, "samples": store.digest(), "metadata": sha256(metadata.encode()).hexdigest()}
+    marker = FolderMarker(
+        folder=folder,
+        file=manifest_path(folder, layout),
+        command="grn eval export",
+        purpose="a folder to export into",
+        remedy="choose another DIR",
+        replaceable=False,
+    )
+    if is_vacant(folder):  # beside an emptied folder of VBench, the manifest may be left
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write(manifest)
+    marker.require(manifest)
 
 
 def _write_metadata(folder: Path, entries: Sequence[Entry], prompts: Sequence[Prompt]) -> None:
@@ -273,29 +263,27 @@ def _write_metadata(folder: Path, entries: Sequence[Entry], prompts: Sequence[Pr
                 temporary.write_text(json.dumps(prompts[number].metadata) + "\n", encoding="utf-8")
 
 
-def _write_samples(
-    folder: Path, entries: Sequence[Entry], write: Write, stop: Stop, report: Callable[[int, int, str], None]
-) -> int:
+def _write_samples(folder: Path, entries: Sequence[Entry], write: Write, monitor: Monitor) -> int:
     """Write the files that are not there; returns how many those were."""
     written = 0
     for done, entry in enumerate(entries):
-        if stop.reason:
-            raise Stopped(f"{stop.reason}: stopped after {done} of {len(entries)} samples")
+        if monitor.stop_reason:
+            raise Stopped(f"{monitor.stop_reason}: stopped after {done} of {len(entries)} samples")
         target = inside(folder, str(entry.file), create=True)
         if not target.exists():
             write(entry, target)
             written += 1
-        report(done + 1, len(entries), "")
+        monitor.progress(done + 1, len(entries), "")
     return written
 
 
 def _warnings(benchmark: Benchmark, counts: Counter[int]) -> tuple[str, ...]:
-    """Where the numbers of samples and prompts are not the benchmark's."""
+    """A sentence for each number of samples or prompts that differs from the benchmark's."""
     few, most = min(counts.values()), max(counts.values())
     warnings = []
     if (few, most) != (benchmark.per_prompt, benchmark.per_prompt):
-        found = f"{few}" if few == most else f"{few} to {most}"
-        warnings.append(f"{benchmark.per_prompt} samples a prompt expected by {benchmark.name}, found {found}")
+        counted = f"{few}" if few == most else f"{few} to {most}"
+        warnings.append(f"{benchmark.per_prompt} samples a prompt expected by {benchmark.name}, found {counted}")
     if benchmark.prompts not in (None, len(counts)):
         warnings.append(f"{benchmark.prompts} prompts expected by {benchmark.name}, found {len(counts)}")
     return tuple(warnings)

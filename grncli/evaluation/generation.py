@@ -2,29 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grncli.evaluation.picture_sources import ArrayPictures, Reading, Say, is_store, open_once, open_pictures
+from grncli.evaluation.feature_collection import collect
+from grncli.evaluation.measuring import PictureReading, show_size
+from grncli.evaluation.picture_arrays import ArrayPictures, holds_pictures
+from grncli.evaluation.picture_sources import is_store, open_once, open_pictures
 from grncli.evaluation.sampling_costs import Cost, cost_of
-from grncli.evaluation.statistics import (
-    Distribution,
-    Report,
-    collect,
-    holds_pictures,
-    holds_statistics,
-    read_statistics,
-    same_network,
-    show_size,
-)
-from grncli.metrics.distributions import NEIGHBOURS, kernel_distance, share_within
+from grncli.metrics.distributions import NEIGHBOURS, kid, precision, recall
 from grncli.metrics.feature_files import FeatureFile
 from grncli.metrics.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
 from grncli.metrics.frechet import few_samples, frechet_distance
+from grncli.metrics.statistics_files import Distribution, holds_statistics, read_statistics, same_network
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
+from grncli.runtime.jsonfiles import or_null
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import ALONE, Processes
-from grncli.runtime.stopping import Stop
 
 LABELS = {
     "fid": "FID",
@@ -34,19 +30,20 @@ LABELS = {
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
-    "agreement": "class agreement",
+    "class-accuracy": "class accuracy",
 }
 OTHERWISE = {"is": "class score", "kid": "kernel distance"}  # what these are called without Inception
+RENAMED = {"agreement": "class-accuracy"}
 DISTANCES = ("fid", "fvd", "fd")
 FROM_FEATURES = frozenset({"kid", "precision", "recall"})
-FROM_CLASSES = frozenset({"is", "agreement"})
+FROM_CLASSES = frozenset({"is", "class-accuracy"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenSettings:
     """The options of ``grn eval gen``."""
 
-    reading: Reading
+    reading: PictureReading
     metrics: tuple[str, ...] | None = None  # None takes what the inputs allow
     features: str | None = None
     cache: Path = field(default_factory=default_cache)
@@ -55,8 +52,8 @@ class GenSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One number, and how it was made."""
+class MetricValue:
+    """One number, and how it was computed."""
 
     metric: str
     label: str
@@ -65,15 +62,24 @@ class Figure:
     deviation: float | None = None
     detail: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        return {
+            "metric": self.metric,
+            "value": or_null(self.value),
+            **({} if self.deviation is None else {"deviation": or_null(self.deviation)}),
+            **({"detail": self.detail} if self.detail else {}),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What ``generation`` found."""
+    """The result of `generation`."""
 
     samples: dict[str, Any]
-    """Where they are from, how many, what network saw them how."""
+    """Where they are from, how many, and the network and size they were seen with."""
     reference: dict[str, Any]
-    figures: list[Figure]
+    figures: list[MetricValue]
     cost: Cost | None
     warnings: list[str]
 
@@ -83,26 +89,14 @@ class Generation:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; null for what is not defined."""
-        figures = [
-            {"metric": f.metric, "value": f.value if f.value == f.value else None, **_told(f)} for f in self.figures
-        ]
-        cost = (
-            None if self.cost is None else vars(self.cost) | {"steps": {str(n): c for n, c in self.cost.steps.items()}}
-        )
         return {
             "kind": "gen",
             "samples": self.samples,
             "reference": self.reference,
-            "figures": figures,
-            "cost": cost,
+            "figures": [figure.to_json() for figure in self.figures],
+            "cost": None if self.cost is None else self.cost.to_json(),
             "warnings": self.warnings,
         }
-
-
-def _told(figure: Figure) -> dict[str, Any]:
-    deviation = figure.deviation
-    told: dict[str, Any] = {} if deviation is None else {"deviation": deviation if deviation == deviation else None}
-    return told | ({"detail": figure.detail} if figure.detail else {})
 
 
 def generation(
@@ -111,9 +105,7 @@ def generation(
     settings: GenSettings,
     *,
     processes: Processes = ALONE,
-    stop: Stop | None = None,
-    report: Report = lambda done, total, note: None,
-    say: Say = lambda text: None,
+    monitor: Monitor | None = None,
 ) -> Generation:
     """Compare samples with a reference: media, bit stores, arrays of pictures or statistics files, each of the two.
 
@@ -122,57 +114,49 @@ def generation(
     UsageError, MediaError, StoreError, CheckpointError
         If inputs and options do not go together, nothing can be read, or weights are missing.
     Unfinished
-        If ``stop`` asked for it.
+        If ``monitor`` asked for it.
     """
-    given = [path for path in (samples, reference) if not holds_statistics(Path(path))]
+    monitor = monitor or Monitor()
+    pictures = [path for path in (samples, reference) if not holds_statistics(Path(path))]
     check_metrics(settings.metrics)
-    check_options(samples, reference, given, settings)
-    network = None
-    if given:
-        network = load_feature_network(
-            settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
-            cache=settings.cache / "features",
-            download=settings.download,
-            device=settings.reading.device,
-            say=say,
-        )
-    wanted = frozenset(settings.metrics or FROM_FEATURES | FROM_CLASSES)
-    if network is not None and not network.classifies:
-        if settings.metrics and wanted & FROM_CLASSES:
-            name = min(wanted & FROM_CLASSES)
-            raise UsageError(f"--metrics {name} needs class probabilities, and {network.name} gives none")
-        wanted -= FROM_CLASSES
-    for metric in settings.metrics or ():
-        if network is not None and metric in DISTANCES:
-            _check_distance(metric, network.frechet)
-    reading = open_tokenizer_of(settings.reading, given, say)
-    shared: dict[str, Any] = {"processes": processes, "stop": stop, "report": report, "say": say}
-    # The reference first: it is what a mistake is most often in, and often a file that is read at once.
-    theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, **shared)
+    check_options(samples, reference, pictures, settings)
+    network = open_network(settings, monitor.say) if pictures else None
+    wanted = _possible_with(network, settings.metrics)
+    reading = open_tokenizer_of(settings.reading, pictures, monitor.say)
+    # The reference first: most mistakes are in it, and it is often a file that is read quickly.
+    theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, processes=processes, monitor=monitor)
     if settings.metrics and wanted & FROM_FEATURES:
-        _features(min(wanted & FROM_FEATURES), theirs)  # missed before a pass over the samples
-    ours = load_distribution(samples, network, reading, wanted, **shared)
+        _features(min(wanted & FROM_FEATURES), theirs)  # refused before a pass over the samples
+    ours = load_distribution(samples, network, reading, wanted, processes=processes, monitor=monitor)
     doubts = check_together(ours, theirs, settings.reading.size)
-    metrics = settings.metrics or _possible(ours, theirs, wanted)
-    name = distance_name(ours, theirs)
-    few = [text for found in (ours, theirs) for text in few_samples(found.name, found.count, len(found.mean), name)]
-    device = settings.reading.device
-    figures = [
-        measure(metric, ours, theirs, distance=name, seed=settings.seed, device=device)
-        for metric in dict.fromkeys(metrics)
-    ]
+    distance, device = distance_name(ours, theirs), settings.reading.device
+    few = [text for side in (ours, theirs) for text in few_samples(side.name, side.count, len(side.mean), distance)]
     return Generation(
         samples=ours.about,
         reference=theirs.about,
-        figures=figures,
+        figures=[
+            measure(metric, ours, theirs, distance=distance, seed=settings.seed, device=device)
+            for metric in dict.fromkeys(settings.metrics or _possible_of(ours, theirs, wanted))
+        ],
         cost=cost_of(Path(samples), settings.reading.selection),
         warnings=list(dict.fromkeys([*doubts, *few])),
     )
 
 
-def open_tokenizer_of(reading: Reading, given: Sequence[str], say: Say) -> Reading:
+def open_network(settings: GenSettings, say: Say) -> FeatureNetwork:
+    """The feature network of the options; by default the one that defines the metrics."""
+    return load_feature_network(
+        settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
+        cache=settings.cache / "features",
+        download=settings.download,
+        device=settings.reading.device,
+        say=say,
+    )
+
+
+def open_tokenizer_of(reading: PictureReading, pictures: Sequence[str], say: Say) -> PictureReading:
     """Open the tokenizer once, where both sides may be stores."""
-    if reading.tokenizer is None or not any(map(is_store, given)):
+    if reading.tokenizer is None or not any(map(is_store, pictures)):
         return reading
     return replace(reading, tokenizer=open_once(reading.tokenizer, reading.device, say))
 
@@ -180,68 +164,83 @@ def open_tokenizer_of(reading: Reading, given: Sequence[str], say: Say) -> Readi
 def check_metrics(metrics: Sequence[str] | None) -> None:
     """Refuse names that are no metric."""
     for name in metrics or ():
+        if name in RENAMED:
+            raise UsageError(f"--metrics {name}: is called {RENAMED[name]} now")
         if name not in LABELS:
             raise UsageError(f"--metrics {name}: there is no such metric, expected some of {', '.join(LABELS)}")
 
 
-def check_options(samples: str, reference: str, given: Sequence[str], settings: GenSettings) -> None:
-    """Refuse options that have no part in a comparison."""
+def check_options(samples: str, reference: str, pictures: Sequence[str], settings: GenSettings) -> None:
+    """Refuse options that have no effect on a comparison."""
     if samples == reference == "-":
         raise UsageError("SAMPLES and --reference are both standard input; expected paths on it for one of them")
     reading = settings.reading
-    told = {"--features": settings.features, "--size": reading.size, "--frames": reading.frames, "--fps": reading.fps}
-    for name, value in {**told, "--limit": reading.limit, "--sample": reading.sample}.items():
-        if value is not None and not given:
+    for name, value in {
+        "--features": settings.features,
+        "--size": reading.size,
+        "--frames": reading.frames,
+        "--fps": reading.fps,
+        "--limit": reading.limit,
+        "--sample": reading.sample,
+    }.items():
+        if value is not None and not pictures:
             raise UsageError(f"{name} {value}: is for pictures, and both sides are statistics; leave the option out")
+
+
+def _possible_with(network: FeatureNetwork | None, metrics: tuple[str, ...] | None) -> frozenset[str]:
+    """The metrics to collect features for; UsageError where a named one does not fit the network."""
+    wanted = frozenset(metrics or FROM_FEATURES | FROM_CLASSES)
+    if network is None:
+        return wanted
+    if not network.classifies:
+        if metrics and wanted & FROM_CLASSES:
+            name = min(wanted & FROM_CLASSES)
+            raise UsageError(f"--metrics {name} needs class probabilities, and {network.name} gives none")
+        wanted -= FROM_CLASSES
+    for metric in metrics or ():
+        if metric in DISTANCES:
+            _check_distance(metric, network.frechet)
+    return wanted
 
 
 def load_distribution(
     src: str,
     network: FeatureNetwork | None,
-    reading: Reading,
+    reading: PictureReading,
     wanted: frozenset[str],
     *,
     processes: Processes = ALONE,
-    stop: Stop | None = None,
-    report: Report = lambda done, total, note: None,
-    say: Say = lambda text: None,
+    monitor: Monitor | None = None,
 ) -> Distribution:
-    """Statistics from a file, or of pictures as ``network`` sees them."""
+    """Statistics from a file, or of pictures in the features of ``network``, with what the ``wanted`` metrics need."""
     keep, path = bool(wanted & FROM_FEATURES), Path(src)
-    if holds_statistics(path):
-        found = read_statistics(path)
-        if not (keep and found.features is None and network is not None and holds_pictures(path)):
-            return found
-        # A reference batch of guided-diffusion: moments of all pictures, and some of the pictures themselves.
-        some = collect(
-            ArrayPictures(path, Reading(batch=reading.batch)), network, keep=True, processes=processes, stop=stop
+    if not holds_statistics(path):
+        assert network is not None
+        return collect(
+            open_pictures(src, reading, say=(monitor or Monitor()).say),
+            network,
+            keep=keep,
+            probabilities=bool(wanted & FROM_CLASSES),
+            one_size=reading.size is None,
+            processes=processes,
+            monitor=monitor,
         )
-        same_network(some, found)
-        return Distribution(
-            mean=found.mean,
-            covariance=found.covariance,
-            count=found.count,
-            features=some.features,
-            about={**found.about, "features_of": f"{some.count} pictures in the file"},
-        )
-    assert network is not None
-    return collect(
-        open_pictures(src, reading, say=say),
-        network,
-        keep=keep,
-        probabilities=bool(wanted & FROM_CLASSES),
-        one_size=reading.size is None,
-        processes=processes,
-        stop=stop,
-        report=report,
-        warn=say,
-    )
+    statistics = read_statistics(path)
+    if not keep or statistics.features is not None or network is None or not holds_pictures(path):
+        return statistics
+    # A reference batch of guided-diffusion: moments of all pictures, and some of the pictures themselves.
+    array = ArrayPictures(path, PictureReading(batch=reading.batch))
+    quiet = None if monitor is None else Monitor(stop=monitor.stop)
+    some = collect(array, network, keep=True, processes=processes, monitor=quiet)
+    same_network(some, statistics)
+    about = {**statistics.about, "features_of": f"{some.count} pictures in the file"}
+    return replace(statistics, features=some.features, about=about)
 
 
 def check_together(ours: Distribution, theirs: Distribution, size: str | None) -> list[str]:
-    """Doubts about a comparison, in sentences; UsageError where it makes no sense."""
+    """Warnings about a comparison; UsageError where the two sides do not compare."""
     same_network(ours, theirs)
-    left, right = (found.about.get("picture") for found in (ours, theirs))
+    left, right = (side.about.get("picture") for side in (ours, theirs))
     if size != "native" and left and right and left != right:
         advice = f"give --size {show_size(right)} to bring them to it" if size is None else "make both with one --size"
         raise UsageError(
@@ -256,62 +255,59 @@ def check_together(ours: Distribution, theirs: Distribution, size: str | None) -
     return [*unsaid(ours), *unsaid(theirs), *differ]
 
 
-def unsaid(found: Distribution) -> list[str]:
-    """Doubts about statistics that do not say how they were made, in sentences."""
+def unsaid(statistics: Distribution) -> list[str]:
+    """Warnings about statistics that do not say how they were made."""
     wanted = (("network", "which network made it"), ("picture", "the size of its pictures"))
-    return [f"{found.name} does not say {what}" for name, what in wanted if name not in found.about]
+    return [f"{statistics.name} does not say {what}" for name, what in wanted if name not in statistics.about]
 
 
 def distance_name(ours: Distribution, theirs: Distribution) -> str:
     """What the Fréchet distance is called: ``fid`` and ``fvd`` only for the networks that define them, else ``fd``."""
-    told = [found.about.get("network", {}).get("sha256") for found in (ours, theirs)]
+    seen_by = [side.about.get("network", {}).get("sha256") for side in (ours, theirs)]
     known = {file.sha256: FRECHET[name] for name, files in PUBLISHED.items() for file in files}
-    return next((known[sha] for sha in told if sha in known), "fd")
+    return next((known[sha256] for sha256 in seen_by if sha256 in known), "fd")
 
 
-def _possible(ours: Distribution, theirs: Distribution, wanted: frozenset[str]) -> list[str]:
+def _possible_of(ours: Distribution, theirs: Distribution, wanted: frozenset[str]) -> list[str]:
     metrics = [distance_name(ours, theirs)]
     if ours.scores is not None and "is" in wanted:
         metrics.append("is")
     if ours.features is not None and theirs.features is not None:
         metrics += ["kid", "precision", "recall"]
-    if ours.agreement is not None:
-        metrics.append("agreement")
+    if ours.class_accuracy is not None:
+        metrics.append("class-accuracy")
     return metrics
 
 
 def measure(
     metric: str, ours: Distribution, theirs: Distribution, *, distance: str, seed: int = 0, device: str = "cpu"
-) -> Figure:
+) -> MetricValue:
     """One figure; UsageError where the inputs do not hold what it needs."""
-    if metric in DISTANCES:
-        return _distance(metric, ours, theirs, distance)
     label = OTHERWISE.get(metric, LABELS[metric]) if distance == "fd" else LABELS[metric]
+    figure = partial(MetricValue, metric=metric, label=label)
+    if metric in DISTANCES:
+        _check_distance(metric, distance)
+        return figure(value=frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance))
     if metric == "is":
         if ours.scores is None:
             raise UsageError(f"--metrics is: {ours.name} holds no class probabilities, give the pictures themselves")
         mean, deviation, splits = ours.scores.score()
-        return Figure(metric=metric, label=label, value=mean, deviation=deviation, detail=f"{splits} splits")
-    if metric == "agreement":
-        if ours.agreement is None:
+        return figure(value=mean, deviation=deviation, detail=f"{splits} splits")
+    if metric == "class-accuracy":
+        if ours.class_accuracy is None:
             raise UsageError(
-                f"--metrics agreement: {ours.name} and the network share no names of classes; expected folders named "
-                "as the classes that the network's file lists"
+                f"--metrics class-accuracy: {ours.name} and the network share no names of classes; expected folders "
+                "named as the classes that the network's file lists"
             )
-        return Figure(metric=metric, label=label, value=ours.agreement, detail="by the names in the network's file")
-    points, manifold = (ours, theirs) if metric != "recall" else (theirs, ours)
-    inner, outer = _features(metric, points), _features(metric, manifold)
+        return figure(value=ours.class_accuracy, detail="by the names in the network's file")
+    samples, real = _features(metric, ours), _features(metric, theirs)
     if metric == "kid":
-        mean, deviation, size = kernel_distance(inner, outer, seed=seed)
-        return Figure(metric=metric, label=label, value=mean, deviation=deviation, detail=f"100 subsets of {size}")
-    told = f"{NEIGHBOURS} neighbours, {len(inner)} features within {len(outer)}"
-    return Figure(metric=metric, label=label, value=share_within(inner, outer, device=device), detail=told)
-
-
-def _distance(metric: str, ours: Distribution, theirs: Distribution, distance: str) -> Figure:
-    _check_distance(metric, distance)
-    value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
-    return Figure(metric=metric, label=LABELS[metric], value=value)
+        mean, deviation, size = kid(samples, real, seed=seed)
+        return figure(value=mean, deviation=deviation, detail=f"100 subsets of {size}")
+    sizes = f"{NEIGHBOURS} neighbours, {{}} features within {{}}"
+    if metric == "precision":
+        return figure(value=precision(samples, real, device=device), detail=sizes.format(len(samples), len(real)))
+    return figure(value=recall(samples, real, device=device), detail=sizes.format(len(real), len(samples)))
 
 
 def _check_distance(metric: str, distance: str) -> None:
@@ -322,10 +318,10 @@ def _check_distance(metric: str, distance: str) -> None:
         )
 
 
-def _features(metric: str, found: Distribution) -> FeatureFile:
-    if found.features is None:
+def _features(metric: str, side: Distribution) -> FeatureFile:
+    if side.features is None:
         raise UsageError(
-            f"--metrics {metric}: {found.name} holds no single features; make it with grn eval stats "
+            f"--metrics {metric}: {side.name} holds no single features; make it with grn eval stats "
             "--keep-features, or give the pictures themselves"
         )
-    return found.features
+    return side.features

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grncli.runtime.errors import UsageError
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 
 SEARCHED = (  # settings that decode the same generator in another way
     "temperature",
@@ -36,7 +36,7 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
     UsageError
         For a setting that cannot be searched, or values it cannot take.
     """
-    kinds = typing.get_type_hints(SampleSettings)
+    kinds = typing.get_type_hints(SampleOptions)
     grid: dict[str, list[Value]] = {}
     for text in settings:
         name, equals, values = text.partition("=")
@@ -44,12 +44,12 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[Value]]:
             raise UsageError(f"--grid {text}: expected NAME=VALUES once for each of {', '.join(SEARCHED)}")
         read, expected = _reader(kinds[name])
         try:
-            found = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
+            expanded = [value for part in values.split(",") for value in _expand(part.strip(), read, name)]
         except ValueError:
-            found = []
-        if not found:
+            expanded = []
+        if not expanded:
             raise UsageError(f"--grid {text}: expected {expected}")
-        grid[name] = list(dict.fromkeys(found))
+        grid[name] = list(dict.fromkeys(expanded))
     if not grid:
         raise UsageError("give a grid to search, such as --grid temperature=1.0,1.2 guidance=1.5:3:0.5")
     return grid
@@ -67,7 +67,7 @@ def _expand(text: str, read: Callable[[str], Value], name: str) -> list[Value]:
 
 
 def _reader(kind: Any) -> tuple[Callable[[str], Value], str]:
-    """How a setting of some type is read, and what values it takes, for a message."""
+    """The function that reads a setting of some type, and its valid values in words."""
     options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
     if bool in options:
         return _read_flag, "true, false or both"
@@ -94,5 +94,5 @@ def _refuse(text: str) -> typing.NoReturn:
 
 
 def name_of(point: Point) -> str:
-    """``guidance=2.0,temperature=1.2``: the same for the same settings, in whatever order; names their store, too."""
+    """``guidance=2.0,temperature=1.2``: independent of the order of the settings; also the name of their store."""
     return ",".join(f"{name}={value}" for name, value in sorted(point.items()))

@@ -1,4 +1,4 @@
-"""One self-contained page of a report: tables, pictures and settings, without anything fetched."""
+"""One self-contained page of a report: tables, pictures and settings; a browser fetches nothing else."""
 
 import base64
 import io
@@ -60,7 +60,7 @@ def picture(pixels: NDArray[np.uint8]) -> str:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """All that the page was made from, as JSON."""
+    """The JSON document that the page was made from."""
     text = escape(to_json(values, indent=1))
     return f"<details><summary>Settings and all figures</summary><pre>{text}</pre></details>"
 

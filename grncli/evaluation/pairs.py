@@ -2,10 +2,10 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,31 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.decoding.comparing import SourceFrames
-from grncli.decoding.outputs import file_name
-from grncli.evaluation.picture_sources import (
-    Measured,
-    MediaPictures,
-    Pictures,
-    Reading,
-    Say,
-    StorePictures,
-    is_store,
-    open_once,
-    open_pictures,
-)
-from grncli.evaluation.statistics import show_size
+from grncli.evaluation.measuring import Measured, PictureReading, Pictures, R, show_size
+from grncli.evaluation.pair_names import match
+from grncli.evaluation.picture_sources import MediaPictures, StorePictures, is_store, open_once, open_pictures
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
-from grncli.media.sources import Source
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.errors import GrnError, MediaError, UsageError
-from grncli.runtime.stopping import Stop
+from grncli.runtime.monitor import Monitor, Say
 
 Rounds = int | None  # None is the continuous feature
-
-R = TypeVar("R")
 Frames = NDArray[np.uint8]
-Measure = Callable[[Tensor, Sequence[Tensor]], Sequence[R]]
+
+
+@dataclass(frozen=True)
+class Version:
+    """What came back of a batch, from one number of rounds."""
+
+    frames: Tensor
+    """uint8 ``[B, T, H, W, 3]``."""
+    errors: Tensor | None = None
+    """Distance ``[B, n]`` of each feature from what it was before quantization, where it was quantized here."""
+
+
+Measure = Callable[[Tensor, Iterable[Version]], Sequence[R]]
+"""Gets originals uint8 ``[B, T, H, W, 3]`` and a version of them for each row, and gives B results."""
 
 
 class Pairs(ABC):
@@ -53,34 +53,28 @@ class Pairs(ABC):
         return self.pictures.failed
 
     @abstractmethod
-    def compare(self, measure: Measure[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
-        """Every sample, measured; ends early if ``stop`` says so.
-
-        ``measure`` gets originals uint8 ``[B, T, H, W, 3]`` and a version of them for each row, and gives B results.
-        """
+    def compare(self, measure: Measure[R], share: tuple[int, int], monitor: Monitor) -> Iterator[Measured[R]]:
+        """Every sample of a share, measured; ends early where ``monitor`` says so."""
 
 
 class Reencoded(Pairs):
-    """Media, through a tokenizer and back."""
+    """Pictures, through a tokenizer and back: encoded once, and decoded from each number of rounds."""
 
-    def __init__(
-        self, src: str, run: str | LoadedTokenizer, rounds: Sequence[Rounds] | None, reading: Reading, say: Say
-    ) -> None:
-        self._device = reading.device
-        loaded = open_once(run, self._device, say)
-        self._network, self.tokenizer = loaded.network, loaded.identity
-        self.pictures = open_pictures(src, replace(reading, stride=self._network.stride), say=say)
-        rounds = rounds or [self._network.rounds]
-        self.rows = [(m, _label(m)) for m in rounds]
+    def __init__(self, pictures: Pictures, loaded: LoadedTokenizer, rounds: Sequence[Rounds] | None) -> None:
+        self.pictures = pictures
+        self.tokenizer = loaded.identity
+        self.rows = [(m, round_label(m)) for m in rounds or [loaded.network.rounds]]
+        self._network = loaded.network
 
-    def compare(self, measure: Measure[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
+    def compare(self, measure: Measure[R], share: tuple[int, int], monitor: Monitor) -> Iterator[Measured[R]]:
         """See `Pairs.compare`."""
+        device = next(self._network.parameters()).device
 
         def compute(frames: Tensor) -> Sequence[R]:
-            frames = frames.to(self._device)
-            return measure(frames, reconstruct(self._network, frames, [m for m, _ in self.rows]))
+            frames = frames.to(device)
+            return measure(frames, reencode(self._network, frames, [m for m, _ in self.rows]))
 
-        return self.pictures.measure(compute, share=share, stop=stop, warn=warn)
+        return self.pictures.measure(compute, share=share, monitor=monitor)
 
 
 class Stored(Pairs):
@@ -94,47 +88,49 @@ class Stored(Pairs):
         self.pictures = pictures
         self._sources = SourceFrames(compare, pictures.store)
         self.tokenizer = {name: str(value) for name, value in pictures.store.fingerprint.tokenizer.items()}
-        held = pictures.store.rounds
-        rounds = rounds or [held]
-        if any(m is None or m > held for m in rounds):
+        stored = pictures.store.rounds
+        rounds = rounds or [stored]
+        if any(m is None or m > stored for m in rounds):
             raise UsageError(
-                f"--rounds: {pictures.src} holds {held} rounds and no continuous feature, expected 1 to {held}"
+                f"--rounds: {pictures.src} holds {stored} rounds and no continuous feature, expected 1 to {stored}"
             )
-        self.rows = [(m, _label(m)) for m in rounds]
+        self.rows = [(m, round_label(m)) for m in rounds]
         self._store = pictures
         self._strict = strict
 
-    def compare(self, measure: Measure[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
+    def compare(self, measure: Measure[R], share: tuple[int, int], monitor: Monitor) -> Iterator[Measured[R]]:
         """See `Pairs.compare`."""
-        store, decoder = self._store.store, self._store.decoder
+        device = self._store.decoder.device
         for places, indices, bits in self._store.batches(share):
-            shape = _pixels_of(bits, store.stride)
-            found = [(row, index, self._find(index, shape, warn)) for row, index in enumerate(indices)]
-            kept = [(row, index, frames) for row, index, frames in found if frames is not None]
-            if kept:
-                packed = torch.from_numpy(bits[[row for row, _, _ in kept]]).to(decoder.device)
-                index_map = unpack(packed, store.channels, decoder.rounds)
-                versions = [
-                    _decode(decoder.tokenizer, dequantize(prefix(index_map, decoder.rounds, m or 0), m or 0))
-                    for m, _ in self.rows
-                ]
-                originals = torch.from_numpy(np.stack([frames for _, _, frames in kept])).to(decoder.device)
-                for (row, index, _), result in zip(kept, measure(originals, versions), strict=True):
+            shape = _pixels_of(bits, self._store.store.stride)
+            sources = [(row, index, self._find(index, shape, monitor.say)) for row, index in enumerate(indices)]
+            known = [(row, index, frames) for row, index, frames in sources if frames is not None]
+            if known:
+                packed = torch.from_numpy(bits[[row for row, _, _ in known]]).to(device)
+                originals = torch.from_numpy(np.stack([frames for _, _, frames in known])).to(device)
+                results = measure(originals, self._versions(packed))
+                for (row, index, _), result in zip(known, results, strict=True):
                     yield Measured(places[row], self._name(index), tuple(originals.shape[1:4]), result)
-            if stop.reason:
+            if monitor.stop_reason:
                 return
+
+    def _versions(self, packed: Tensor) -> Iterator[Version]:
+        decoder = self._store.decoder
+        index_map = unpack(packed, self._store.store.channels, decoder.rounds)
+        for m, _ in self.rows:
+            yield Version(_decode(decoder.tokenizer, dequantize(prefix(index_map, decoder.rounds, m or 0), m or 0)))
 
     def _name(self, index: int) -> str:
         return str(self._store.store.record(index)["key"])
 
-    def _find(self, index: int, shape: tuple[int, ...], warn: Say) -> Frames | None:
+    def _find(self, index: int, shape: tuple[int, ...], say: Say) -> Frames | None:
         frames, name = self._sources.find(self._store.store.record(index)), self._name(index)
         if frames is None:
             text = f"{name}: its source is gone or cannot be read"
             if self._strict:
                 raise MediaError(text)
             self.pictures.failed += 1
-            warn(f"{text}; skipped")
+            say(f"{text}; skipped")
         elif frames.shape[:3] != shape:
             raise UsageError(_unequal(f"the source of {name}", frames.shape, "its decoding", shape))
         return frames
@@ -143,7 +139,7 @@ class Stored(Pairs):
 class Foreign(Pairs):
     """Media, and a folder of reconstructions that others made of them."""
 
-    def __init__(self, pictures: MediaPictures, reconstructions: str, reading: Reading) -> None:
+    def __init__(self, pictures: MediaPictures, reconstructions: str, reading: PictureReading) -> None:
         self.pictures = pictures
         self._others = MediaPictures(reconstructions, replace(reading, limit=None, sample=None))
         partly = not reading.selection.takes_all
@@ -156,16 +152,11 @@ class Foreign(Pairs):
         """See `Pairs.failed`."""
         return self.pictures.failed + self._others.failed
 
-    def compare(self, measure: Measure[R], share: tuple[int, int], stop: Stop, warn: Say) -> Iterator[Measured[R]]:
+    def compare(self, measure: Measure[R], share: tuple[int, int], monitor: Monitor) -> Iterator[Measured[R]]:
         """See `Pairs.compare`."""
-
-        def plain(frames: Tensor) -> list[Tensor]:
-            return list(frames)
-
-        left = _by_source(self.pictures.measure(plain, share=share, stop=stop, warn=warn))
-        right = _by_source(self._others.measure(plain, share=share, stop=stop, warn=warn))
-        for (place, ours), (other, theirs) in _together(left, right):
-            assert place == other
+        left = _by_source(self.pictures.measure(list, share=share, monitor=monitor))
+        right = _by_source(self._others.measure(list, share=share, monitor=monitor))
+        for ours, theirs in _together(left, right):
             if len(ours) != len(theirs):
                 raise UsageError(
                     f"{ours[0].name} gives {len(ours)} windows and {theirs[0].name} {len(theirs)}; expected as many"
@@ -173,14 +164,14 @@ class Foreign(Pairs):
             for a, b in zip(ours, theirs, strict=True):
                 if a.shape != b.shape:
                     raise UsageError(_unequal(a.name, a.shape, b.name, b.shape))
-                yield Measured(place, a.name, a.shape, measure(a.result[None], [b.result[None]])[0])
-            if stop.reason:
+                yield Measured(a.place, a.name, a.shape, measure(a.result[None], [Version(b.result[None])])[0])
+            if monitor.stop_reason:
                 return
 
 
 def open_pairs(
     src: str,
-    reading: Reading,
+    reading: PictureReading,
     rounds: Sequence[Rounds] | None,
     compare: str | None,
     reconstructions: str | None,
@@ -194,48 +185,43 @@ def open_pairs(
     rounds : to decode from; None takes those that the store holds or the tokenizer was trained for
     compare : media that a store was made from
     reconstructions : media that others decoded, under the names of those in ``src``
-    say : told in a sentence what is doubtful about pictures or tokenizer
+    say : gets a sentence for what is doubtful about pictures or tokenizer
     """
-    run = reading.tokenizer
     if is_store(src):
         if reconstructions is not None:
             raise UsageError("--reconstructions goes with media; the bits of a store are decoded")
         return Stored(StorePictures(Path(src), reading, say=say), compare, rounds, strict=reading.strict)
     if compare is not None:
         raise UsageError(f"--compare goes with a bit store, and {src} is none")
-    if (run is None) == (reconstructions is None):
+    if (reading.tokenizer is None) == (reconstructions is None):
         raise UsageError("give either --tokenizer RUN, or --reconstructions SRC2 with what others made of the pictures")
-    if run is not None:
-        return Reencoded(src, run, rounds, reading, say)
+    if reading.tokenizer is not None:
+        loaded = open_once(reading.tokenizer, reading.device, say)
+        pictures = open_pictures(src, replace(reading, stride=loaded.network.stride), say=say)
+        return Reencoded(pictures, loaded, rounds)
     if rounds is not None:
         raise UsageError("--rounds goes with --tokenizer; reconstructions are there already")
     return Foreign(MediaPictures(src, reading, say=say), str(reconstructions), reading)
 
 
-def reconstruct(tokenizer: Tokenizer, frames: Tensor, rounds: Sequence[Rounds]) -> list[Tensor]:
-    """uint8 ``[B, T, H, W, 3]`` through a tokenizer and back, from each number of rounds; None is continuous."""
-    return [decoded for _, decoded in decodings(tokenizer, encode(tokenizer, frames), rounds)]
-
-
-def encode(tokenizer: Tokenizer, frames: Tensor) -> Tensor:
-    """The continuous feature ``[B, C, t, h, w]`` of uint8 ``[B, T, H, W, 3]``, before it is quantized."""
-    with torch.inference_mode():
-        return tokenizer.encode(to_input(frames))
-
-
-def decodings(tokenizer: Tokenizer, feature: Tensor, rounds: Sequence[Rounds]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The feature as each number of rounds has it, and uint8 ``[B, T, H, W, 3]`` decoded from that.
+def reencode(tokenizer: Tokenizer, frames: Tensor, rounds: Sequence[Rounds]) -> Iterator[Version]:
+    """uint8 ``[B, T, H, W, 3]`` through a tokenizer and back, from each number of rounds; None is continuous.
 
     The first m rounds of a finer quantization are the m-round quantization, so the feature is quantized once; GrnError
     where it has a NaN.
     """
+    with torch.inference_mode():
+        feature = tokenizer.encode(to_input(frames))
     try:
         index = quantize(feature, MAX_ROUNDS)
-    except ValueError as fault:
-        raise GrnError(str(fault)) from None
+    except ValueError as error:
+        raise GrnError(str(error)) from None
     for m in rounds:
-        chosen = feature if m is None else dequantize(prefix(index, MAX_ROUNDS, m), m)
-        yield chosen, _decode(tokenizer, chosen)
+        if m is None:
+            yield Version(_decode(tokenizer, feature))
+        else:
+            quantized = dequantize(prefix(index, MAX_ROUNDS, m), m)
+            yield Version(_decode(tokenizer, quantized), (quantized - feature).abs().flatten(1))
 
 
 def _decode(tokenizer: Tokenizer, feature: Tensor) -> Tensor:
@@ -245,121 +231,36 @@ def _decode(tokenizer: Tokenizer, feature: Tensor) -> Tensor:
 
 def parse_rounds(text: str) -> tuple[Rounds, ...]:
     """``4``, ``1:8``, ``1:4,8,continuous``; UsageError for anything else."""
-    found: list[Rounds] = []
+    rounds: list[Rounds] = []
     for part in text.split(","):
         if part == "continuous":
-            found.append(None)
+            rounds.append(None)
             continue
         span = re.fullmatch(rf"([1-{MAX_ROUNDS}])(?::([1-{MAX_ROUNDS}]))?", part)
         if span is None or int(span[2] or span[1]) < int(span[1]):
             raise UsageError(
                 f"--rounds {text}: expected numbers from 1 to {MAX_ROUNDS}, such as 4, 1:8 or 1:4,continuous"
             )
-        found.extend(range(int(span[1]), int(span[2] or span[1]) + 1))
-    return tuple(dict.fromkeys(found))
+        rounds.extend(range(int(span[1]), int(span[2] or span[1]) + 1))
+    return tuple(dict.fromkeys(rounds))
 
 
-def match(
-    ours: Sequence[Source], theirs: Sequence[Source], src: str, others: str, *, partly: bool = False
-) -> list[tuple[Source, Source]]:
-    """Pairs of one name, for each of ours; a suffix may differ or, as ``grn decode`` does it, be added.
-
-    ``partly``: ours are some of more, so that theirs may be more.
-
-    Raises
-    ------
-    UsageError
-        If the counts differ, or one has no partner, with its name.
-    """
-    partners = _partners(ours, theirs)
-    for source, partner in zip(ours, partners, strict=True):
-        if partner is None:
-            raise UsageError(
-                f"{source.name} has no partner in {others}; expected a file of the same name for each of the "
-                f"{len(ours)} in {src} (there are {len(theirs)})"
-            )
-    pairs = [(source, partner) for source, partner in zip(ours, partners, strict=True) if partner is not None]
-    if len(theirs) != len(ours) and not partly:
-        raise UsageError(f"{src} has {len(ours)} pictures and {others} {len(theirs)}; expected one for each")
-    taken: dict[int, Source] = {}
-    for source, partner in pairs:
-        if id(partner) in taken:
-            both = f"{taken[id(partner)].name} and {source.name}"
-            raise UsageError(f"{both} both fit {partner.name}; expected one name for each pair")
-        taken[id(partner)] = source
-    return pairs
+Windows = list[Measured[Tensor]]  # of one source
 
 
-def _partners(ours: Sequence[Source], theirs: Sequence[Source]) -> list[Source | None]:
-    """What fits each of ours best: the same name, that which ``grn decode`` gives it, or the same but for suffixes.
-
-    One that fits several goes to the one it fits best, while that leaves another for the others.
-    """
-    found: list[Source | None] = [None] * len(ours)
-    taken: set[int] = set()
-    for ours_named, theirs_named in _NAMINGS:
-        by_name: dict[str, list[Source]] = {}
-        for source in theirs:
-            by_name.setdefault(theirs_named(source.relative), []).append(source)
-        for place, source in enumerate(ours):
-            fitting = by_name.get(ours_named(source.relative), []) if found[place] is None else []
-            free = [other for other in fitting if id(other) not in taken]
-            if free:
-                found[place] = free[0]
-                taken.add(id(free[0]))
-    for ours_named, theirs_named in _NAMINGS:
-        names = {theirs_named(source.relative): source for source in reversed(theirs)}
-        found = [partner or names.get(ours_named(source.relative)) for source, partner in zip(ours, found, strict=True)]
-    return found
+def _by_source(measured: Iterator[Measured[Tensor]]) -> Iterator[Windows]:
+    for _, windows in groupby(measured, key=lambda window: window.place):
+        yield list(windows)
 
 
-def _same(name: str) -> str:
-    return name
-
-
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
-
-
-def _inner_stem(name: str) -> str:
-    return _stem(_stem(name))
-
-
-def _decoded(suffix: str) -> Callable[[str], str]:
-    return lambda name: file_name({"key": name}, suffix)
-
-
-_NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
-    (_same, _same),
-    (_decoded(".png"), _same),
-    (_decoded(".mp4"), _same),
-    (_same, _stem),
-    (_stem, _stem),
-    (_stem, _inner_stem),
-)
-"""Names of ours and of theirs that are equal for a pair, the surest first."""
-
-
-def _by_source(measured: Iterator[Measured[Tensor]]) -> Iterator[tuple[int, list[Measured[Tensor]]]]:
-    """The pieces of each source."""
-    waiting: list[Measured[Tensor]] = []
-    for piece in measured:
-        if waiting and piece.place != waiting[0].place:
-            yield waiting[0].place, waiting
-            waiting = []
-        waiting.append(piece)
-    if waiting:
-        yield waiting[0].place, waiting
-
-
-def _together(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    """Items of the same place, of two orders that rise; what one of them lacks could not be read."""
+def _together(left: Iterator[Windows], right: Iterator[Windows]) -> Iterator[tuple[Windows, Windows]]:
+    """Windows of the same place, from two ascending orders; a source that could not be read is missing from one."""
     a, b = next(left, None), next(right, None)
     while a is not None and b is not None:
-        if a[0] == b[0]:
+        if a[0].place == b[0].place:
             yield a, b
             a, b = next(left, None), next(right, None)
-        elif a[0] < b[0]:
+        elif a[0].place < b[0].place:
             a = next(left, None)
         else:
             b = next(right, None)
@@ -376,5 +277,6 @@ def _pixels_of(bits: NDArray[np.uint8], stride: Sequence[int]) -> tuple[int, ...
     return 1 + stride[0] * (t - 1), stride[1] * h, stride[2] * w
 
 
-def _label(rounds: Rounds) -> str:
+def round_label(rounds: Rounds) -> str:
+    """What a row of a report is called."""
     return "continuous" if rounds is None else f"{rounds} rounds" if rounds > 1 else "1 round"

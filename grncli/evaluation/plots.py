@@ -10,12 +10,10 @@ from grncli.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from grncli.bit_statistics.survey import BitStatistics
-    from grncli.evaluation.halving import Search, Trial
+    from grncli.evaluation.halving import Search
     from grncli.evaluation.rounds import RoundStatistics
     from grncli.evaluation.sampling_costs import Cost
-
-FORMATS = ("png", "svg")
-NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+    from grncli.evaluation.search_folder import Trial
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -33,16 +31,18 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix[1:].lower())
 
 
-def plot_rounds(found: "RoundStatistics") -> Any:
+def plot_rounds(statistics: "RoundStatistics") -> Any:
     """Each metric against the number of rounds with the continuous level (paper Fig. 5), and the feature errors."""
-    *rows, continuous = found.rows
+    from grncli.metrics.quality import NAMES  # with torch, which plots of bits do without
+
+    *rows, continuous = statistics.rows
     rounds = [row.rounds for row in rows]
     figure = new_figure(4 * (len(continuous.metrics) + 1), 3.4)
     *left, right = figure.subplots(1, len(continuous.metrics) + 1)
     for axes, (name, level) in zip(left, continuous.metrics.items(), strict=True):
         axes.plot(rounds, [row.metrics[name] for row in rows], "o-", color="#1f5fa8")
         axes.axhline(level, linestyle="--", color="#777777", label="continuous feature")
-        axes.set(xlabel="rounds", ylabel=NAMES.get(name, name), xticks=rounds)
+        axes.set(xlabel="rounds", ylabel=NAMES[name], xticks=rounds)
         axes.legend(loc="lower right")
     # The bound last, over the largest errors, which all but reach it.
     for name, style in (("largest_error", "o-"), ("mean_error", "s-"), ("bound", "k--")):
@@ -52,12 +52,12 @@ def plot_rounds(found: "RoundStatistics") -> Any:
     return figure
 
 
-def plot_bits(found: "BitStatistics") -> Any:
+def plot_bits(statistics: "BitStatistics") -> Any:
     """Share of ones of each round and channel as a heat map: grey is balanced, blue mostly 0, red mostly 1."""
-    rounds, channels = found.ones.shape
+    rounds, channels = statistics.ones.shape
     figure = new_figure(max(5.0, 0.22 * channels + 2), 0.4 * rounds + 1.6)
     axes = figure.subplots()
-    image = axes.imshow(found.ones, vmin=0, vmax=1, cmap="coolwarm", aspect="auto")
+    image = axes.imshow(statistics.ones, vmin=0, vmax=1, cmap="coolwarm", aspect="auto")
     axes.set(xlabel="channel", ylabel="round", yticks=np.arange(rounds), yticklabels=np.arange(1, rounds + 1))
     figure.colorbar(image, ax=axes, label="share of ones")
     return figure
@@ -74,26 +74,26 @@ def plot_steps(cost: "Cost") -> Any:
     return figure
 
 
-def plot_search(found: "Search") -> Any:
+def plot_search(result: "Search") -> Any:
     """Distances over the grid: a map of two settings, else each setting by itself. Pruned points are pale."""
-    varied = [name for name, values in found.grid.items() if len(values) > 1] or list(found.grid)
+    varied = [name for name, values in result.grid.items() if len(values) > 1] or list(result.grid)
     if len(varied) == 2:
-        return _plot_map(found, varied[0], varied[1])
+        return _plot_map(result, varied[0], varied[1])
     figure = new_figure(4 * len(varied), 3.4)
-    most = found.best.per_class
+    most = result.best.per_class
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(varied))), varied, strict=True):
-        places = {str(value): place for place, value in enumerate(found.grid[name])}
-        for trial in found.trials:
+        places = {str(value): place for place, value in enumerate(result.grid[name])}
+        for trial in result.trials:
             style = {"color": "#1f5fa8"} if trial.per_class == most else {"color": "#1f5fa8", "alpha": 0.3}
             axes.plot(places[str(trial.point[name])], trial.distance, "o", **style)
-        axes.set(xlabel=name, ylabel=found.distance.upper(), xticks=range(len(places)), xticklabels=list(places))
+        axes.set(xlabel=name, ylabel=result.distance.upper(), xticks=range(len(places)), xticklabels=list(places))
     return figure
 
 
-def _plot_map(found: "Search", down: str, across: str) -> Any:
-    rows, columns = found.grid[down], found.grid[across]
+def _plot_map(result: "Search", down: str, across: str) -> Any:
+    rows, columns = result.grid[down], result.grid[across]
     by_place: dict[tuple[int, int], Trial] = {
-        (rows.index(trial.point[down]), columns.index(trial.point[across])): trial for trial in found.trials
+        (rows.index(trial.point[down]), columns.index(trial.point[across])): trial for trial in result.trials
     }
     values = np.full((len(rows), len(columns)), np.nan)
     for place, trial in by_place.items():
@@ -102,14 +102,14 @@ def _plot_map(found: "Search", down: str, across: str) -> Any:
     axes = figure.subplots()
     image = axes.imshow(values, cmap="viridis_r", aspect="auto")
     for (row, column), trial in by_place.items():
-        final = trial.per_class == found.best.per_class
+        final = trial.per_class == result.best.per_class
         text = f"{trial.distance:.4g}" if final else f"{trial.distance:.4g}\nof {trial.samples}"
         dark = image.norm(trial.distance) > 0.5
-        box = {"boxstyle": "round", "fc": "none", "ec": "red"} if trial is found.best else None
+        box = {"boxstyle": "round", "fc": "none", "ec": "red"} if trial is result.best else None
         axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", bbox=box, size=8)
     axes.set(xlabel=across, ylabel=down, xticks=range(len(columns)), yticks=range(len(rows)))
     axes.set_xticklabels([str(value) for value in columns])
     axes.set_yticklabels([str(value) for value in rows])
-    pruned = ", pruned points of fewer samples" if len({trial.samples for trial in found.trials}) > 1 else ""
-    figure.colorbar(image, ax=axes, label=f"{found.distance.upper()}{pruned}")
+    pruned = ", pruned points of fewer samples" if len({trial.samples for trial in result.trials}) > 1 else ""
+    figure.colorbar(image, ax=axes, label=f"{result.distance.upper()}{pruned}")
     return figure

@@ -54,7 +54,7 @@ def parse_labels(text: str) -> ClassLevel | None:
 
 
 @dataclass(frozen=True)
-class Classes:
+class SourceClasses:
     """The classes of sources.
 
     Parameters
@@ -79,17 +79,17 @@ class Classes:
         return f"{len(there)} {'class' if len(there) == 1 else 'classes'}: {shown}{more}{missing}"
 
 
-def find_classes(sources: Sequence[Source], taken: Sequence[Source], level: ClassLevel, src: str) -> Classes:
+def find_classes(sources: Sequence[Source], taken: Sequence[Source], level: ClassLevel, src: str) -> SourceClasses:
     """Classes of all ``sources``, counted over those ``taken``; UsageError where no source has one."""
     names = sorted_names({name for source in sources if (name := level.of(source)) is not None})
     if not names:
         raise UsageError(f"--labels {level}: {_without_classes(level, sources, src)}")
     counts = Counter(map(level.of, taken))
     missing = counts.pop(None, 0)
-    return Classes(level, tuple(names), {str(name): count for name, count in counts.items()}, missing)
+    return SourceClasses(level, tuple(names), {str(name): count for name, count in counts.items()}, missing)
 
 
-def doubts(classes: Classes, sources: Sequence[Source]) -> str | None:
+def doubts(classes: SourceClasses, sources: Sequence[Source]) -> str | None:
     """A sentence where the names of all ``sources`` look as if another directory were the class, else None."""
     if len(sources) < 2:
         return None
@@ -103,7 +103,7 @@ def doubts(classes: Classes, sources: Sequence[Source]) -> str | None:
     return None
 
 
-def _instead(classes: Classes, sources: Sequence[Source]) -> str:
+def _instead(classes: SourceClasses, sources: Sequence[Source]) -> str:
     """The level that divides the sources into several classes, where there is one."""
     for level in (ClassLevel(PARENT), ClassLevel(-2), ClassLevel(1), ClassLevel(2), ClassLevel(-3)):
         names = {level.of(source) for source in sources}

@@ -5,34 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Decoding, Way, ffmpeg, widen_pipe
+from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Alive, Decoding, Way, unwatched
 from grncli.media.clip_log import Header
 from grncli.media.endings import ends_inside_packet
 from grncli.runtime.errors import MediaError
-
-__all__ = ["Header", "Reading", "count_frames", "ffmpeg", "read_frames", "read_header", "widen_pipe"]
 
 # Complaints that say themselves that something is missing.
 _MISSING = ("ended prematurely", "partial file", "CRC mismatch")
 # What may lie behind the last packet of a clip that does not say how long it is; a few seconds at the most.
 _MAX_JUNK = 64 << 10
+_MILLISECOND = 0.0011  # and what is lost in rounding
 # How far ffmpeg looks for the next packet of a transport stream.
 _RESYNC, _TS_PACKET = 65536, 188
 
 
 @dataclass
-class Reading:
+class ClipReading:
     """What becomes known of a clip while its frames are read."""
 
-    alive: Callable[[], None] | None = None
-    """Called now and then while more of the file is looked at than frames are given."""
-    header: Header | None = None
+    alive: Alive = unwatched
+    header: Header = field(default_factory=lambda: Header(None, None))
     """Known before the first frame."""
     times: list[float | None] = field(default_factory=list)
     """When each frame is shown, in seconds from the first; None where the clip does not say."""
@@ -42,6 +40,32 @@ class Reading:
     """Whether a frame so far had a pixel that is not opaque."""
     left_out: int = 0
     """Frames at the start that cannot be decoded: those they are predicted from are not in the clip."""
+
+    def timing(self, first: int, length: int, resampled: float | None) -> tuple[float | None, float | None]:
+        """Start in seconds and rate of ``length`` frames from number ``first`` on; None where unknown.
+
+        The times of a clip of constant rate are rounded to its ticks: such a clip keeps its nominal rate. Where the
+        times do not follow it, the rate is the mean over these frames.
+        """
+        fps = resampled or self.header.fps
+        times = self.times[first : first + length]
+        if resampled is not None or None in times:
+            return (first / fps if fps else None), fps
+        true = np.array(times, np.float64)
+        if fps is not None:
+            steady = np.arange(first, first + length) / fps
+            # ffmpeg prints the rate in hundredths, and some writers round to milliseconds whatever the ticks are.
+            tolerance = max(_MILLISECOND, 0.99 * min(self.tick, 0.01)) + steady * 0.005 / fps
+            if (abs(true - steady) <= tolerance).all():
+                return first / fps, fps
+        lasts = true[-1] - true[0]
+        return round(float(true[0]), 6), round(float((length - 1) / lasts), 6) if lasts > 0 else fps
+
+    def note(self, at_the_end: str | None) -> str | None:
+        """What was left out, in one sentence; None if nothing was."""
+        lost = self.left_out
+        start = f"{lost} frames at the start left out: what they are predicted from is missing" if lost else None
+        return "; ".join(filter(None, [start, at_the_end])) or None
 
 
 def read_header(file: int) -> Header:
@@ -60,7 +84,7 @@ def read_frames(
     start: float = 0.0,
     frames: int | None = None,
     filters: Sequence[str] = (),
-    reading: Reading | None = None,
+    reading: ClipReading | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Frames of a clip in order, one in memory at a time.
 
@@ -71,7 +95,7 @@ def read_frames(
     start : seconds to skip
     frames : stop after this many; None reads all
     filters : further ffmpeg video filters, applied after resampling
-    reading : filled in as the frames are given; the time of a frame is there before the frame
+    reading : filled in while frames are yielded; the time of a frame is there before the frame
 
     Yields
     ------
@@ -93,7 +117,7 @@ def read_frames(
     output += ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int"]
     output += ["-frames:v", str(frames)] if frames is not None else []
     output += ["-f", "image2pipe", "-c:v", "pam", "pipe:1"]
-    reading = reading or Reading()
+    reading = reading or ClipReading()
     count, first = 0, 0.0
     with _begun(file, output, start, reading) as decoding:
         for frame, time in decoding.frames():
@@ -101,28 +125,26 @@ def read_frames(
             reading.tick, reading.transparent = decoding.tick, decoding.transparent
             reading.times.append(None if time is None else time - first)
             count += 1
+            reading.alive()
             yield frame
             if count == frames:
                 return
         _check(file, count, decoding, reading, fps, start, whole=frames is None and start <= 0)
 
 
-def count_frames(file: int, fps: float | None = None, alive: Callable[[], None] | None = None) -> int:
+def count_frames(file: int, fps: float | None = None, alive: Alive = unwatched) -> int:
     """Number of frames :func:`read_frames` gives for the whole clip, with the same checks."""
     output = [*PICTURE, *(["-vf", f"fps={fps:.8g}"] if fps else []), "-fps_mode", "passthrough", "-f", "null", "-"]
-    reading = Reading(alive)
-    count = 0
+    reading = ClipReading(alive)
     with _begun(file, output, 0.0, reading) as decoding:
-        for count, _ in enumerate(decoding.times(), start=1):  # noqa: B007
-            if alive is not None:
-                alive()
+        count = sum(1 for _ in decoding.times(alive))
         _check(file, count, decoding, reading, fps, 0.0, whole=True)
     return count
 
 
 @contextlib.contextmanager
-def _begun(file: int, output: Sequence[str], seconds: float, reading: Reading) -> Iterator[Decoding]:
-    """A decoding that has come to its first frame; begun anew where that shows that another way is needed."""
+def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReading) -> Iterator[Decoding]:
+    """A decoding at its first frame; started again where that frame shows that it needs another way."""
     way, complaint = Way(seconds), None
     while True:
         # One at a time: they would move each other's place in the file.
@@ -141,31 +163,23 @@ def _begun(file: int, output: Sequence[str], seconds: float, reading: Reading) -
             way = replace(way, decoder=hidden)
             continue
         complaint = suspicion
-        # A seek may well land between keyframes; only what is missing at the start is worth a word.
+        # A seek may land between keyframes; only frames missing at the start of the clip are reported.
         reading.left_out = _leading(file, reading.alive) if seconds <= 0 else 0
         way = replace(way, skip_leading=seconds > 0 or reading.left_out > 0)
 
 
-def _leading(file: int, alive: Callable[[], None] | None) -> int:
+def _leading(file: int, alive: Alive) -> int:
     """Number of packets before the first keyframe, and of those shown before it."""
     # No clip waits so long for a keyframe; and it could be hours long.
     output = [*PICTURE, "-t", "120", "-c", "copy", "-copyinkf", "-bsf:v", ONLY_LEADING]
-    output += ["-progress", "pipe:1", "-f", "null", "-"]
-    count = 0
-    with Decoding(file, output) as decoding:
-        for line in decoding.output:
-            if line.startswith(b"frame="):
-                count = int(line[6:])
-                if alive is not None:
-                    alive()
-    return count
+    return _progress(file, output, b"frame=", alive)
 
 
 def _check(
     file: int,
     count: int,
     decoding: Decoding,
-    reading: Reading,
+    reading: ClipReading,
     fps: float | None,
     start: float,
     *,
@@ -196,16 +210,12 @@ def _check(
         raise MediaError(f"decoded {count}{about} frames, then it ended; the file is cut short")
 
 
-def _is_complete(file: int, complaints: Sequence[str], header: Header, alive: Callable[[], None] | None) -> bool:
+def _is_complete(file: int, complaints: Sequence[str], header: Header, alive: Alive) -> bool:
     """Whether all frames of a constant rate are there, from the first to the end, in spite of ``complaints``."""
     if any(text in complaint for complaint in complaints for text in _MISSING):
         return False
     with Decoding(file, [*PICTURE, "-fps_mode", "passthrough", "-f", "null", "-"], timed=True) as decoding:
-        times = []
-        for time in decoding.times():
-            times.append(time)
-            if alive is not None:
-                alive()
+        times = list(decoding.times(alive))
     known = np.array([time for time in times if time is not None])
     if len(known) < max(2, len(times)):
         return False
@@ -245,13 +255,19 @@ def _other_stream_lasts(file: int, header: Header) -> bool:
     """Whether sound or subtitles fill the duration that the picture does not."""
     if header.streams < 2 or header.duration is None:
         return False
-    output = ["-map", "0", "-map", "-0:V:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-"]
-    last = 0.0
-    with Decoding(file, output) as decoding:
-        for line in decoding.output:
-            if line.startswith(b"out_time_us=") and line[12:13].isdigit():
-                last = int(line[12:]) / 1e6
+    last = _progress(file, ["-map", "0", "-map", "-0:V:0", "-c", "copy"], b"out_time_us=") / 1e6
     return last - header.first >= 0.9 * header.duration
+
+
+def _progress(file: int, output: Sequence[str], key: bytes, alive: Alive = unwatched) -> int:
+    """The last whole number that ffmpeg reports behind ``key``, such as ``frame=``; 0 without any."""
+    last = 0
+    with Decoding(file, [*output, "-progress", "pipe:1", "-f", "null", "-"]) as decoding:
+        for line in decoding.output:
+            if line.startswith(key) and line[len(key) : len(key) + 1].isdigit():
+                last = int(line[len(key) :])
+                alive()
+    return last
 
 
 def _no_frames(problem: str | None) -> str:

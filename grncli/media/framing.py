@@ -19,6 +19,12 @@ Stride = tuple[int, int, int]
 """Frames, rows and columns of one token."""
 
 
+def require_pixels(width: int, height: int, limit: int = MAX_PIXELS) -> None:
+    """MediaError where an image or frame has more than ``limit`` pixels."""
+    if width * height > limit:
+        raise MediaError(f"is {width}x{height} pixels; at most {limit:,} pixels are read")
+
+
 @dataclass(frozen=True)
 class Framing:
     """A size option, parsed: ``256`` (square), ``480x832`` (cover, height x width) or ``native``."""
@@ -31,15 +37,6 @@ class Framing:
         if self.mode == "cover":
             return f"{self.height}x{self.width}"
         return str(self.height) if self.mode == "square" else "native"
-
-    def check(self, stride: Stride) -> None:
-        """Raise UsageError unless whole tokens of ``stride`` fill the size."""
-        for length, step in ((self.height, stride[1]), (self.width, stride[2])):
-            if length is not None and length % step:
-                raise UsageError(
-                    f"a size of {self} cannot be cut into tokens of {stride[1]}x{stride[2]} pixels; "
-                    f"choose multiples of {stride[1]} and {stride[2]}."
-                )
 
 
 def parse_size(text: str) -> Framing:
@@ -79,11 +76,6 @@ def frame_image(image: Image.Image, framing: Framing, stride: Stride) -> Image.I
     if (width, height) == image.size:
         return image
     return image.crop((left, top, left + width, top + height))
-
-
-def frame_clip(pixels: NDArray[np.uint8], framing: Framing, stride: Stride) -> NDArray[np.uint8]:
-    """:func:`frame_image` on every frame of ``pixels`` [T, H, W, 3]; the result may be a view."""
-    return np.stack([frame_array(frame, framing, stride) for frame in pixels])
 
 
 def frame_array(frame: NDArray[np.uint8], framing: Framing, stride: Stride) -> NDArray[np.uint8]:

@@ -6,12 +6,14 @@ Jobs and the heads of replies are lines of JSON; the pixels follow their head as
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from dataclasses import astuple
+from functools import lru_cache
 from typing import Any
 
+from grncli.media.clip_decoding import Alive, unwatched
 from grncli.media.framing import parse_size
-from grncli.media.reading import Alive, Crop, Piece, ReadSettings, read_crop, read_pieces
+from grncli.media.random_crops import Crop, read_crop
+from grncli.media.reading import Piece, Pieces, ReadSettings, read_pieces
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError
 
@@ -22,13 +24,12 @@ READY = b'{"ready":1}\n'
 ALIVE = b'{"alive":1}\n'
 
 
-def perform(source: Source, task: Task, alive: Alive | None = None) -> Generator[Piece, None, str | None]:
+def perform(source: Source, task: Task, alive: Alive = unwatched) -> Pieces:
     """Pieces of ``source``, or its crop as the only piece; returns a note. Raises only MediaError."""
     try:
         if isinstance(task, ReadSettings):
             return (yield from read_pieces(source, task, alive=alive))
-        pixels = read_crop(source, task, alive=alive)
-        yield Piece(pixels, None, None, None, len(pixels))
+        yield Piece(read_crop(source, task, alive=alive), None, None, None)
         return None
     except MediaError:
         raise
@@ -39,17 +40,17 @@ def perform(source: Source, task: Task, alive: Alive | None = None) -> Generator
         raise MediaError(f"cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def encode_task(task: Task) -> str:
-    """``task`` as JSON."""
+@lru_cache(maxsize=1)
+def _encode_task(task: Task) -> str:
     if isinstance(task, Crop):
         return json.dumps(["crop", *astuple(task)])
     return json.dumps(["pieces", str(task.framing), task.stride, task.frames, task.fps, task.clips])
 
 
-def encode_job(source: Source, task: str) -> bytes:
-    """Line for a worker; ``task`` comes from :func:`encode_task`."""
+def encode_job(source: Source, task: Task) -> bytes:
+    """Line for a worker."""
     where = [source.kind, source.path, source.member, source.offset, source.size]
-    return f"[{json.dumps(where)},{task}]\n".encode()
+    return f"[{json.dumps(where)},{_encode_task(task)}]\n".encode()
 
 
 def decode_job(line: bytes) -> tuple[Source, Task]:

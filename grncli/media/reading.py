@@ -1,32 +1,33 @@
-"""Sources as arrays: what a tokenizer takes (pieces) and what its training takes (crops)."""
+"""Sources as arrays: the pieces that a tokenizer takes."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from grncli.media import archives, clips
+from grncli.media import archives
+from grncli.media.clip_decoding import Alive, unwatched
+from grncli.media.clips import ClipReading, count_frames, read_frames
 from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
-from grncli.media.framing import Framing, Stride, frame_array, frame_image
-from grncli.media.images import decode_image, is_animation, open_image
+from grncli.media.framing import Framing, Stride, frame_array, frame_image, parse_size
+from grncli.media.images import ImageDecoder, is_animation
 from grncli.media.sources import Source
-from grncli.runtime.errors import MediaError
+from grncli.runtime.errors import MediaError, UsageError
 
 MAX_PIECE = 512 << 20
 """Bytes of pixels in one piece."""
+MIN_FPS, MAX_FPS = 0.01, 1000.0
 _COPY = 1 << 20
-_MILLISECOND = 0.0011
-"""And what is lost in rounding."""
 
-Alive = Callable[[], None]
+Frame = NDArray[np.uint8]
+Pieces = Generator["Piece", None, str | None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,31 @@ class ReadSettings:
     """Windows of each clip: None all of them, 1 the first, K that many, evenly spread."""
 
 
+def parse_reading(
+    stride: Stride,
+    *,
+    size: str = "native",
+    frames: int | None = None,
+    fps: float | None = None,
+    clips: int | None = None,
+) -> ReadSettings:
+    """How sources become pixels; UsageError that names the option which does not fit a tokenizer of ``stride``."""
+    framing = parse_size(size)
+    for side, step in ((framing.height, stride[1]), (framing.width, stride[2])):
+        if side is not None and side % step:
+            raise UsageError(
+                f"--size {size}: {side} is no multiple of the tokenizer's stride {step}, expected multiples of "
+                f"{stride[1]} and {stride[2]}"
+            )
+    if frames is not None and (frames < 1 or (frames - 1) % stride[0]):
+        raise UsageError(f"--frames {frames}: expected 1 + {stride[0]}n, such as {1 + 4 * stride[0]}")
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
+        raise UsageError(f"--fps {fps:g}: expected {MIN_FPS:g} to {MAX_FPS:g} frames a second")
+    if clips is not None and frames is None:
+        raise UsageError("--clips needs --frames: without it a source is one clip, taken whole")
+    return ReadSettings(framing, stride, frames, fps, clips)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Pixels that go through the tokenizer together."""
@@ -56,30 +82,14 @@ class Piece:
     """When its first frame is shown, in seconds from the first frame of the clip; None for images and where unknown."""
     fps: float | None
     """Rate of ``pixels``, the mean rate if it varies; None for images and where unknown."""
-    frames: int
-    """T."""
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.pixels)
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A random square of a source for training; everything random in it follows from ``seed``."""
-
-    size: int
-    """Side of the result in pixels."""
-    frames: int
-    """1 for a still image or one frame of a clip."""
-    fps: float | None
-    """Rate to resample clips to; a clip's own rate if that is lower, or if None."""
-    scale: tuple[float, float]
-    """Bounds of the square's side as a share of the shorter side of the source."""
-    flip: float
-    """Probability of mirroring left and right."""
-    seed: int
-
-
-def read_pieces(
-    source: Source, settings: ReadSettings, *, alive: Alive | None = None
-) -> Generator[Piece, None, str | None]:
+def read_pieces(source: Source, settings: ReadSettings, *, alive: Alive = unwatched) -> Pieces:
     """Pieces of one source, in order, never more than one of them in memory.
 
     Parameters
@@ -101,42 +111,19 @@ def read_pieces(
     ------
     MediaError
         With a reason that does not name the source. Damage at the end of a clip is found only when it is
-        reached: **pieces may have been given before the error, and the caller must drop them**. With
+        reached: **pieces may come before the error, and the caller must drop them**. With
         ``settings.clips`` = 1 nothing behind the first window is read, and damage there is not found.
     """
     with opened(source) as file:
-        if source.kind == "image" and not _is_clip_after_all(source, file):
-            picture, note = decode_image(file, suffix=_suffix(source))
+        if source.kind == "image" and not is_clip_after_all(source, file):
+            picture, note = ImageDecoder(suffix=suffix_of_source(source)).decode(file)
             image = frame_image(picture, settings.framing, settings.stride)
-            yield Piece(np.array(image)[np.newaxis], None, None, None, 1)
+            yield Piece(np.array(image)[np.newaxis], None, None, None)
             return note
         with on_disk(file) as descriptor:
             if settings.frames is None:
                 return (yield from _whole(descriptor, settings, alive))
             return (yield from _windows(descriptor, settings, settings.frames, alive))
-
-
-def read_crop(source: Source, crop: Crop, *, alive: Alive | None = None) -> NDArray[np.uint8]:
-    """A random crop of one source; the same source and ``crop`` always give the same pixels.
-
-    Returns
-    -------
-    uint8 [T, S, S, 3] with T = crop.frames and S = crop.size
-
-    Raises
-    ------
-    MediaError
-        If the source is damaged, too short, or an image where several frames are asked for.
-    """
-    place = _Place.drawn(crop)
-    with opened(source) as file:
-        if source.kind == "image":
-            if crop.frames == 1:
-                return _image_crop(source, file, crop, place)
-            if not _is_clip_after_all(source, file):
-                raise MediaError(f"is an image, but clips of {crop.frames} frames are asked for")
-        with on_disk(file) as descriptor:
-            return _clip_crop(source, descriptor, crop, place, alive)
 
 
 @contextlib.contextmanager
@@ -145,10 +132,10 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     if source.problem is not None:
         raise MediaError(source.problem)
     try:
-        if source.member is not None:
-            file = archives.open_member(source.path, source.member, source.offset, source.size)
-        else:
+        if source.member is None:
             file = open_plain(source.path)
+        else:
+            file = archives.open_member(source.path, source.offset, source.size)
     except OSError as error:
         raise MediaError(f"cannot be opened: {error.strerror or error}") from None
     with file:
@@ -172,71 +159,35 @@ def on_disk(file: BinaryIO) -> Iterator[int]:
         yield copy.fileno()
 
 
-def _is_clip_after_all(source: Source, file: BinaryIO) -> bool:
-    # A suffix of another image is believed; without a known one the content decides.
-    suffix = _suffix(source)
+def is_clip_after_all(source: Source, file: BinaryIO) -> bool:
+    """Whether a file listed as an image is an animation: a GIF, or a file without a known suffix that holds one."""
+    suffix = suffix_of_source(source)
     return (suffix == "gif" or suffix not in IMAGE_SUFFIXES) and is_animation(file)
 
 
-def _suffix(source: Source) -> str:
+def suffix_of_source(source: Source) -> str:
+    """Suffix of a file or of a member of an archive, in lower case."""
     return suffix_of(source.member or source.path)
 
 
-def _whole(file: int, settings: ReadSettings, alive: Alive | None) -> Generator[Piece, None, str | None]:
+def _whole(file: int, settings: ReadSettings, alive: Alive) -> Pieces:
     """The whole clip, cut to whole tokens."""
-    reading = clips.Reading(alive)
-    frames: list[NDArray[np.uint8]] = []
-    for frame in clips.read_frames(file, fps=settings.fps, reading=reading):
+    reading = ClipReading(alive)
+    frames: list[Frame] = []
+    for frame in read_frames(file, fps=settings.fps, reading=reading):
         # A copy where framing gave a view, which would keep the whole frame alive.
         frames.append(np.ascontiguousarray(frame_array(frame, settings.framing, settings.stride)))
-        _check_size(frames, _header_of(reading).expected(settings.fps))
-        if alive is not None:
-            alive()
+        _check_size(frames, reading.header.expected(settings.fps))
     step = settings.stride[0]
     dropped = (len(frames) - 1) % step
     del frames[len(frames) - dropped :]
     pixels = _stacked(frames)
-    _, fps = _when(reading, 0, len(pixels), settings.fps)
-    yield Piece(pixels, None, 0.0, fps, len(pixels))
-    return _note(reading, f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None)
+    _, fps = reading.timing(0, len(pixels), settings.fps)
+    yield Piece(pixels, None, 0.0, fps)
+    return reading.note(f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None)
 
 
-def _header_of(reading: clips.Reading) -> clips.Header:
-    assert reading.header is not None
-    return reading.header
-
-
-def _when(
-    reading: clips.Reading, first: int, length: int, resampled: float | None
-) -> tuple[float | None, float | None]:
-    """Start in seconds and rate of ``length`` frames from number ``first`` on; None where unknown.
-
-    A clip of a constant rate is held to that rate: its times are rounded to the clip's ticks. Where the times do not
-    follow it, they are the truth, and the rate is the mean over these frames.
-    """
-    fps = resampled or _header_of(reading).fps
-    times = reading.times[first : first + length]
-    if resampled is not None or None in times:
-        return (first / fps if fps else None), fps
-    true = np.array(times, np.float64)
-    if fps is not None:
-        steady = np.arange(first, first + length) / fps
-        # ffmpeg tells the rate in hundredths, and some writers round to milliseconds whatever the clip's ticks are.
-        tolerance = max(_MILLISECOND, 0.99 * min(reading.tick, 0.01)) + steady * 0.005 / fps
-        if (abs(true - steady) <= tolerance).all():
-            return first / fps, fps
-    lasts = true[-1] - true[0]
-    return round(float(true[0]), 6), round(float((length - 1) / lasts), 6) if lasts > 0 else fps
-
-
-def _note(reading: clips.Reading, *more: str | None) -> str | None:
-    """What was left out, in one sentence; None if nothing was."""
-    lost = reading.left_out
-    start = f"{lost} frames at the start left out: what they are predicted from is missing" if lost else None
-    return "; ".join(filter(None, [start, *more])) or None
-
-
-def _check_size(frames: list[NDArray[np.uint8]], expected: float | None) -> None:
+def _check_size(frames: list[Frame], expected: float | None) -> None:
     """Raise MediaError as soon as it is clear that a whole clip is too large."""
     count = max(len(frames), math.floor(0.9 * (expected or 0)))
     if count * frames[-1].nbytes > MAX_PIECE:
@@ -246,8 +197,8 @@ def _check_size(frames: list[NDArray[np.uint8]], expected: float | None) -> None
         )
 
 
-def _stacked(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """``np.stack`` that lets go of each frame as it is copied; empties ``frames``."""
+def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
+    """``np.stack`` that frees each frame once it is copied; empties ``frames``."""
     pixels = np.empty((len(frames), *frames[0].shape), np.uint8)
     while frames:
         pixels[len(frames) - 1] = frames[-1]
@@ -255,15 +206,13 @@ def _stacked(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _windows(file: int, settings: ReadSettings, length: int, alive: Alive | None) -> Generator[Piece, None, str | None]:
+def _windows(file: int, settings: ReadSettings, length: int, alive: Alive) -> Pieces:
     """Consecutive windows of ``length`` frames; those of them that the settings ask for."""
     chosen, limit = _chosen_windows(file, settings, length, alive)
-    reading = clips.Reading(alive)
+    reading = ClipReading(alive)
     window: NDArray[np.uint8] | None = None
     count = 0
-    for frame in clips.read_frames(file, fps=settings.fps, frames=limit, reading=reading):
-        if alive is not None:
-            alive()
+    for frame in read_frames(file, fps=settings.fps, frames=limit, reading=reading):
         number, place = divmod(count, length)
         count += 1
         if chosen is not None and number not in chosen:
@@ -273,136 +222,32 @@ def _windows(file: int, settings: ReadSettings, length: int, alive: Alive | None
             window = np.empty((length, *framed.shape), np.uint8)
         window[place] = framed
         if place == length - 1:
-            start, fps = _when(reading, number * length, length, settings.fps)
-            yield Piece(window, number, start, fps, length)
+            start, fps = reading.timing(number * length, length, settings.fps)
+            yield Piece(window, number, start, fps)
             window = None
     if count < length:
-        raise _too_short(count, length, settings.fps)
+        raise too_short(count, length, settings.fps)
     left = count % length
-    return _note(reading, f"{left} frames at the end left out: no whole clip of {length}" if left else None)
+    return reading.note(f"{left} frames at the end left out: no whole clip of {length}" if left else None)
 
 
-def _chosen_windows(
-    file: int, settings: ReadSettings, length: int, alive: Alive | None
-) -> tuple[set[int] | None, int | None]:
+def _chosen_windows(file: int, settings: ReadSettings, length: int, alive: Alive) -> tuple[set[int] | None, int | None]:
     """Numbers of the windows wanted (None: all) and after how many frames reading may stop."""
     if settings.clips is None:
         return None, None
     if settings.clips == 1:
         return {0}, length
     # Even spacing needs the exact number of frames; no header has it for every kind of clip.
-    count = clips.count_frames(file, settings.fps, alive)
+    count = count_frames(file, settings.fps, alive)
     if count < length:
-        raise _too_short(count, length, settings.fps)
+        raise too_short(count, length, settings.fps)
     last = count // length - 1
     wanted = min(settings.clips, last + 1)
     chosen = {round(i * last / max(1, wanted - 1)) for i in range(wanted)}
     return chosen, (max(chosen) + 1) * length
 
 
-def _too_short(count: int, length: int, fps: float | None) -> MediaError:
+def too_short(count: int, length: int, fps: float | None) -> MediaError:
+    """For a clip of ``count`` frames of which ``length`` are needed."""
     rate = f" at {fps:g} fps" if fps else ""
     return MediaError(f"has {count} frames{rate}, shorter than one clip of {length} frames; use fewer --frames")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The random numbers of a crop, drawn before anything is known of the source."""
-
-    share: float
-    across: float
-    down: float
-    flipped: bool
-    when: float
-
-    @staticmethod
-    def drawn(crop: Crop) -> _Place:
-        share, across, down, flip, when = np.random.default_rng(crop.seed).random(5).tolist()
-        low, high = crop.scale
-        return _Place(low + (high - low) * share, across, down, flip < crop.flip, when)
-
-
-def _image_crop(source: Source, file: BinaryIO, crop: Crop, place: _Place) -> NDArray[np.uint8]:
-    image = open_image(file, at_least=math.ceil(crop.size / place.share), suffix=_suffix(source))
-    side = max(1, round(place.share * min(image.size)))
-    left = int(place.across * (image.width - side + 1))
-    top = int(place.down * (image.height - side + 1))
-    box = (left, top, left + side, top + side)
-    square = image.resize((crop.size, crop.size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
-    if place.flipped:
-        square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.array(square)[np.newaxis]
-
-
-def _clip_crop(source: Source, file: int, crop: Crop, place: _Place, alive: Alive | None) -> NDArray[np.uint8]:
-    header = _header(source, file)
-    fps = min(crop.fps, header.fps or crop.fps) if crop.fps else None
-    rate = fps or header.fps
-    latest = max(0.0, (header.duration or 0.0) - crop.frames / rate) if rate else 0.0
-    start = place.when * latest
-    # From the first picture on: sound may begin before it, and seeking counts from the first of all.
-    start += header.first if start > 0 else 0.0
-    while True:
-        frames = _crop_window(file, crop, place, fps, start, alive)
-        if len(frames) == crop.frames:
-            return np.stack(frames)
-        if start <= 0:
-            raise _too_short(len(frames), crop.frames, fps)
-        # Durations are rounded, and sound may outlast the picture: go back by what was missing.
-        back = (crop.frames - len(frames) + 1) / rate if rate and frames else start
-        start = max(0.0, start - back)
-
-
-def _crop_window(
-    file: int, crop: Crop, place: _Place, fps: float | None, start: float, alive: Alive | None
-) -> list[NDArray[np.uint8]]:
-    """Up to crop.frames frames from ``start``; ffmpeg crops and scales, so little is passed on."""
-    share, across, down = place.share, place.across, place.down
-    cropped = f"crop=w='max(2,round({share:.6f}*min(iw,ih)))':h=ow:x='(iw-ow)*{across:.6f}':y='(ih-oh)*{down:.6f}'"
-    scaled = f"scale={crop.size}:{crop.size}:flags=bicubic"
-    flipped = ["hflip"] if place.flipped else []
-    reading = clips.Reading(alive)
-    frames = _some_frames(file, crop, fps, start, [cropped, scaled, *flipped], reading)
-    if not reading.transparent:
-        return frames
-    # A transparent pixel must be white before it is mixed with its neighbours.
-    frames = _some_frames(file, crop, fps, start, [cropped, *flipped], clips.Reading(alive))
-    size = (crop.size, crop.size)
-    return [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames]
-
-
-def _some_frames(
-    file: int,
-    crop: Crop,
-    fps: float | None,
-    start: float,
-    filters: list[str],
-    reading: clips.Reading,
-) -> list[NDArray[np.uint8]]:
-    """Up to crop.frames frames from ``start``; none where a seek has gone beyond the end."""
-    frames: list[NDArray[np.uint8]] = []
-    try:
-        for frame in clips.read_frames(
-            file, fps=fps, start=start, frames=crop.frames, filters=filters, reading=reading
-        ):
-            frames.append(frame)
-            if reading.alive is not None:
-                reading.alive()
-    except MediaError:
-        # Seeking to the very end finds no frame; the same from the start is a real failure.
-        if frames or start <= 0:
-            raise
-    return frames
-
-
-_headers: dict[tuple[str, str | None, int], clips.Header] = {}
-
-
-def _header(source: Source, file: int) -> clips.Header:
-    """Header of a clip, remembered: training comes back to each clip in every epoch."""
-    key = (source.path, source.member, source.offset)
-    if key not in _headers:
-        if len(_headers) >= 10_000:
-            _headers.clear()
-        _headers[key] = clips.read_header(file)
-    return _headers[key]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from grncli.runtime.errors import UsageError
 
 Item = TypeVar("Item")
@@ -45,8 +47,8 @@ class Selection:
 
     def about(self) -> dict[str, Any]:
         """For the protocol beside a figure; empty where nothing is left out."""
-        told = {"only_the_first": self.limit, "drawn_by_name": self.sample}
-        return {name: value for name, value in told.items() if value is not None}
+        numbers = {"only_the_first": self.limit, "drawn_by_name": self.sample}
+        return {name: number for name, number in numbers.items() if number is not None}
 
     def doubt(self, classes: Sequence[Any], taken: Sequence[int]) -> str | None:
         """A sentence where the first so many are all of one class, and there are others.
@@ -69,6 +71,12 @@ class Selection:
 
 
 ALL = Selection()
+
+
+def evenly_spread(wanted: int, total: int) -> list[int]:
+    """Places of up to ``wanted`` of ``total`` things at even distances, the first and the last among them."""
+    places: list[int] = np.linspace(0, total - 1, min(wanted, total)).round().astype(int).tolist()
+    return places
 
 
 def _rank(name: str) -> bytes:

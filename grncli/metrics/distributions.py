@@ -17,7 +17,7 @@ NEIGHBOURS = 3
 SPLITS = 10
 
 
-def kernel_distance(ours: FeatureFile, theirs: FeatureFile, *, seed: int = 0) -> tuple[float, float, int]:
+def kid(ours: FeatureFile, theirs: FeatureFile, *, seed: int = 0) -> tuple[float, float, int]:
     """Kernel Inception distance: mean and standard deviation over random subsets, and the size of these.
 
     Binkowski et al. 2018, "Demystifying MMD GANs": the unbiased squared maximum mean discrepancy under the kernel
@@ -37,18 +37,25 @@ def kernel_distance(ours: FeatureFile, theirs: FeatureFile, *, seed: int = 0) ->
     return float(np.mean(values)), float(np.std(values)), size
 
 
-def share_within(
-    points: FeatureFile, manifold: FeatureFile, neighbours: int = NEIGHBOURS, *, device: str = "cpu"
-) -> float:
-    """Share of points that lie within a manifold: precision of samples within real ones, recall the other way round.
+def precision(samples: FeatureFile, real: FeatureFile, neighbours: int = NEIGHBOURS, *, device: str = "cpu") -> float:
+    """Share of samples that lie within the manifold of real pictures; NaN where that is not defined.
 
     Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models": the manifold of
     a set is the union of balls around its features, each as wide as the distance to its k-th nearest neighbour.
-    NaN where a set has no k-th neighbour.
     """
+    return _covered(samples, real, neighbours, device)
+
+
+def recall(samples: FeatureFile, real: FeatureFile, neighbours: int = NEIGHBOURS, *, device: str = "cpu") -> float:
+    """Share of real pictures that lie within the manifold of the samples; see `precision`."""
+    return _covered(real, samples, neighbours, device)
+
+
+def _covered(points: FeatureFile, manifold: FeatureFile, neighbours: int, device: str) -> float:
+    """Share of points within a manifold; NaN where a set has no k-th neighbour."""
     if not len(points) or len(manifold) <= neighbours:
         return math.nan
-    # About a vector of theirs: distances come from products, in which features far from zero would cancel.
+    # About a vector of the manifold: distances come from products, in which features far from zero would cancel.
     origin = manifold.read([0])
     radii = [
         _nearest(_blocks(manifold, origin, device), block, neighbours + 1)[:, -1]

@@ -1,7 +1,7 @@
 """Networks that turn media into the features whose distributions Fréchet distances compare.
 
-A network is one of two published ones (Inception for the FID, I3D for the FVD), a weights file of somebody's, told by
-what it holds and not by its name, or a tokenizer of ours.
+A network is one of two published ones (Inception for the FID, I3D for the FVD), any other weights file, recognized by
+its content and not by its name, or a tokenizer of ours.
 """
 
 import warnings
@@ -100,6 +100,10 @@ class FeatureNetwork(ABC):
     def known(self) -> bool:
         """Whether its weights are published ones, whose distances compare with those of others."""
         return self.frechet != "fd"
+
+    def about(self) -> dict[str, str]:
+        """Which network it is and how it takes its input, for reports and statistics files."""
+        return {"name": self.name, "sha256": self.sha256, "input": self.size_note}
 
     def __call__(self, frames: Tensor, *, probabilities: bool = False) -> Features:
         """Features of a batch; the same batch gives the same ones again.
@@ -246,7 +250,7 @@ def load_feature_network(
     cache : directory with published files under their names, ``features`` in `grncli.runs.weight_files.default_cache`
     download : fetch the published file that is missing, once; without it nothing is ever fetched
     device : where to compute
-    say : told what is fetched from where, before it is, and where the training of a tokenizer is not finished
+    say : gets a sentence before something is fetched, and where the training of a tokenizer is not finished
 
     Returns
     -------
@@ -277,10 +281,10 @@ def _find_published(name: str, cache: Path, download: bool, say: Say) -> Path:
     files = PUBLISHED[name]
     file = next((file for file in files if present_weights(cache, file)), files[0])
     path = find_weights(cache, file, download=download, say=say, remedy="add --download")
-    found = sha256_of(path)
-    if found != file.sha256:
+    sha256 = sha256_of(path)
+    if sha256 != file.sha256:
         raise CheckpointError(
-            f"{path}: has the sha256 {found}, expected {file.sha256} of {file.url}; remove it and get that one"
+            f"{path}: has the sha256 {sha256}, expected {file.sha256} of {file.url}; remove it and get that one"
         )
     return path
 

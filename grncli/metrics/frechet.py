@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from grncli.runtime.errors import GrnError
 
 Array = NDArray[np.float64]
-LITERATURE_SAMPLES = {"fid": 50_000, "fvd": 2_048}  # that published figures are of
+LITERATURE_SAMPLES = {"fid": 50_000, "fvd": 2_048}  # behind published figures
 
 
 class Moments:

@@ -54,7 +54,7 @@ def load_lpips(
         as .pth or .safetensors; or one .safetensors file with all of it under our names; None for ``cache``
     cache : directory used where ``weights`` is None, see `default_cache`
     download : fetch what the directory lacks, once; without it nothing is ever fetched
-    say : told what is fetched from where, before it is
+    say : gets a sentence before something is fetched
     remedy : what allows the download, for the end of a message
 
     Returns

@@ -1,10 +1,13 @@
-"""Figures of pairs over many samples: mean, spread, and the samples that came out worst."""
+"""Figures of pairs over many samples: mean, spread, the worst samples, and how far their features moved."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from grncli.runtime.jsonfiles import or_null
 
 WORST = 10
 
@@ -20,6 +23,15 @@ class Spread:
     samples: int
     worst: list[tuple[str, int, float]]
     """Up to ten (name, worst frame, mean over frames) of the samples furthest from their originals, worst first."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        return {
+            "mean": or_null(self.mean),
+            "deviation": or_null(self.deviation),
+            "samples": self.samples,
+            "worst": [{"name": name, "frame": frame, "value": value} for name, frame, value in self.worst],
+        }
 
 
 class Tally:
@@ -55,3 +67,27 @@ class Tally:
             samples=len(rows),
             worst=[(name, frame, value) for _, name, frame, value in worst],
         )
+
+
+@dataclass
+class FeatureErrors:
+    """How far features are from what they were before quantization: the largest, and the mean over all of them."""
+
+    largest: float = 0.0
+    total: float = 0.0
+    features: int = 0
+
+    def add(self, largest: float, mean: float, features: int) -> None:
+        """Count a number of features with their largest and mean absolute error."""
+        self.merge(largest, mean * features, features)
+
+    def merge(self, largest: float, total: float, features: int) -> None:
+        """Count what another process has counted."""
+        self.largest = max(self.largest, largest)
+        self.total += total
+        self.features += features
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute error; NaN without features."""
+        return self.total / self.features if self.features else math.nan

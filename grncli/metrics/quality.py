@@ -4,7 +4,7 @@ Both are uint8, as they would be in files, so that nothing is better on paper th
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.nn.functional import conv2d
 
 from grncli.metrics.lpips_weights import load_lpips
 from grncli.models.lpips import LEAST, Network
+from grncli.runtime.errors import CheckpointError
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # pixels
 MS_SSIM_LEAST = 176  # the last of five scales, a sixteenth, must hold that window
@@ -96,6 +97,43 @@ LARGER_IS_BETTER = frozenset(METRICS)
 LPIPS_NETWORKS: Mapping[str, Network] = {"lpips": "alex", "lpips-vgg": "vgg"}
 
 
+def open_metrics(
+    names: Sequence[str],
+    *,
+    optional: Collection[str] = (),
+    lpips: Path | None = None,
+    cache: Path,
+    device: str = "cpu",
+    download: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Metric]:
+    """Metrics by their names, in the order of `NAMES`.
+
+    Parameters
+    ----------
+    optional : further names that are left out where their weights are missing, unless ``lpips`` names those
+    lpips, cache, download, say : see `grncli.metrics.lpips_weights.load_lpips`
+
+    Raises
+    ------
+    CheckpointError
+        Where weights are missing that are asked for.
+    """
+    metrics: dict[str, Metric] = {}
+    for name in NAMES:
+        if name in names and name in METRICS:
+            metrics[name] = METRICS[name]
+        elif name in names or name in optional:
+            try:
+                metrics[name] = lpips_metric(
+                    LPIPS_NETWORKS[name], lpips, cache=cache, device=device, download=download, say=say
+                )
+            except CheckpointError:
+                if name in names or lpips is not None:
+                    raise
+    return metrics
+
+
 def lpips_metric(
     network: Network,
     weights: Path | None,
@@ -105,7 +143,7 @@ def lpips_metric(
     download: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Metric:
-    """LPIPS as a metric; CheckpointError where its weights are not to be had, see `grncli.metrics.lpips_weights`."""
+    """LPIPS as a metric; CheckpointError where its weights are missing, see `grncli.metrics.lpips_weights`."""
     module = load_lpips(network, weights, cache=cache, download=download, say=say, remedy="add --download").to(device)
 
     def lpips(frames: Tensor, originals: Tensor) -> Tensor:

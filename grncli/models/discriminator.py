@@ -12,6 +12,7 @@ only evaluation mode uses them, and only there a picture's logits do not depend 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,7 +89,11 @@ class ClipDiscriminator(nn.Module):
             If the clips are too small to have a patch, or a lone frame, which has no motion to judge.
         """
         _check_size(clips, self.least)
-        return self.main(clips)
+        if clips.device.type != "cpu":
+            return self.main(clips)
+        # There the bfloat16 gradient of a padded 3D convolution over two frames holds unwritten memory (PyTorch 2.13).
+        with torch.autocast("cpu", enabled=False):
+            return self.main(clips)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

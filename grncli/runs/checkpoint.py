@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, found, and read with everything in them checked.
+"""Checkpoints of a run: written whole or not at all, and read with everything in them checked.
 
 RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json,
                                        and the same of a discriminator
@@ -133,7 +133,7 @@ def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> No
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a damaged checkpoint, so that nobody takes it for the newest; returns its new path."""
+    """Rename a damaged checkpoint, so that it is not taken for the newest; returns its new path."""
     number = 1
     while True:
         aside = checkpoint.with_name(f"{checkpoint.name}.damaged{f'-{number}' if number > 1 else ''}")
@@ -177,9 +177,9 @@ def find_checkpoint(run: Path) -> Path:
     if (run / EMA).is_file() and (run / STATE).is_file():
         return run
     if not (run / RECIPE).is_file():
-        found = "is not there" if not run.exists() else "holds no recipe.yaml"
+        fault = "holds no recipe.yaml" if run.exists() else "is not there"
         raise CheckpointError(
-            f"{run}: {found}, expected a run directory made by grn train-tokenizer, train-gen or import"
+            f"{run}: {fault}, expected a run directory made by grn train-tokenizer, train-gen or import"
         )
     complete = list_checkpoints(run)
     if not complete:
@@ -208,9 +208,9 @@ def check_checkpoint(checkpoint: Path) -> CheckpointState:
     for name, count in counts.items():
         file = checkpoint / f"{name}.safetensors"
         with open_tensors(file) as opened:
-            found = len(opened.keys())
-        if count not in (None, found):
-            raise CheckpointError(f"{file}: holds {found} tensors, expected {count}; use another checkpoint")
+            present = len(opened.keys())
+        if count not in (None, present):
+            raise CheckpointError(f"{file}: holds {present} tensors, expected {count}; use another checkpoint")
     return state
 
 
@@ -235,12 +235,12 @@ class TensorSize(Protocol):
     def dtype(self) -> Any: ...  # noqa: D102
 
 
-def check_tensors(found: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
+def check_tensors(present: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
     """Raise CheckpointError, one short sentence about ``name``, unless names, shapes and types are those wanted."""
-    wrong = [f"{key} is missing" for key in wanted if key not in found]
-    wrong += [f"there is no {brief(key)} in it" for key in found if key not in wanted]
+    wrong = [f"{key} is missing" for key in wanted if key not in present]
+    wrong += [f"there is no {brief(key)} in it" for key in present if key not in wanted]
     for key, tensor in wanted.items():
-        there = found.get(key, tensor)
+        there = present.get(key, tensor)
         if tuple(there.shape) != tuple(tensor.shape):
             wrong.append(f"{key} has the shape {_shown(there.shape)}, expected {_shown(tensor.shape)}")
         elif there.dtype != tensor.dtype:
@@ -306,9 +306,9 @@ def read_released(file: Path) -> dict[str, Any]:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
+        fault = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
         raise CheckpointError(
-            f"{file}: {found}; refused, expected a checkpoint that holds only tensors and plain values"
+            f"{file}: {fault}; refused, expected a checkpoint that holds only tensors and plain values"
         ) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of weights")
@@ -343,12 +343,12 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def _put_in_place(made: Path, final: Path) -> None:
+def _put_in_place(checkpoint: Path, final: Path) -> None:
     """Rename a checkpoint to where one of the same step may lie, which is gone only after that."""
     old = final.with_name(f".{final.name}.old")
     if os.path.lexists(final):
         final.rename(old)
-    made.rename(final)
+    checkpoint.rename(final)
     _fsync(final.parent)
     remove_now(old)
 

@@ -15,8 +15,7 @@ from grncli.runs.networks import check_config, made_on_meta
 from grncli.runs.registry import KINDS
 from grncli.runs.rundir import is_run
 from grncli.runtime.errors import GrnError
-from grncli.store import BitStore, open_store, verify_store
-from grncli.store.layout import METADATA
+from grncli.store import METADATA, BitStore, open_store, verify_store
 
 
 def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:

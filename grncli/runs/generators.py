@@ -98,7 +98,7 @@ def _convert(released: ReleasedWeights) -> tuple[GeneratorRecipe, dict[str, Tens
 
 
 def _arguments(released: ReleasedWeights) -> dict[str, Any]:
-    """What the release's training arguments tell: prediction, rounds, and the side of its pictures."""
+    """Prediction, rounds and the side of the pictures, from the release's training arguments."""
     namespace = released.contents.get("args")
     arguments = vars(namespace) if hasattr(namespace, "__dict__") else {}
     method = arguments.get("method")
@@ -109,10 +109,10 @@ def _arguments(released: ReleasedWeights) -> dict[str, Any]:
 
 
 def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
-    """What the file or the user says; UsageError where something is missing or makes no sense."""
+    """The settings; UsageError where one is missing or out of range."""
     for field in ("prediction", "rounds"):
         if field not in settings:
-            raise UsageError(f"{file}: does not tell its {field}; say it with --set {SETTINGS[field]}")
+            raise UsageError(f"{file}: has no {field}; give it with --set {SETTINGS[field]}")
     expected = {
         "prediction": (settings["prediction"] in METHODS.values(), " or ".join(METHODS.values())),
         "rounds": (_is_count(settings["rounds"]) and 1 <= settings["rounds"] <= MAX_ROUNDS, f"1 to {MAX_ROUNDS}"),
@@ -123,7 +123,7 @@ def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
     }
     for field, (right, wanted) in expected.items():
         if not right:
-            raise UsageError(f"{file}: {field} is {settings[field]!r}, expected {wanted}; say it with --set")
+            raise UsageError(f"{file}: {field} is {settings[field]!r}, expected {wanted}; change it with --set")
     return settings
 
 
@@ -136,13 +136,13 @@ def _in_context_start(weights: Mapping[str, Tensor], file: Path) -> int:
     if depth not in CONTEXT_STARTS:
         raise UsageError(
             f"{file}: has {depth} blocks, which no released generator has, so the block before which its in-context "
-            "tokens join is unknown; say it with --set in_context_start=N, counted from 0"
+            "tokens join is unknown; give it with --set in_context_start=N, counted from 0"
         )
     return CONTEXT_STARTS[depth]
 
 
 def _bits(released: Mapping[str, Tensor], pixels: int | None, classes: int) -> dict[str, Any]:
-    """What the network was trained on, as far as the file tells: square pictures of numbered classes."""
+    """The bits the network was trained on, as far as the file shows: square pictures of numbered classes."""
     side = isqrt(released[POSITIONS].shape[1])
     stride = int(pixels or 16 * side) // side
     return {

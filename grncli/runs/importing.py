@@ -61,7 +61,7 @@ def import_released(
 def open_released(file: Path) -> Released:
     """Read a released checkpoint as `read_released` does."""
     if not file.is_file():
-        return Released(read_released(file), "")  # which says so
+        return Released(read_released(file), "")  # which raises the error
     with HeldFile(file) as held:
         contents = read_released(file)
         held.confirm()
@@ -84,19 +84,19 @@ def import_network(
     ----------
     released : what ``file`` holds
     weights : one of the kind's ``entries``; by default the first that is there
-    settings : ``field=value`` for what the file cannot tell, of the kind's ``settings``
+    settings : ``field=value`` for what the file does not contain, of the kind's ``settings``
     overwrite : replace a run directory of the same kind that is already there
 
     Returns
     -------
-    What ``grn info`` tells of the run.
+    What ``grn info`` prints of the run.
 
     Raises
     ------
     CheckpointError
         If the file holds no such network, or ``run`` exists.
     UsageError
-        If the settings are wrong, or lack what the file does not tell.
+        If the settings are wrong, or one that the file needs is missing.
     """
     check_run_is_free(run, kind.name, overwrite=overwrite)
     name, chosen = choose_weights(released.contents, kind.entries, weights, file, kind.name)
@@ -171,7 +171,7 @@ def choose_weights(
 
 
 def read_settings(settings: Sequence[str], known: Mapping[str, str]) -> dict[str, Any]:
-    """The user's ``field=value`` settings for what a released file cannot tell.
+    """The user's ``field=value`` settings for what a released file does not contain.
 
     ``known`` gives an example for each field; UsageError for any other.
     """

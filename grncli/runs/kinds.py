@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class RunRecipe(Protocol):
-    """What the recipe of every run says."""
+    """The fields that every recipe of a run has."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -35,7 +35,7 @@ class ReleasedWeights:
     ----------
     contents : all that the file holds
     weights : the chosen ones, by their released names
-    settings : the user's, for what the file cannot tell
+    settings : the user's, for what the file does not contain
     imported : where they come from, for the recipe
     """
 
@@ -52,10 +52,10 @@ class NetworkKind(Generic[AnyModule, AnyRecipe]):
 
     Parameters
     ----------
-    name : as ``kind`` in a recipe says
+    name : the recipe's field ``kind``
     schema : of a run's own recipe
     build : makes the network of a recipe, with weights yet to be filled
-    facts : what ``grn info`` tells beyond what every run has
+    facts : what ``grn info`` prints beyond what every run has
     sections : the parts of a recipe that an imported run has
     entries : what ``grn import --weights`` calls the weights of a released file, to their entry in it; the first that
         is there is the default

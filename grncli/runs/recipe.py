@@ -67,7 +67,7 @@ def kind_of(fields: Any) -> str | None:
 
 
 def load_yaml(path: Path) -> Any:
-    """The plain data of a YAML file that may be anybody's; RecipeError where it cannot be read or is too large.
+    """The plain data of an untrusted YAML file; RecipeError where it cannot be read or is too large.
 
     Ten lines of YAML can stand for gigabytes: an alias repeats all that its anchor holds, aliases among it.
     """

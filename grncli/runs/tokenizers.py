@@ -64,7 +64,7 @@ def _facts(recipe: TokenizerRecipe) -> dict[str, Any]:
 
 
 def _convert(released: ReleasedWeights) -> tuple[TokenizerRecipe, dict[str, Tensor]]:
-    """The file tells all sizes; attention can be switched off, and rounds are those of the settings, by default 4."""
+    """Sizes are those of the weights; the settings can switch attention off, and give the rounds (default 4)."""
     weights = tokenizer_weights(released.weights)
     settings = dict(released.settings)
     network = asdict(tokenizer_config(weights))

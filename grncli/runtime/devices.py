@@ -21,10 +21,13 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
-    kind = name.split(":")[0]
+    kind, _, number = name.partition(":")
     if not present.get(kind, False):
         have = ", ".join(kind for kind, there in present.items() if there)
         raise UsageError(f"--device {name}: there is no such device here, expected auto or one of {have}")
+    numbers = [str(number) for number in range(torch.cuda.device_count() if kind == "cuda" else 1)]
+    if name != kind and number not in numbers:
+        raise UsageError(f"--device {name}: there is no such device here, expected {kind}:0 to {kind}:{numbers[-1]}")
     return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
 
 

@@ -77,7 +77,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+def open_plain(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """Descriptor of a file, for reading; OSError where something else, such as a named pipe, is in its place."""
     # Without O_NONBLOCK, opening a named pipe would wait forever.
     fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

@@ -1,4 +1,4 @@
-"""Folders of ours: known by their marker, filled by one process, still in their place, cleared in repeatable steps.
+"""Folders that a command fills: their marker, one writer at a time, whether they were moved, and removing in one step.
 
 Nothing is written or removed through a link.
 """
@@ -38,7 +38,7 @@ def is_vacant(folder: Path, leftovers: Collection[str] = ()) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderMarker:
-    """The file by which the command that fills a folder knows it again: a JSON document that says with what.
+    """The JSON document by which a command recognizes a folder that it filled, and what it filled it with.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def inside(folder: Path, name: str, *, create: bool = False) -> Path:
 def remove(path: Path) -> None:
     """Remove a file, a folder, or a link rather than what it leads to; nothing where there is nothing.
 
-    A folder goes out of sight in one step, so that it is never found half empty.
+    A folder is renamed to a hidden name first, so that it never lies there half empty.
     """
     hidden = path.with_name(f".{path.name}.old")
     remove_now(hidden)  # what an interrupted call left
@@ -243,7 +243,7 @@ def remove(path: Path) -> None:
 
 
 def remove_now(path: Path) -> None:
-    """As `remove`, for what nobody looks for under its name."""
+    """As `remove`, for names that are hidden already."""
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path)

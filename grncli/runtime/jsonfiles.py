@@ -31,6 +31,11 @@ def brief(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
+def or_null(value: float) -> float | None:
+    """None for NaN, which JSON does not know."""
+    return None if value != value else value
+
+
 def to_json(document: Any, *, indent: int | None = None) -> str:
     """JSON text that UTF-8 can encode, whatever bytes the names in it have."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from grncli.runtime.stopping import Stop, Unfinished
 
+Say = Callable[[str], None]
+
 
 def _ignore(*_: object) -> None:
     """For callers that do not listen."""
@@ -23,7 +25,7 @@ class Monitor:
 
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[int, int | None, str], None] = _ignore
-    say: Callable[[str], None] = _ignore
+    say: Say = _ignore
 
     @property
     def stop_reason(self) -> str | None:

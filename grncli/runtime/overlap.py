@@ -14,7 +14,7 @@ _END = object()
 _LOOK_SECONDS = 0.1
 
 
-class Prefetch(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterate over ``items`` while a thread draws the next ``depth`` of them.
 
     Use as a context manager: leaving the block ends the thread and closes ``items``, however much of it was used.
@@ -96,10 +96,10 @@ class _Failure:
         self.error = error
 
 
-class Behind:
+class BackgroundWriter:
     """Calls carried out one after the other on a thread of their own, at most ``depth`` of them waiting.
 
-    An exception of a call is raised by a later ``submit`` or by ``wait``.
+    An exception of a call is raised by a later `submit` or by `wait`.
     """
 
     def __init__(self, depth: int = 4) -> None:
@@ -118,7 +118,7 @@ class Behind:
         while self._waiting:
             self._waiting.popleft().result()
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "BackgroundWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

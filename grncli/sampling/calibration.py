@@ -11,14 +11,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from grncli.refinement import Complexity, fit
 from grncli.runs.checkpoint import SCHEDULE, run_of
 from grncli.runtime.checking import read_json_as
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.files import whole_file
-from grncli.runtime.stopping import Stop, Unfinished
-from grncli.sampling.plan import Plan, Say
-from grncli.sampling.refiner import measure_entropies
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.stopping import Unfinished
+from grncli.sampling.plan import SamplingPlan, Say
+from grncli.sampling.sampler import measure_entropies
+from grncli.schedules import Complexity, fit
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
@@ -36,49 +37,51 @@ class _Fit:
     conditions: dict[str, Any]
 
 
-def settle_schedule(plan: Plan, stop: Stop, say: Say) -> Complexity:
-    """The complexity-aware schedule of a plan: given, fitted now, fitted before, or the paper's.
+def settle_schedule(plan: SamplingPlan, monitor: Monitor) -> Complexity:
+    """The complexity-aware schedule of a plan: asked for, fitted now, fitted before, or the paper's.
 
     Raises
     ------
     Unfinished
-        If ``stop`` asked for it while entropies were measured.
+        If ``monitor`` asked for it while entropies were measured.
     """
-    settings, start = plan.settings, plan.rules.schedule
+    options, start, say = plan.options, plan.settings.schedule, monitor.say
     assert isinstance(start, Complexity)
     conditions = _conditions(plan, start)
     stored = _stored(plan.run, say)
-    fits = stored.get("conditions") == conditions and settings.k in (None, stored.get("k"))
-    if settings.target_steps is not None:
-        if fits and stored.get("target_steps") == settings.target_steps:
-            say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted before for {settings.target_steps:g} steps")
+    fits = stored.get("conditions") == conditions and options.k in (None, stored.get("k"))
+    if options.target_steps is not None:
+        if fits and stored.get("target_steps") == options.target_steps:
+            say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted before for {options.target_steps:g} steps")
             return replace(start, k=stored["k"], b=stored["b"])
-        return _fit(plan, start, conditions, stop, say)
-    if settings.k is None and settings.b is None and fits:
+        return _fit(plan, start, options.target_steps, conditions, monitor)
+    if options.k is None and options.b is None and fits:
         say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted for {stored['target_steps']:g} steps")
         return replace(start, k=stored["k"], b=stored["b"])
-    if settings.k is None or settings.b is None:
+    if options.k is None or options.b is None:
         say("k and b of the paper's GRN_bit-B fill what is not given; --target-steps fits them to this generator")
-    k = Complexity.k if settings.k is None else settings.k
-    return replace(start, k=k, b=Complexity.b if settings.b is None else settings.b)
+    k = Complexity.k if options.k is None else options.k
+    return replace(start, k=k, b=Complexity.b if options.b is None else options.b)
 
 
-def _fit(plan: Plan, start: Complexity, conditions: Mapping[str, Any], stop: Stop, say: Say) -> Complexity:
-    settings = plan.settings
-    assert settings.target_steps is not None
-    jobs = (plan.job(plan.number(APART + place)) for place in range(SAMPLES))
-    entropies = measure_entropies(plan.network, plan.grid, plan.rules, jobs, lambda: stop.reason is not None)
+def _fit(
+    plan: SamplingPlan, start: Complexity, target: float, conditions: Mapping[str, Any], monitor: Monitor
+) -> Complexity:
+    requests = (plan.subjects.request(plan.number(APART + place)) for place in range(SAMPLES))
+    entropies = measure_entropies(
+        plan.generator.network, plan.grid, plan.settings, requests, lambda: monitor.stop_reason is not None
+    )
     if len(entropies) < SAMPLES:
-        raise Unfinished(f"{stop.reason}: stopped while entropies were measured to fit the schedule")
-    fitted = fit(start, entropies, settings.target_steps, settings.k)
+        raise Unfinished(f"{monitor.stop_reason}: stopped while entropies were measured to fit the schedule")
+    fitted = fit(start, entropies, target, plan.options.k)
     steps = fitted.steps(entropies)
     low, high = float(entropies.min()), float(entropies.max())
-    say(
+    monitor.say(
         f"k={fitted.k:.6g} b={fitted.b:.6g}: {float(steps.mean()):.1f} steps on average, {int(steps.min())} to "
         f"{int(steps.max())}, for entropies of {low:.4f} to {high:.4f} in {SAMPLES} samples"
     )
     kept = {
-        "target_steps": settings.target_steps,
+        "target_steps": target,
         "k": fitted.k,
         "b": fitted.b,
         "entropies": [low, high],
@@ -90,11 +93,11 @@ def _fit(plan: Plan, start: Complexity, conditions: Mapping[str, Any], stop: Sto
         with whole_file(file) as temporary:
             temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        say(f"{file}: k and b cannot be kept for next time ({error.strerror})")
+        monitor.say(f"{file}: k and b cannot be kept for next time ({error.strerror})")
     return fitted
 
 
-def _conditions(plan: Plan, start: Complexity) -> dict[str, Any]:
+def _conditions(plan: SamplingPlan, start: Complexity) -> dict[str, Any]:
     """What the entropies at the decision depend on, and the range that was fitted to."""
     schedule = {key: value for key, value in asdict(start).items() if key not in ("k", "b")}
     conditions = {**plan.fingerprint.preprocessing, "schedule": schedule}

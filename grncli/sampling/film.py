@@ -10,13 +10,12 @@ from torch import Tensor
 
 from grncli.decoding.store_decoding import decode_index
 from grncli.media.writing import contact_sheet, write_mp4, write_png
-from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.refinement import BLANK, ERASED, FILLED, KEPT, REFINED, changes
-from grncli.sampling.pictures import to_index
-from grncli.sampling.refiner import Moment, Refined
+from grncli.sampling.sampler import FinishedSample, TraceStep
+from grncli.tokens import TokenCodec
 
-# The paper's pink, blue, yellow and grey; green for what it does not show, picks that changed.
+# The paper's pink, blue, yellow and grey; green for what it does not show, accepted tokens that changed.
 COLOURS = {
     FILLED: ("filled", (240, 150, 170)),
     KEPT: ("kept", (110, 160, 220)),
@@ -33,15 +32,13 @@ SHOWN_STEPS = 8  # on the picture
 Frames = NDArray[np.uint8]
 
 
-def write_film(
-    path: Path, samples: Sequence[Refined], tokenizer: Tokenizer, config: GeneratorConfig, device: torch.device
-) -> list[Path]:
-    """Write the refinement of watched samples as MP4, and the same as PNG beside it, at a few steps.
+def write_film(path: Path, samples: Sequence[FinishedSample], tokenizer: Tokenizer, codec: TokenCodec) -> list[Path]:
+    """Write the refinement of traced samples as MP4, and the same as PNG beside it, at a few steps.
 
     In the film each sample has a row: what its prediction would look like, its state with what is still random, and
-    the map, in which a token is a square of its elements. Returns the files.
+    the map, in which a token is a square of its channels. Returns the files.
     """
-    strips = [_strip(sample.moments, tokenizer, config, device) for sample in samples]
+    strips = [_strip(sample.trace, tokenizer, codec) for sample in samples]
     last = max(len(strip) for strip in strips)
     frames = []
     for step in range(last):
@@ -54,8 +51,8 @@ def write_film(
     return [path, still]
 
 
-def change_map(before: Moment | None, after: Moment) -> Frames:
-    """What a step did to each element of a sample, uint8 ``[h s, w s, 3]``: a token is a square of s x s elements.
+def change_map(before: TraceStep | None, after: TraceStep) -> Frames:
+    """What a step did to each channel of each token, uint8 ``[h s, w s, 3]``: a token is a square of s x s channels.
 
     Of a clip, its middle latent frame. ``before`` is None for the first step, where everything was blank.
     """
@@ -67,14 +64,14 @@ def change_map(before: Moment | None, after: Moment) -> Frames:
     return _squares(done[:, done.shape[1] // 2])
 
 
-def _squares(elements: Tensor) -> Frames:
-    count, height, width = elements.shape
+def _squares(channels: Tensor) -> Frames:
+    count, height, width = channels.shape
     side = int(np.ceil(np.sqrt(count)))
-    table = np.full((len(COLOURS) + 1, 3), 255, np.uint8)  # the last for places without an element
+    table = np.full((len(COLOURS) + 1, 3), 255, np.uint8)  # the last for places without a channel
     for change, (_, colour) in COLOURS.items():
         table[change] = colour
     filled = np.full((side * side, height, width), len(COLOURS), np.uint8)
-    filled[:count] = elements.numpy()
+    filled[:count] = channels.numpy()
     picture = filled.reshape(side, side, height, width).transpose(2, 0, 3, 1).reshape(height * side, width * side)
     # A line between tokens.
     coloured = table[picture]
@@ -84,30 +81,25 @@ def _squares(elements: Tensor) -> Frames:
     return coloured
 
 
-def _strip(
-    moments: Sequence[Moment], tokenizer: Tokenizer, config: GeneratorConfig, device: torch.device
-) -> list[tuple[Frames, Frames, Frames]]:
+def _strip(trace: Sequence[TraceStep], tokenizer: Tokenizer, codec: TokenCodec) -> list[tuple[Frames, Frames, Frames]]:
     """Prediction, state and map of each step."""
-    assert config.rounds is not None
-    before: Moment | None = None
-    strip = []
-    for moment in moments:
-        index = to_index(torch.stack([moment.drawing, moment.state]), config).to(device)
-        frames = decode_index(tokenizer, index, config.rounds)
+    strip, device = [], next(tokenizer.parameters()).device
+    for before, step in zip([None, *trace], trace, strict=False):
+        index = codec.to_index(torch.stack([step.drawing, step.state])).to(device)
+        frames = decode_index(tokenizer, index, codec.rounds)
         prediction, state = frames[:, frames.shape[1] // 2]
-        strip.append((prediction, state, change_map(before, moment)))
-        before = moment
+        strip.append((prediction, state, change_map(before, step)))
     return strip
 
 
-def _still(samples: Sequence[Refined], strips: Sequence[Sequence[tuple[Frames, Frames, Frames]]]) -> Frames:
+def _still(samples: Sequence[FinishedSample], strips: Sequence[Sequence[tuple[Frames, Frames, Frames]]]) -> Frames:
     rows, captions = [], []
     for sample, strip in zip(samples, strips, strict=True):
         shown = np.unique(np.linspace(0, len(strip) - 1, SHOWN_STEPS).round().astype(int)).tolist()
         for part in (0, 2):
             rows.append([strip[step][part] for step in shown])
         captions += [""] * len(shown)
-        captions += [f"step {step + 1}, {sample.moments[step].ratio:.0%}" for step in shown]
+        captions += [f"step {step + 1}, {sample.trace[step].ratio:.0%}" for step in shown]
     captions += [name for name, _ in COLOURS.values()]
     return contact_sheet([*rows, _legend()], captions, cell=CELL // 2)
 

@@ -1,7 +1,7 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from grncli.decoding.outputs import DEFAULT_FPS, file_name
 from grncli.decoding.store_decoding import decode_index
-from grncli.hbq import bits_to_index, unpack
+from grncli.hbq import unpack
 from grncli.media.writing import write_mp4, write_png
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
@@ -24,34 +23,36 @@ from grncli.runtime.errors import UsageError
 from grncli.runtime.files import whole_file
 from grncli.runtime.folders import inside
 from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.stopping import Stop, Stopped
-from grncli.store import BitStore, open_store
-from grncli.store.claiming import store_lock
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.stopping import Stopped
+from grncli.sampling.sample_store import StoredSamples
+from grncli.store import store_lock
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
 LIST = "samples.json"
-COLUMNS = (("number", "int64"), ("seed", "int64"), ("steps", "int32"), ("evaluations", "int32"), ("entropy", "float32"))
 
 Frames = NDArray[np.uint8]
 
 
 def load_fitting_tokenizer(
-    run: str | Path, bits: Bits, config: GeneratorConfig, *, say: Callable[[str], None] = lambda text: None
+    run: str | Path,
+    bits: Bits,
+    config: GeneratorConfig,
+    *,
+    loaded: LoadedTokenizer | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> LoadedTokenizer:
     """The tokenizer of a run; StoreMismatch unless a generator learned its bits.
 
-    ``say`` is told in a sentence where its training is not finished.
+    Parameters
+    ----------
+    loaded : the tokenizer of ``run``, where it has been opened already
+    say : called with a sentence where its training is not finished
     """
-    loaded = open_tokenizer(run, say=say)
+    loaded = loaded or open_tokenizer(run, say=say)
     learned = BitFormat.of_generator(config, bits.tokenizer, bits.stride)
     require_fit(BitFormat.of_tokenizer(loaded), learned, "give the run of that one")
     return loaded
-
-
-def to_index(drawing: Tensor, config: GeneratorConfig) -> Tensor:
-    """Token maps ``[B, elements, T, h, w]`` as indices ``[B, C, T, h, w]``."""
-    assert config.rounds is not None
-    return drawing if config.prediction == "ind" else bits_to_index(drawing, config.rounds)
 
 
 class PictureFolder:
@@ -85,12 +86,13 @@ class PictureFolder:
 
     def remove(self, part: int | None) -> None:
         """Remove the files of the samples of one part of the folder's store, or of all, and the list of all samples."""
-        store = open_store(self.bits)
-        starts = [0, *accumulate(found.samples for found in store.parts)]
+        samples = StoredSamples.read(self.bits)
+        store = samples.store
+        starts = [0, *accumulate(summary.samples for summary in store.parts)]
         own = range(len(store)) if part is None else range(*starts[part : part + 2])
-        for i, record, _ in samples_of(store):
-            if i in own:
-                inside(self.folder, self.name(record, store.grid_of(i)[0])).unlink(missing_ok=True)
+        for sample in samples.entries:
+            if sample.place in own:
+                inside(self.folder, self.name(sample.record, store.grid_of(sample.place)[0])).unlink(missing_ok=True)
         (self.folder / LIST).unlink(missing_ok=True)
 
     def write(self, packed: NDArray[np.uint8], record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -108,40 +110,36 @@ class PictureFolder:
         """File of a sample below the folder."""
         return file_name(record, ".png" if frames == 1 else ".mp4")
 
-    def complete(self, own: Collection[int], about: Mapping[str, Any], stop: Stop) -> None:
+    def complete(
+        self, samples: StoredSamples, own: Collection[int], about: Mapping[str, Any], monitor: Monitor
+    ) -> StoredSamples:
         """Write the files that are missing of this part's samples (``own`` numbers), and the list of all there are.
+
+        Returns the samples of that list.
 
         Raises
         ------
         Stopped
-            If ``stop`` asked for it.
+            If ``monitor`` asked for it.
         """
-        store = open_store(self.bits)
-        made = 0
-        for index, record, numbers in samples_of(store):
-            file = inside(self.folder, self.name(record, store.grid_of(index)[0]))
-            if numbers["number"] in own and not file.exists():
-                if made and stop.reason:  # something remains of each call, so that short ones come to the end too
-                    raise Stopped(f"{stop.reason}: stopped before all pictures were written; their bits are saved")
-                self.write(store[index].bits, record, {**numbers, **asked_for(record), **about})
-                made += 1
-        with store_lock(self.bits):  # other parts write the same list
-            store = open_store(self.bits)
+        written = 0
+        for sample in samples.entries:
+            file = inside(self.folder, self.name(sample.record, samples.store.grid_of(sample.place)[0]))
+            if sample.numbers["number"] in own and not file.exists():
+                if written and (reason := monitor.stop_reason):  # each call does something, so that short ones end too
+                    raise Stopped(f"{reason}: stopped before all pictures were written; their bits are saved")
+                self.write(samples.store[sample.place].bits, sample.record, {**sample.described(), **about})
+                written += 1
+        with store_lock(self.bits):
+            if samples.store.fingerprint.parts > 1:  # others write the same list
+                samples = StoredSamples.read(self.bits)
             lines = [
-                {
-                    "file": self.name(record, store.grid_of(index)[0]),
-                    **numbers,
-                    **asked_for(record),
-                }
-                for index, record, numbers in samples_of(store)
+                {"file": self.name(sample.record, samples.store.grid_of(sample.place)[0]), **sample.described()}
+                for sample in samples.entries
             ]
             with whole_file(self.folder / LIST) as temporary:
                 temporary.write_text(to_json({**about, "samples": lines}, indent=1) + "\n", encoding="utf-8")
-
-
-def asked_for(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Class and prompt of a sample, for metadata."""
-    return {name: record[name] for name in ("class", "prompt", "prompt_number") if name in record}
+        return samples
 
 
 def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) -> Frames:
@@ -153,16 +151,3 @@ def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) 
     index = unpack(torch.from_numpy(packed[None]).to(device), tokenizer.channels, rounds)
     frames: Frames = decode_index(tokenizer, index, rounds)[0]
     return frames
-
-
-def samples_of(store: BitStore) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """Index, record and numbers (seed, steps, ...) of each sample of a store that ``grn sample`` made, by number."""
-    if set(store.columns) != {name for name, _ in COLUMNS}:
-        raise UsageError(f"{store.path} is a bit store that grn sample did not make; choose another OUT")
-    found = []
-    for grid in store.grids:
-        view = store.grid(grid)
-        columns: dict[str, Sequence[Any]] = {name: view.column(name).tolist() for name, _ in COLUMNS}
-        for row, index in enumerate(view.indices.tolist()):
-            found.append((index, store.record(index), {name: column[row] for name, column in columns.items()}))
-    return sorted(found, key=lambda sample: sample[2]["number"])

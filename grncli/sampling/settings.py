@@ -1,4 +1,4 @@
-"""The options of ``grn sample``, and what they mean: a schedule, rules, classes."""
+"""The options of ``grn sample``, and what they mean: a schedule, settings of the sampler, classes, a grid."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grncli.models.transformer import Grid
-from grncli.refinement import Complexity, Fixed, Schedule
 from grncli.runtime.errors import UsageError
-from grncli.sampling.refiner import Rules, Selection
-from grncli.store.layout import grid_name, parse_grid
+from grncli.sampling.sampler import SamplingSettings, Selection
+from grncli.schedules import Complexity, Fixed, Schedule
+from grncli.store import grid_name, parse_grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleSettings:
+class SampleOptions:
     """The options of ``grn sample``; the first block decides what the samples are, the second only how they are made.
 
     ``None`` takes the paper's value, for k and b first of all those that were fitted to the run.
@@ -44,16 +44,16 @@ class SampleSettings:
     tokenizer: str | None = None
     batch: int | None = None
     device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: str = "float32"  # auto: that of samples that are there, or else what is fast
     part: int = 0
     parts: int = 1
     sheet: Path | None = None
     film: Path | None = None
     overwrite: bool = False
 
-    def rules(self, schedule: Schedule, *, relative: bool) -> Rules:
-        """How samples are refined; UsageError for values that cannot be meant."""
-        guidance = Rules.guidance if self.guidance is None else self.guidance
+    def sampling_settings(self, schedule: Schedule, *, relative: bool) -> SamplingSettings:
+        """How samples are refined; UsageError for invalid values."""
+        guidance = SamplingSettings.guidance if self.guidance is None else self.guidance
         interval = None if self.guidance_interval is None else parse_interval(self.guidance_interval)
         if not 0 < self.temperature < float("inf"):
             raise UsageError(f"--temperature {self.temperature}: expected a finite number above 0")
@@ -61,10 +61,10 @@ class SampleSettings:
             raise UsageError(f"--guidance {guidance}: expected a finite number")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
-        return Rules(
+        return SamplingSettings(
             schedule=schedule,
             guidance=guidance,
-            guidance_interval=interval or Rules.guidance_interval,
+            guidance_interval=interval or SamplingSettings.guidance_interval,
             temperature=self.temperature,
             adapt_temperature=self.adapt_temperature,
             selection=self.select,
@@ -104,20 +104,19 @@ class SampleSettings:
 
     def complexity(self, k: float, b: float) -> Complexity:
         """The complexity-aware schedule; UsageError where it cannot be."""
-        given = {"min_steps": self.min_steps, "max_steps": self.max_steps, "warmup_steps": self.warmup_steps}
-        known = {name: value for name, value in given.items() if value is not None}
+        limits = {"min_steps": self.min_steps, "max_steps": self.max_steps, "warmup_steps": self.warmup_steps}
         try:
-            return Complexity(k, b, alpha=self.steps, **known)
+            return Complexity(k, b, alpha=self.steps, **{name: n for name, n in limits.items() if n is not None})
         except ValueError as error:
             options = "--k, --b, --min-steps, --max-steps, --warmup-steps and --steps (alpha)"
             raise UsageError(f"{options}: {error}") from None
 
 
-def describe_rules(rules: Rules) -> dict[str, Any]:
-    """Rules as JSON has them, for fingerprints and metadata."""
-    kind = "complexity" if isinstance(rules.schedule, Complexity) else "fixed"
-    described = asdict(rules) | {"schedule": {"kind": kind, **asdict(rules.schedule)}}
-    return described | {"guidance_interval": list(rules.guidance_interval)}
+def describe_settings(settings: SamplingSettings) -> dict[str, Any]:
+    """Settings as JSON has them, for fingerprints and metadata."""
+    kind = "complexity" if isinstance(settings.schedule, Complexity) else "fixed"
+    described = asdict(settings) | {"schedule": {"kind": kind, **asdict(settings.schedule)}}
+    return described | {"guidance_interval": list(settings.guidance_interval)}
 
 
 def parse_interval(text: str) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Samples as pictures on one sheet, a row for each class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from grncli.conditions import ClassCondition
 from grncli.decoding.store_decoding import decode_index
 from grncli.media.writing import contact_sheet, write_png
 from grncli.models.generator import Generator
-from grncli.refinement import Fixed
+from grncli.models.tokenizer import Tokenizer
 from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.sampling.pictures import load_fitting_tokenizer, to_index
-from grncli.sampling.refiner import Job, Refiner, Rules
+from grncli.sampling.pictures import decode_packed, load_fitting_tokenizer
+from grncli.sampling.sample_store import StoredSamples
+from grncli.sampling.sampler import Request, Sampler, SamplingSettings
 from grncli.sampling.settings import choose_grid
-from grncli.store.layout import grid_name
+from grncli.schedules import Fixed
+from grncli.store import grid_name
 
 COLUMNS = 8
 ROWS = 12
@@ -25,7 +28,7 @@ FRAMES = 4  # of each clip
 Frames = NDArray[np.uint8]
 
 
-def class_sheet(rows: Sequence[tuple[str, Sequence[Frames]]]) -> Frames:
+def class_sheet(rows: Iterable[tuple[str, Sequence[Frames]]]) -> Frames:
     """A contact sheet of samples, uint8 ``[T, H, W, 3]`` each, a row for each name."""
     pictures, captions = [], []
     for name, samples in rows:
@@ -35,40 +38,63 @@ def class_sheet(rows: Sequence[tuple[str, Sequence[Frames]]]) -> Frames:
     return contact_sheet(pictures, captions, cell=96)
 
 
+def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames | None:
+    """A sheet of the first samples of each class that a store has; None where it has none."""
+    store, labels = samples.store, samples.store.labels
+    by_class: dict[str, list[Frames]] = {}
+    for sample in samples.entries:
+        name = sample.record.get("class") or ""
+        row = by_class.setdefault(name, [])
+        if len(by_class) > ROWS:
+            del by_class[name]
+        elif len(row) < COLUMNS * (1 if labels else ROWS):
+            row.append(decode_packed(tokenizer, store[sample.place].bits, store.rounds))
+    if not by_class:
+        return None
+    place = {name: number for number, name in enumerate(labels)}
+    rows = [
+        (name if start == 0 else "", frames[start : start + COLUMNS])
+        for name, frames in sorted(by_class.items(), key=lambda item: place.get(item[0], len(labels)))
+        for start in range(0, len(frames), COLUMNS)
+    ]
+    return class_sheet(rows)
+
+
 def preview_sheet(
     recipe: GeneratorRecipe, run: str, device: torch.device, *, say: Callable[[str], None] = lambda text: None
 ) -> Callable[[nn.Module, Path, int], None]:
-    """What draws the sheets of samples of a training run; ``say`` is told of a tokenizer that is not fully trained."""
-    assert recipe.bits is not None
-    bits, config, settings = recipe.bits, recipe.network, recipe.preview
+    """What writes the sheets of samples of a training run; ``say`` names a tokenizer that is not fully trained."""
+    bits, config, preview = recipe.bits, recipe.network, recipe.preview
     tokenizer = load_fitting_tokenizer(run, bits, config, say=say).network.to(device)
     grid = choose_grid(None, bits.grids)
-    classes = np.linspace(0, max(len(bits.labels) - 1, 0), settings.classes).round().astype(int)
+    classes = np.linspace(0, max(len(bits.labels) - 1, 0), preview.classes).round().astype(int)
     chosen = list(dict.fromkeys(classes.tolist()))
-    rules = Rules(
-        schedule=Fixed(settings.steps),
-        guidance=settings.guidance,
-        temperature=settings.temperature,
+    settings = SamplingSettings(
+        schedule=Fixed(preview.steps),
+        guidance=preview.guidance,
+        temperature=preview.temperature,
         relative=recipe.refinement.target == "relative",
     )
 
-    def draw(module: nn.Module, folder: Path, step: int) -> None:
+    def write(module: nn.Module, folder: Path, step: int) -> None:
         assert isinstance(module, Generator)
+        numbers = [[n * max(1, len(bits.labels)) + c for n in range(preview.per_class)] for c in chosen]
+        requests = [
+            Request(number, ClassCondition(torch.tensor([label]), config.null_class))
+            for label, row in zip(chosen, numbers, strict=True)
+            for number in row
+        ]
         training = module.training
-        jobs = [Job(n * max(1, len(bits.labels)) + c, c) for c in chosen for n in range(settings.per_class)]
-        refined = list(Refiner(module.eval(), grid, rules).run(jobs))
+        samples = list(Sampler(module.eval(), grid, settings).run(requests))
         module.train(training)
-        index = to_index(torch.stack([sample.drawing for sample in refined]), config).to(device)
-        frames = decode_index(tokenizer, index, config.rounds or 0)
-        made = {sample.job.number: picture for sample, picture in zip(refined, frames, strict=True)}
-        rows = []
-        for start in range(0, len(jobs), settings.per_class):
-            own = jobs[start : start + settings.per_class]
-            name = bits.labels[own[0].label] if bits.labels else grid_name(grid)
-            rows.append((name, [made[job.number] for job in own]))
-        write_png(folder / f"samples-{step:08d}.png", class_sheet(rows))
+        index = config.codec.to_index(torch.stack([sample.drawing for sample in samples])).to(device)
+        frames = decode_index(tokenizer, index, config.codec.rounds)
+        pictures = {sample.request.number: picture for sample, picture in zip(samples, frames, strict=True)}
+        names = [bits.labels[label] for label in chosen] if bits.labels else [grid_name(grid)]
+        rows = [[pictures[number] for number in row] for row in numbers]
+        write_png(folder / f"samples-{step:08d}.png", class_sheet(zip(names, rows, strict=True)))
 
-    return draw
+    return write
 
 
 def _spread(frames: Frames) -> list[Frames]:

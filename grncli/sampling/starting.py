@@ -1,4 +1,4 @@
-"""Starting from samples that are there: what is given, and what of it stays (inpainting, variations, first frames)."""
+"""Starting from samples that are there: what of them is known (inpainting, variations, first frames)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.hbq import index_to_bits, unpack
 from grncli.media.formats import suffix_of
 from grncli.media.images import open_image
 from grncli.models.generator import GeneratorConfig
@@ -17,14 +16,12 @@ from grncli.models.transformer import Grid
 from grncli.rng import Purpose, uniform
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runtime.errors import MediaError, StoreError, StoreMismatch, UsageError
-from grncli.sampling.refiner import Job
-from grncli.store import open_store
-from grncli.store.layout import grid_name
+from grncli.store import grid_name, open_store
 
 FIRST_FRAME = "first-frame"
 MAX_MASK_PIXELS = 1 << 26
 
-Held = Callable[[int], Tensor]
+Known = Callable[[int], Tensor]  # the mask of a sample's number
 
 
 class Start:
@@ -34,7 +31,7 @@ class Start:
     ----------
     grid : of the new samples; that of the store's may have fewer frames where the first frame is kept
     labels : class names of the generator
-    keep : a PNG file whose white pixels stay, ``first-frame``, or the share of all elements that stays
+    keep : a PNG file whose white pixels stay, ``first-frame``, or the share of all channels of all tokens that stays
 
     Attributes
     ----------
@@ -69,15 +66,17 @@ class Start:
         require_fit(BitFormat.of_store(store), learned, "give a store of the same tokenizer")
         fitting = [g for g in store.grids if g == grid or (keep == FIRST_FRAME and g[1:] == grid[1:])]
         if len(fitting) != 1 or len(store.grids) != 1:
-            held = ", ".join(map(grid_name, store.grids)) or "no sample"
-            raise StoreMismatch(f"{path} has {held}, expected samples of {grid_name(grid)} only; choose another --grid")
+            there = ", ".join(map(grid_name, store.grids)) or "no sample"
+            raise StoreMismatch(
+                f"{path} has {there}, expected samples of {grid_name(grid)} only; choose another --grid"
+            )
         self._view = store.grid(fitting[0])
         self._store = store
         self.digest = store.digest()
-        self._config = config
+        self._codec = config.codec
         self._grid = grid
         self._seed = seed
-        self._held = self._reader(keep, stride)
+        self._known = self._mask_of(keep, stride)
         own = self._view.labels()
         numbers = [labels.index(name) if name in labels else config.null_class for name in store.labels]
         self.labels = [numbers[label] if label >= 0 else config.null_class for label in own.tolist()]
@@ -89,21 +88,16 @@ class Start:
         """Key of the sample that is started from."""
         return str(self._store.record(int(self._view.indices[row]))["key"])
 
-    def job(self, number: int, label: int) -> Job:
-        """A sample that starts from row ``number % len(self)``."""
-        config = self._config
-        assert config.channels is not None
-        assert config.rounds is not None
-        packed = torch.from_numpy(self._view.read([number % len(self)]))
-        index = unpack(packed, config.channels, config.rounds)
-        there = index if config.prediction == "ind" else index_to_bits(index, config.rounds)
-        given = torch.zeros(config.codec.token_channels, *self._grid, dtype=torch.uint8)
-        frames = min(there.shape[2], self._grid[0])
-        given[:, :frames] = there[0, :, :frames]
-        return Job(number, label, given, self._held(number))
+    def known(self, number: int) -> tuple[Tensor, Tensor]:
+        """Tokens of row ``number % len(self)``, uint8 ``[channels, T, h, w]``, and the mask of what of them stays."""
+        stored = self._codec.unpack(torch.from_numpy(self._view.read([number % len(self)])))
+        tokens = torch.zeros(self._codec.token_channels, *self._grid, dtype=torch.uint8)
+        frames = min(stored.shape[2], self._grid[0])
+        tokens[:, :frames] = stored[0, :, :frames]
+        return tokens, self._known(number)
 
-    def _reader(self, keep: str, stride: Sequence[int]) -> Held:
-        shape = (self._config.codec.token_channels, *self._grid)
+    def _mask_of(self, keep: str, stride: Sequence[int]) -> Known:
+        shape = (self._codec.token_channels, *self._grid)
         if keep == FIRST_FRAME:
             if self._grid[0] == 1:
                 raise UsageError(f"--keep {FIRST_FRAME}: the samples are single frames, expected clips (--grid TxHxW)")

@@ -1,122 +1,153 @@
 """What samples are made of, and their numbers count through: classes, samples to start from, or prompts."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
-from grncli.sampling.prompts import Prompt, prompts_digest
-from grncli.sampling.refiner import Job
+import torch
+
+from grncli.conditions import ClassCondition
+from grncli.sampling.sampler import Request
 from grncli.sampling.starting import Start
-
-
-class Subjects(Protocol):
-    """A list of subjects: number n * len(subjects) + s is the n-th sample of subject s, whichever are asked for."""
-
-    @property
-    def chosen(self) -> Sequence[int]:
-        """Subjects that samples are asked of."""
-
-    def __len__(self) -> int: ...
-
-    def job(self, number: int) -> Job:
-        """The sample with a number."""
-
-    def key(self, subject: int, within: int) -> str:
-        """Key of the n-th sample of a subject, which is the name of its file."""
-
-    def told(self, subject: int) -> Mapping[str, Any]:
-        """What records say of a subject beside the class."""
-
-    def described(self) -> dict[str, Any]:
-        """What tells them from others, for fingerprints."""
+from grncli.text.prompts import Prompt, prompts_digest
 
 
 @dataclass(frozen=True)
-class Classes:
-    """Classes of a generator; one without any has a single subject that has no name."""
+class Subjects(ABC):
+    """A list of subjects: number n * len(subjects) + s is the n-th sample of subject s, whichever are asked for.
+
+    Parameters
+    ----------
+    labels : class names of the generator
+    null_class : its label of samples without a class
+    """
 
     labels: Sequence[str]
-    chosen: Sequence[int]
+    null_class: int
+
+    @property
+    def chosen(self) -> Sequence[int]:
+        """Subjects that samples are asked of: all of them."""
+        return range(len(self))
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def key(self, subject: int, within: int) -> str:
+        """Key of the n-th sample of a subject, which is the name of its file."""
+
+    @abstractmethod
+    def class_of(self, number: int) -> int:
+        """Class that the sample with a number is generated for, the null class for none."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What tells them from others, for fingerprints."""
+
+    def details(self, subject: int) -> Mapping[str, Any]:
+        """What records say of a subject beside the class."""
+        return {}
+
+    def label(self, number: int) -> int:
+        """Class of a sample as bit stores have it, -1 for none."""
+        label = self.class_of(number)
+        return label if label < len(self.labels) else -1
+
+    def request(self, number: int) -> Request:
+        """The sample with a number."""
+        return Request(number, ClassCondition(torch.tensor([self.class_of(number)]), self.null_class))
+
+    def record(self, number: int) -> dict[str, Any]:
+        """What ``samples.jsonl`` says of a sample; its key is the name of its file."""
+        within, subject = divmod(number, len(self))
+        label = self.label(number)
+        name = self.labels[label] if label >= 0 else None
+        return {
+            "key": self.key(subject, within),
+            "source": f"sample {number}",
+            "class": name,
+            **self.details(subject),
+        }
+
+
+@dataclass(frozen=True)
+class ClassSubjects(Subjects):
+    """Classes of a generator; one without any has a single subject that has no name."""
+
+    classes: Sequence[int]
     all: bool  # whether they were chosen as all, whose number may grow
+
+    @property
+    def chosen(self) -> Sequence[int]:
+        """The classes asked for."""
+        return self.classes
 
     def __len__(self) -> int:
         return max(1, len(self.labels))
-
-    def job(self, number: int) -> Job:
-        """The sample with a number."""
-        return Job(number, number % len(self))
 
     def key(self, subject: int, within: int) -> str:
         """``class/000000``."""
         return f"{self.labels[subject]}/{within:06d}" if self.labels else f"{within:06d}"
 
-    def told(self, subject: int) -> Mapping[str, Any]:
-        """Nothing beside the class."""
-        return {}
+    def class_of(self, number: int) -> int:
+        """The subject itself."""
+        return number % len(self)
 
     def described(self) -> dict[str, Any]:
         """For fingerprints."""
-        return {"classes": "all" if self.all else list(self.chosen), "init": None, "keep": None}
+        return {"classes": "all" if self.all else list(self.classes), "init": None, "keep": None}
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedSubjects(Subjects):
     """Samples to start from, each of its own class or all of one ``label``."""
 
     start: Start
-    label: int | None
-
-    @property
-    def chosen(self) -> Sequence[int]:
-        """All of them."""
-        return range(len(self.start))
+    one_label: int | None
 
     def __len__(self) -> int:
         return len(self.start)
-
-    def job(self, number: int) -> Job:
-        """The sample with a number."""
-        label = self.start.labels[number % len(self)] if self.label is None else self.label
-        return self.start.job(number, label)
 
     def key(self, subject: int, within: int) -> str:
         """The key of what is started from, and a number."""
         return f"{self.start.key(subject)}~{within:06d}"
 
-    def told(self, subject: int) -> Mapping[str, Any]:
-        """Nothing beside the class."""
-        return {}
+    def class_of(self, number: int) -> int:
+        """Their own, or the one for all."""
+        return self.start.labels[number % len(self)] if self.one_label is None else self.one_label
+
+    def request(self, number: int) -> Request:
+        """With what is known of it."""
+        tokens, known = self.start.known(number)
+        return replace(super().request(number), known_tokens=tokens, known=known)
 
     def described(self) -> dict[str, Any]:
         """For fingerprints."""
-        classes = "all" if self.label is None else [self.label]
+        classes = "all" if self.one_label is None else [self.one_label]
         return {"classes": classes, "init": self.start.digest, "keep": self.start.kept}
 
 
 @dataclass(frozen=True)
-class Prompted:
+class PromptSubjects(Subjects):
     """Prompts, and the class that each names."""
 
     prompts: Sequence[Prompt]
     classes: Sequence[int]
 
-    @property
-    def chosen(self) -> Sequence[int]:
-        """All of them."""
-        return range(len(self.prompts))
-
     def __len__(self) -> int:
         return len(self.prompts)
-
-    def job(self, number: int) -> Job:
-        """The sample with a number."""
-        return Job(number, self.classes[number % len(self)])
 
     def key(self, subject: int, within: int) -> str:
         """``prompt/sample``, both as numbers."""
         return f"{subject:05d}/{within:05d}"
 
-    def told(self, subject: int) -> Mapping[str, Any]:
+    def class_of(self, number: int) -> int:
+        """The one that the prompt names."""
+        return self.classes[number % len(self)]
+
+    def details(self, subject: int) -> Mapping[str, Any]:
         """The prompt and its place in the list."""
         return {"prompt": self.prompts[subject].text, "prompt_number": subject}
 

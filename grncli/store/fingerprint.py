@@ -2,31 +2,24 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from grncli.runtime.differences import Difference, differences
 from grncli.runtime.errors import StoreError, StoreMismatch
-from grncli.runtime.jsonfiles import brief, read_json
-from grncli.store.layout import FORMAT, METADATA, group_document
+from grncli.runtime.jsonfiles import brief
+from grncli.store.rows.byte_source import ByteSource, root_attributes
+from grncli.store.rows.schema import FORMAT, MAX_PARTS, METADATA
 
 ATTRIBUTE = "grn"
 # What readers do not care about; a writer compares the division into parts too.
 _NOT_COMPARED = ("parts", "versions")
 _SHOWN_CHARACTERS = 40
-MAX_PARTS = 100_000
 _LARGEST = {"rounds": 8, "channels": 1 << 16, "parts": MAX_PARTS}
 _LARGEST_STRIDE = 1 << 16
 _DEEPEST = 16  # levels of objects and lists inside a field
-
-
-class Difference(NamedTuple):
-    """One field, by dotted name, whose values differ; a missing field shows as ``none``."""
-
-    name: str
-    stored: str
-    asked: str
 
 
 @dataclass(frozen=True)
@@ -67,10 +60,6 @@ class Fingerprint:
         values |= {"stride": list(self.stride), "labels": list(self.labels)}
         return {ATTRIBUTE: {"format": FORMAT, **values}}
 
-    def to_document(self) -> bytes:
-        """Bytes of the root ``zarr.json``."""
-        return group_document(self.to_attributes())
-
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: Path) -> "Fingerprint":
         """Read the attributes of the root group at ``where``; StoreError when they do not make sense."""
@@ -103,38 +92,24 @@ class Fingerprint:
         if _same_network(self.tokenizer, asked.tokenizer):
             # A run directory that was renamed or copied holds the same network.
             del stored["tokenizer"], wanted["tokenizer"]
-        return list(_differences("", stored, wanted))
+        return list(differences(stored, wanted))
 
     def require(self, asked: "Fingerprint", where: Path, remedy: str, parts: bool = False) -> None:
         """Raise StoreMismatch, one sentence with every differing field, unless ``asked`` fits."""
-        differences = self.differences(asked, parts)
-        if differences:
-            made = ", ".join(f"{d.name}={d.stored}" for d in differences)
-            wanted = ", ".join(d.asked for d in differences)
-            raise StoreMismatch(f"{where} was made with {made}; this command asks for {wanted}. {remedy}")
+        shown = [_shown(difference) for difference in self.differences(asked, parts)]
+        if shown:
+            stored = ", ".join(f"{name}={value}" for name, value, _ in shown)
+            wanted = ", ".join(value for *_, value in shown)
+            raise StoreMismatch(f"{where} was made with {stored}; this command asks for {wanted}. {remedy}")
 
 
-def read_fingerprint(store: Path) -> Fingerprint:
-    """Fingerprint of the store at ``store``; StoreError when there is none to read."""
-    attributes = root_attributes(store)
+def read_fingerprint(source: ByteSource) -> Fingerprint:
+    """Fingerprint of a store; StoreError when there is none to read."""
+    where = Path(source.where(""))
+    attributes = root_attributes(source)
     if attributes is None:
-        raise StoreError(_not_a_store(store))
-    return Fingerprint.from_attributes(attributes, store)
-
-
-def root_attributes(store: Path) -> dict[str, Any] | None:
-    """Attributes of the Zarr group at ``store``, None when there is no Zarr v3 document."""
-    path = store / METADATA
-    if not store.is_dir():
-        return None
-    try:
-        document = read_json(path, error=StoreError, remedy="restore it, or move the directory away.")
-    except FileNotFoundError:
-        return None
-    attributes = document.get("attributes", {}) if isinstance(document, dict) else None
-    if not isinstance(attributes, dict):
-        raise StoreError(f"{path} is not a Zarr v3 group document; restore it, or move the directory away.")
-    return attributes
+        raise StoreError(_not_a_store(where))
+    return Fingerprint.from_attributes(attributes, where)
 
 
 def _check_fields(values: Mapping[str, Any]) -> None:
@@ -187,32 +162,22 @@ def _not_a_store(store: Path) -> str:
     return f"{store} is not a bit store: it has no {METADATA}; give a store made by grn tokenize or grn sample."
 
 
-def _differences(prefix: str, stored: Any, asked: Any) -> Iterator[Difference]:
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        for key in [*stored, *(key for key in asked if key not in stored)]:
-            yield from _differences(f"{prefix}.{key}".lstrip("."), stored.get(key), asked.get(key))
-    elif prefix == "labels" and stored != asked:
-        yield _label_difference(stored, asked)
-    elif stored != asked:
-        yield Difference(prefix, _shown(prefix, stored), _shown(prefix, asked))
+def _shown(difference: Difference) -> tuple[str, str, str]:
+    """Name and both values of a field, as a sentence shows them."""
+    name, stored, asked = difference
+    if name == "labels":
+        # The first name that differs: a thousand class names do not fit one sentence.
+        if len(stored) != len(asked):
+            return name, f"{len(stored)} names", f"{len(asked)} names"
+        first = next(i for i, (a, b) in enumerate(zip(stored, asked, strict=True)) if a != b)
+        name, stored, asked = f"labels[{first}]", stored[first], asked[first]
+    return name, _short(name, stored), _short(name, asked)
 
 
-def _label_difference(stored: list[str], asked: list[str]) -> Difference:
-    """Show the first name that differs: a thousand class names do not fit one sentence."""
-    if len(stored) != len(asked):
-        return Difference("labels", f"{len(stored)} names", f"{len(asked)} names")
-    first = next(i for i, (a, b) in enumerate(zip(stored, asked, strict=True)) if a != b)
-    return Difference(f"labels[{first}]", _shown("labels", stored[first]), _shown("labels", asked[first]))
-
-
-def _shown(name: str, value: Any) -> str:
+def _short(name: str, value: Any) -> str:
     if value is None:
         return "none"
-    if name.endswith("sha256") and isinstance(value, str):
-        return _printable(f"{value[:8]}…" if len(value) > 8 else value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _printable(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…")
-
-
-def _printable(text: str) -> str:
+    most = 9 if name.endswith("sha256") else _SHOWN_CHARACTERS
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
     return text if text.isprintable() else repr(text)[1:-1]

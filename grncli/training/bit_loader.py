@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runtime.errors import RecipeError, StoreError
-from grncli.runtime.overlap import Prefetch
+from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import ALONE, Processes
-from grncli.store import BitStore, GridView
-from grncli.store.layout import Grid, grid_name
+from grncli.store import BitStore, Grid, GridView, grid_name
 from grncli.training.objective import Batch
 
 BLOCK_BYTES = 4 << 20  # what is read at once: about a chunk file
@@ -143,7 +142,7 @@ class BitLoader:
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on, uint8 ``[B, t, h, w, M, bytes]``; a thread reads ahead of the network."""
-        with Prefetch(self._read(first_step), depth=4) as ahead:
+        with Prefetcher(self._read(first_step), depth=4) as ahead:
             yield from ahead
 
     def held_out(self) -> Iterator[Batch]:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.media.decoder import DecoderPool
-from grncli.media.reading import Crop
+from grncli.media.random_crops import Crop
 from grncli.media.sources import Source
 from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.overlap import Prefetch
+from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import Processes
 from grncli.training.objective import Batch
 
@@ -94,7 +94,7 @@ class CropLoader:
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on, uint8 ``[B, T, S, S, 3]``; a thread decodes ahead of the network."""
-        with Prefetch(self._decode(first_step), depth=4, abandon=self.pool.abandon) as ahead:
+        with Prefetcher(self._decode(first_step), depth=4, abandon=self.pool.abandon) as ahead:
             yield from ahead
 
     def fixed(self, most: int) -> dict[str, list[Tensor]]:

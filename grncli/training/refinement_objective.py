@@ -1,4 +1,4 @@
-"""What the generator learns from: true token maps of which a random share is left (paper section 3.2, Algorithm 2)."""
+"""The objective of ``grn train-gen``: Algorithm 2 on batches of a bit store, its numbers, and its validation."""
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from grncli.hbq import index_to_bits, unpack
+from grncli.conditions import ClassCondition, Condition
 from grncli.models.generator import Generator as Network
-from grncli.refinement import cross_entropy, flips, logit_normal, mix, select
+from grncli.refinement import training_step
 from grncli.rng import Purpose, categories, uniform
 from grncli.runs.generator_recipe import GeneratorRecipe, Refinement
+from grncli.schedules import logit_normal
 from grncli.training.bit_loader import BitLoader
 from grncli.training.objective import Batch, Trainable
 
@@ -28,7 +29,7 @@ class RefinementObjective:
     network : the generator to train
     loader : gives batches, and what is held out
     device : where batches go
-    sheet : leaves a sheet of samples; None for none
+    sheet : writes a sheet of samples; None for none
     """
 
     def __init__(
@@ -55,12 +56,11 @@ class RefinementObjective:
 
     def losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy of the true tokens (Eq. 7), and how many were right in each tenth of the selection ratio."""
-        truth, labels, numbers = self._on_device(batch)
+        truth, condition, numbers = self._on_device(batch)
         settings, seed = self.recipe.refinement, self.recipe.training.seed
         ratio = draw_ratio(settings, uniform(seed, numbers, 0, Purpose.RATIO, ()))
-        dropped = uniform(seed, numbers, 0, Purpose.LABEL_DROP, ()) < settings.condition_dropout
-        labels = torch.where(dropped, self.network.config.null_class, labels)
-        loss, right = self._predict(self.network, truth, ratio, labels, numbers)
+        dropped = uniform(seed, numbers, 0, Purpose.CONDITION_DROPOUT, ()) < settings.condition_dropout
+        loss, right = self._step(self.network, truth, ratio, condition.dropped(dropped), numbers)
         right = right.flatten(1).float().mean(dim=1)
         tenth = (ratio * TENTHS).long().clamp_max(TENTHS - 1)
         pairs = torch.zeros(TENTHS, 2, device=self.device).index_add(
@@ -71,7 +71,7 @@ class RefinementObjective:
         return loss, {"accuracy": right.mean(), **each, "epoch": epoch.to(self.device)}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
-        """A sheet of samples, where there is a tokenizer to see them through."""
+        """A sheet of samples, where there is a tokenizer to decode them."""
         if self.sheet is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self.sheet(module, folder, step)
@@ -82,41 +82,39 @@ class RefinementObjective:
         training = module.training
         module.eval()
         for batch in self.loader.held_out():
-            truth, labels, numbers = self._on_device(batch)
+            truth, condition, numbers = self._on_device(batch)
             for value in VALIDATED_RATIOS:
                 ratio = torch.full((len(truth),), value, device=self.device)
                 with torch.inference_mode():
-                    loss, right = self._predict(module, truth, ratio, labels, numbers)
+                    loss, right = self._step(module, truth, ratio, condition, numbers)
                 sums += torch.stack([loss, right.float().mean()]) * len(truth)
                 count += len(truth)
         module.train(training)
         names = ("validation_loss", "validation_accuracy")
         return dict(zip(names, (sums / count).tolist(), strict=True)) if count else {}
 
-    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """True token map ``[B, elements, T, h, w]``, labels (the null class for none) and numbers."""
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Condition, Tensor]:
+        """True token map ``[B, channels, T, h, w]``, conditions and numbers of the samples."""
         assert batch.labels is not None
         assert batch.numbers is not None
         config = self.network.config
-        assert config.channels is not None
-        assert config.rounds is not None
-        index = unpack(batch.data.to(self.device, non_blocking=True), config.channels, config.rounds)
-        truth = index if config.prediction == "ind" else index_to_bits(index, config.rounds)
-        labels, numbers = batch.labels.to(self.device), batch.numbers.to(self.device)
-        return truth, torch.where(labels < 0, config.null_class, labels), numbers
+        truth = config.codec.unpack(batch.data.to(self.device, non_blocking=True))
+        condition = ClassCondition.of(batch.labels, config.null_class).to(self.device)
+        return truth, condition, batch.numbers.to(self.device)
 
-    def _predict(
-        self, module: nn.Module, truth: Tensor, ratio: Tensor, labels: Tensor, numbers: Tensor
+    def _step(
+        self, module: nn.Module, truth: Tensor, ratio: Tensor, condition: Condition, numbers: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss on states of which the share ``ratio [B]`` is true, and which predictions are right."""
-        config, seed = self.network.config, self.recipe.training.seed
-        shape = tuple(truth.shape[1:])
-        random = categories(seed, numbers, config.codec.categories, shape)
-        selection = select(uniform(seed, numbers, 0, Purpose.SELECTION, shape), ratio)
-        state = mix(truth, random, selection)
-        logits = module(state, ratio, labels)
-        target = flips(state, truth) if self.recipe.refinement.target == "relative" else truth
-        return cross_entropy(logits, target), logits.detach().argmax(dim=1) == target
+        seed, shape = self.recipe.training.seed, tuple(truth.shape[1:])
+        return training_step(
+            lambda state, share: condition.predict(module, state, share),
+            truth,
+            categories(seed, numbers, self.network.config.codec.categories, shape),
+            ratio,
+            uniform(seed, numbers, 0, Purpose.SELECTION, shape),
+            relative=self.recipe.refinement.target == "relative",
+        )
 
 
 def draw_ratio(settings: Refinement, uniform: Tensor) -> Tensor:

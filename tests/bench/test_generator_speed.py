@@ -1,4 +1,4 @@
-"""GRN-B at 16x16 tokens (C = 16, M = 4): training against the bare module, sampling against bare evaluations."""
+"""GRN-B at 16x16 tokens (C = 16, M = 4): training against the bare module, sampling against bare calls."""
 
 import time
 
@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch.optim import AdamW
 
+from grncli.conditions import ClassCondition
 from grncli.models.generator import Generator, GeneratorConfig
-from grncli.refinement import Complexity, Fixed, cross_entropy
+from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import AskedGeneratorRecipe, BitData, GeneratorOptimization
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.stopping import Stop
-from grncli.sampling.refiner import Job, Refiner, Rules, measure_entropies
+from grncli.sampling.sampler import Request, Sampler, SamplingSettings, measure_entropies
+from grncli.schedules import Complexity, Fixed
 from grncli.store import Fingerprint, open_part
 from grncli.training.generator_training import make_plan, train_generator
 
@@ -84,10 +86,10 @@ def test_a_training_step_costs_what_the_module_costs(store, tmp_path, capsys):
         print(f"\ntraining step {ours:.2f} s, bare {alone:.2f} s: {ours / alone:.3f}x; waiting {waiting:.2%}")
 
 
-def test_sampling_costs_what_its_evaluations_cost(capsys):
+def test_sampling_costs_what_its_function_evaluations_cost(capsys):
     network = Generator(B).eval().requires_grad_(False)
-    rules = Rules(schedule=Fixed(9))
-    jobs = [Job(number, number) for number in range(8)]
+    settings = SamplingSettings(schedule=Fixed(9))
+    requests = [Request(number, ClassCondition(torch.tensor([number]), B.classes)) for number in range(8)]
     state = torch.randint(0, 16, (8, 16, *GRID), dtype=torch.uint8)
 
     @torch.inference_mode()
@@ -96,12 +98,12 @@ def test_sampling_costs_what_its_evaluations_cost(capsys):
 
     alone = seconds(bare) / 8
     began = time.perf_counter()
-    made = list(Refiner(network, GRID, rules).run(jobs))
+    made = list(Sampler(network, GRID, settings).run(requests))
     spent = time.perf_counter() - began
-    evaluations = sum(refined.evaluations for refined in made)
+    nfe = sum(sample.nfe for sample in made)
     with capsys.disabled():
-        each = spent / evaluations
-        print(f"\nan evaluation {alone:.3f} s bare, {each:.3f} s sampling: {each / alone:.3f}x")
+        each = spent / nfe
+        print(f"\na function evaluation {alone:.3f} s bare, {each:.3f} s sampling: {each / alone:.3f}x")
 
 
 def test_samples_that_end_early_save_their_time(capsys):
@@ -112,17 +114,17 @@ def test_samples_that_end_early_save_their_time(capsys):
         if parameter.dim() > 1:
             parameter.data.add_(torch.randn_like(parameter) * 0.05)
     network.eval().requires_grad_(False)
-    jobs = [Job(number, number % 10) for number in range(128)]
+    requests = [Request(number, ClassCondition(torch.tensor([number % 10]), 10)) for number in range(128)]
     start = Complexity(1, 1, 20, 50)
-    entropies = measure_entropies(network, (1, 4, 4), Rules(schedule=start), jobs)
+    entropies = measure_entropies(network, (1, 4, 4), SamplingSettings(schedule=start), requests)
     low, high = float(entropies.min()), float(entropies.max())
     k = 30 / (high - low)
-    spent, evaluations = {}, {}
+    spent, nfe = {}, {}
     for name, schedule in (("fixed", Fixed(50)), ("complexity", Complexity(k, 15 - k * low, 20, 50))):
         began = time.perf_counter()
-        made = list(Refiner(network, (1, 4, 4), Rules(schedule=schedule)).run(jobs))
+        made = list(Sampler(network, (1, 4, 4), SamplingSettings(schedule=schedule)).run(requests))
         spent[name] = time.perf_counter() - began
-        evaluations[name] = sum(refined.evaluations for refined in made)
+        nfe[name] = sum(sample.nfe for sample in made)
     with capsys.disabled():
-        share, saved = evaluations["complexity"] / evaluations["fixed"], spent["complexity"] / spent["fixed"]
-        print(f"\ncomplexity-aware: {share:.3f} of the evaluations, {saved:.3f} of the time")
+        share, saved = nfe["complexity"] / nfe["fixed"], spent["complexity"] / spent["fixed"]
+        print(f"\ncomplexity-aware: {share:.3f} of the NFE, {saved:.3f} of the time")

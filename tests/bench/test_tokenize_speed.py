@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from grncli.hbq import pack, quantize
+from grncli.media.batches import BATCH_PIXELS
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig, to_input
 from grncli.runs.checkpoint import write_checkpoint
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
-from grncli.tokenizing.gathering import BATCH_PIXELS
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 pytestmark = pytest.mark.bench
 

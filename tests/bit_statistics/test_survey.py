@@ -10,8 +10,10 @@ from grncli.bit_statistics.counting import correlation, count_ones, count_togeth
 from grncli.bit_statistics.distinct import DistinctCounter
 from grncli.bit_statistics.survey import bit_statistics
 from grncli.runtime.errors import StoreError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Unfinished
-from grncli.store import Fingerprint, layout, open_part, open_store
+from grncli.store import Fingerprint, open_part, open_store
+from grncli.store.rows import schema
 
 GRID = (1, 3, 4)
 
@@ -62,7 +64,7 @@ def test_shares_and_correlations_are_numpys(tmp_path):
 def test_the_division_into_parts_and_chunks_changes_nothing(tmp_path, monkeypatch, parts):
     planes = drawn()
     whole = bit_statistics(make_store(tmp_path / "whole", planes)).to_json()
-    monkeypatch.setattr(layout, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(schema, "CHUNK_BYTES", 500)
     divided = bit_statistics(make_store(tmp_path / "divided", planes, parts=parts)).to_json()
     assert {**whole, "store": ""} == {**divided, "store": ""}
 
@@ -151,10 +153,10 @@ def test_a_stop_ends_between_chunks(tmp_path, monkeypatch):
     class Asked(Stop):
         reason = "SIGTERM"
 
-    monkeypatch.setattr(layout, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(schema, "CHUNK_BYTES", 500)
     store = make_store(tmp_path / "s", drawn())
     with pytest.raises(Unfinished, match=r"SIGTERM: stopped after \d+ of 40 samples"):
-        bit_statistics(store, stop=Asked())
+        bit_statistics(store, monitor=Monitor(Asked()))
 
 
 def test_correlations_of_a_large_store_come_from_a_subsample(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import numpy as np
 from grncli.bit_statistics import survey as module
 from grncli.bit_statistics.distinct import DistinctCounter
 from grncli.bit_statistics.survey import STUCK_SHARE, bit_statistics
-from grncli.store import Fingerprint, layout, open_part, open_store
+from grncli.store import Fingerprint, open_part, open_store
+from grncli.store.rows import schema
 
 
 def numbers(found):
@@ -27,7 +28,7 @@ def test_chunks_make_no_difference_to_a_subsample(tmp_path, monkeypatch, make_st
     monkeypatch.setattr(module, "COMPRESSED_BYTES", 500)
     planes, results = draw_planes(90, 3, 10), []
     for chunk_bytes in (97, 1000, 1 << 20):
-        monkeypatch.setattr(layout, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(schema, "CHUNK_BYTES", chunk_bytes)
         results.append(numbers(bit_statistics(make_store(tmp_path / str(chunk_bytes), planes))))
     assert 100 <= results[0]["correlation"]["tokens"] < 200
     assert results[0] == results[1] == results[2]
@@ -66,7 +67,7 @@ def test_nearly_constant_bits_are_stuck_below_one_in_a_thousand(tmp_path, make_s
 
 
 def test_result_waits_for_what_is_counted_behind(tmp_path, monkeypatch, make_store, draw_planes):
-    monkeypatch.setattr(layout, "CHUNK_BYTES", 400)
+    monkeypatch.setattr(schema, "CHUNK_BYTES", 400)
     planes = draw_planes(30, 4, 16)
     expected = len(np.unique(planes.reshape(-1, 64), axis=0))
     real = DistinctCounter.add

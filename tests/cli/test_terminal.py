@@ -10,14 +10,14 @@ from grncli.cli.eval.gen import tabulate as tabulate_generation
 from grncli.cli.eval.recon import tabulate as tabulate_reconstruction
 from grncli.cli.eval.search import tabulate as tabulate_search
 from grncli.cli.quantize_stats import tabulate as tabulate_rounds
-from grncli.cli.reports import Report, Table, report_lines
-from grncli.cli.sample import histogram
-from grncli.cli.terminal import columns_of, number, shorten, table_lines, wrap
-from grncli.evaluation.generation import Figure, Generation
-from grncli.evaluation.halving import Search, Trial
-from grncli.evaluation.reconstruction_report import ReconRow, Reconstruction
+from grncli.cli.reports import Table, TextReport, report_lines
+from grncli.cli.terminal import columns_of, histogram, number, shorten, table_lines, wrap
+from grncli.evaluation.generation import Generation, MetricValue
+from grncli.evaluation.halving import Search
+from grncli.evaluation.pair_comparison import PairComparison, ReconRow
 from grncli.evaluation.rounds import RoundQuality, RoundStatistics
 from grncli.evaluation.sampling_costs import Cost
+from grncli.evaluation.search_folder import Trial
 from grncli.metrics.pairwise import Spread
 
 WIDTHS = (60, 80, 120)
@@ -49,7 +49,7 @@ def test_any_table_keeps_its_numbers(width, scale):
     cells = [[number(value, form) for form in forms * 3] for value in numbers(scale)]
     header = ["guidance_interval", "largest error", "bound", "of two channels"] * 3
     table = Table("Of " + LONG, ["", *header], [[f"{LONG}{i}", *row] for i, row in enumerate(cells)], names={0})
-    check(report_lines(Report([table], ["A note of " + LONG]), width), [table], width)
+    check(report_lines(TextReport([table], ["A note of " + LONG]), width), [table], width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -61,11 +61,12 @@ def test_reconstructions_fit(width, scale, tokenizer):
     distances = {"rfid": 9.1 * scale, "rfvd": math.nan}
     rows = [ReconRow(rounds=1, label=label, spreads=spreads, distances=distances) for label in ("1", "continuous")]
     network = {"name": "inception", "sha256": "0" * 64, "input": "as it is", "vectors": 9}
-    found = Reconstruction(
+    found = PairComparison(
         src=LONG,
         about={"size": "native"},
         tokenizer=tokenizer,
-        samples=10**9,
+        images=10**9,
+        clips=0,
         failed=1,
         rows=rows,
         networks={"rfid": network},
@@ -80,12 +81,12 @@ def test_reconstructions_fit(width, scale, tokenizer):
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_generations_fit(width, scale):
     figures = [
-        Figure(metric="fid", label="FID", value=9.1 * scale),
-        Figure(metric="kid", label="KID", value=-0.3 * scale, deviation=0.01 * scale, detail=DETAIL),
-        Figure(metric="is", label="Inception Score", value=math.nan),
+        MetricValue(metric="fid", label="FID", value=9.1 * scale),
+        MetricValue(metric="kid", label="KID", value=-0.3 * scale, deviation=0.01 * scale, detail=DETAIL),
+        MetricValue(metric="is", label="Inception Score", value=math.nan),
     ]
     settings = {"schedule": {"kind": "complexity", "k": 600.0, "b": -547.25}, "guidance": 2.35, "temperature": 1.31}
-    cost = Cost(samples=10**9, steps={50: 3}, mean_steps=50, evaluations=89.0 * scale, seconds=None, settings=settings)
+    cost = Cost(samples=10**9, steps={50: 3}, mean_steps=50, nfe=89.0 * scale, seconds=None, settings=settings)
     about = {"src": LONG, "count": 50000}
     found = Generation(samples=about, reference=about, figures=figures, cost=cost, warnings=[])
     report = tabulate_generation(found)
@@ -122,7 +123,7 @@ def test_every_search_grid_fits(width):
 
     point = dict(zip(SEARCHED, (1.31, 2.35, "0.44:1", 50, "complexity", 600.0, -547.0, 20, 50, 5, True), strict=False))
     point["select"] = "confidence"
-    trials = [Trial(point=point, per_class=9, samples=90000, distance=d, evaluations=89.1) for d in (12.3, math.nan)]
+    trials = [Trial(point=point, per_class=9, samples=90000, distance=d, nfe=89.1) for d in (12.3, math.nan)]
     about = {"reference": {"src": LONG, "count": 5}, "network": {"name": "inception", "sha256": "0" * 64}}
     found = Search(grid={n: [v] for n, v in point.items()}, trials=trials, distance="fid", about=about, warnings=[LONG])
     report = tabulate_search(found)

@@ -9,9 +9,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from grncli.cli import app
-from grncli.demo.drawings import DIRECTIONS, SETS, draw_clip, draw_image, write_shapes
-from grncli.demo.figures import Figure, upright
+from grncli.demo import shapes_folder
+from grncli.demo.drawings import draw_clip, draw_image
+from grncli.demo.figures import DrawnFigure, upright
+from grncli.demo.shape_sets import DIRECTIONS, SETS
+from grncli.demo.shapes_folder import ShapesSettings
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
 
 FEW = {"images": 20, "clips": 6, "frames": 5}
 EASY, HARD = SETS["easy"], SETS["hard"]
@@ -29,6 +33,11 @@ HARD_CLIP = [
     [173.2, 158.3, 104.4, 120.7],
     [162.3, 168.4, 112.2, 136.3],
 ]
+
+
+def write_shapes(folder, *, overwrite=False, progress=lambda done, total, note: None, **settings):
+    monitor = Monitor(progress=progress)
+    return shapes_folder.write_shapes(folder, ShapesSettings(**settings), overwrite=overwrite, monitor=monitor)
 
 
 def contents(folder):
@@ -103,7 +112,7 @@ def test_images_show_the_colour_of_their_class(name):
 
 def test_easy_shapes_are_large_upright_and_near_the_middle(monkeypatch):
     figures, places = [], []
-    monkeypatch.setattr(Figure, "on", lambda figure, ground, x, y: figures.append(figure) or places.append((x, y)))
+    monkeypatch.setattr(DrawnFigure, "on", lambda figure, ground, x, y: figures.append(figure) or places.append((x, y)))
     for index in range(200):
         draw_image(0, index, 32, "easy")
     assert all(0.33 * 32 <= figure.radius <= 0.42 * 32 for figure in figures)
@@ -114,7 +123,7 @@ def test_easy_shapes_are_large_upright_and_near_the_middle(monkeypatch):
 
 @pytest.mark.parametrize("shape", EASY.shapes)
 def test_upright_shapes_are_symmetric_and_point_up(shape):
-    figure = Figure(shape=shape, radius=24, rotation=upright(shape), colour=np.zeros(3), size=64, shade=0)
+    figure = DrawnFigure(shape=shape, radius=24, rotation=upright(shape), colour=np.zeros(3), size=64, shade=0)
     mask = np.asarray(figure.mask(32, 32)).astype(int)
     assert np.abs(mask - mask[:, ::-1]).sum() < 0.03 * mask.sum()
     top = np.flatnonzero(mask.any(axis=1))[0] + 1
@@ -164,8 +173,8 @@ def test_written_clips_still_show_direction_and_length(tmp_path, name):
 @pytest.mark.parametrize("index", range(0, 64, 7))
 def test_shapes_stay_wholly_inside(monkeypatch, index, name):
     masks = []
-    draw = Figure.mask
-    monkeypatch.setattr(Figure, "mask", lambda *args: masks.append(draw(*args)) or masks[-1])
+    draw = DrawnFigure.mask
+    monkeypatch.setattr(DrawnFigure, "mask", lambda *args: masks.append(draw(*args)) or masks[-1])
     draw_image(3, index, 32, name)
     draw_clip(3, index, 32, 5, name)
     for mask in masks[SETS[name].shadow > 0 :: 1 + (SETS[name].shadow > 0)]:  # The shadow's may be cut.
@@ -199,13 +208,13 @@ def test_larger_set_begins_with_the_smaller(tmp_path):
 
 
 def test_resume_completes_without_rewriting(tmp_path):
-    def interrupt(done, total):
+    def interrupt(done, total, note):
         if done == 9:
             raise KeyboardInterrupt
 
     write_shapes(tmp_path / "whole", **FEW)
     with pytest.raises(KeyboardInterrupt):
-        write_shapes(tmp_path / "cut", **FEW, report=interrupt)
+        write_shapes(tmp_path / "cut", **FEW, progress=interrupt)
     before = times(tmp_path / "cut")
     assert not list((tmp_path / "cut").rglob(".*"))
     summary = write_shapes(tmp_path / "cut", **FEW)
@@ -224,16 +233,16 @@ def test_finished_folder_is_left_alone(tmp_path):
 
 def test_report_counts_up_to_the_total(tmp_path):
     seen = []
-    write_shapes(tmp_path, **FEW, report=lambda done, total: seen.append((done, total)))
+    write_shapes(tmp_path, **FEW, progress=lambda done, total, note: seen.append((done, total)))
     assert seen == [(done, 26) for done in range(27)]
 
 
 def test_other_settings_are_refused_until_overwritten(tmp_path):
     write_shapes(tmp_path, **FEW)
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match=r"other settings \(seed=0\)"):
+    with pytest.raises(UsageError, match=r"other settings \(seed=0 there, 1 asked\)"):
         write_shapes(tmp_path, **FEW, seed=1)
-    with pytest.raises(UsageError, match=r"other settings \(set=easy\)"):
+    with pytest.raises(UsageError, match=r"other settings \(set=easy there, hard asked\)"):
         write_shapes(tmp_path, **FEW, set="hard")
     assert contents(tmp_path) == before
     write_shapes(tmp_path, images=3, clips=0, seed=1, overwrite=True)
@@ -247,20 +256,28 @@ def test_folder_from_before_there_were_two_sets_is_completed_as_hard(tmp_path):
     del marker["set"]
     (tmp_path / "shapes.json").write_text(json.dumps(marker))
     next(tmp_path.rglob("*.png")).unlink()
-    with pytest.raises(UsageError, match=r"other settings \(set=hard\)"):
+    with pytest.raises(UsageError, match=r"other settings \(set=hard there, easy asked\)"):
         write_shapes(tmp_path, images=3, clips=0)
     assert write_shapes(tmp_path, images=3, clips=0, set="hard").written == 1
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("marker", [None, "not json", '{"images": 512}', "[1]"])
-def test_overwrite_never_deletes_a_foreign_folder(tmp_path, overwrite, marker):
+@pytest.mark.parametrize(
+    ("marker", "sentence"),
+    [
+        (None, "holds files that grn shapes did not write"),
+        ("not json", r"shapes\.json: .*choose a new or empty folder"),
+        ('{"images": 512}', "made_by=None there, grn shapes asked"),
+        ("[1]", r"shapes\.json: holds \[1\], expected a JSON object; choose a new or empty folder"),
+    ],
+)
+def test_overwrite_never_deletes_a_foreign_folder(tmp_path, overwrite, marker, sentence):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/mine.png").write_bytes(b"precious")
     if marker is not None:
         (tmp_path / "shapes.json").write_text(marker)
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match="something other than shapes"):
+    with pytest.raises(UsageError, match=sentence):
         write_shapes(tmp_path, **FEW, overwrite=overwrite)
     assert contents(tmp_path) == before
 
@@ -320,12 +337,12 @@ def test_pictures_have_the_size_asked_for(tmp_path):
 def test_an_interrupted_overwrite_goes_on_and_a_complete_one_is_drawn_anew(tmp_path):
     write_shapes(tmp_path, **FEW)
 
-    def killed(done, total):
+    def killed(done, total, note):
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_shapes(tmp_path, **FEW, overwrite=True, report=killed)
+        write_shapes(tmp_path, **FEW, overwrite=True, progress=killed)
     again = write_shapes(tmp_path, **FEW, overwrite=True)
     assert again.present >= 3
     expected = contents(tmp_path)

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from grncli.evaluation.arrays import write_pictures
-from grncli.evaluation.picture_sources import Reading, open_pictures
+from grncli.evaluation.measuring import PictureReading
+from grncli.evaluation.picture_arrays import write_pictures
+from grncli.evaluation.picture_sources import open_pictures
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Unfinished
 
-READING = Reading(workers=0)
+READING = PictureReading(workers=0)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def test_numpy_reads_the_pictures_in_order(folder, tmp_path):
 def test_what_is_written_is_read_again(folder, tmp_path):
     src, pixels = folder
     write_pictures(tmp_path / "out.npz", open_pictures(str(src), READING))
-    again = open_pictures(str(tmp_path / "out.npz"), Reading(batch=2))
+    again = open_pictures(str(tmp_path / "out.npz"), PictureReading(batch=2))
     found = [measured.result for measured in again.measure(lambda frames: [f.numpy() for f in frames])]
     assert np.array_equal(np.concatenate(found), pixels)
 
@@ -41,7 +43,9 @@ def test_a_picture_that_cannot_be_read_is_left_out(folder, tmp_path):
     src, pixels = folder
     (src / "2.png").write_bytes(b"no picture")
     said = []
-    assert write_pictures(tmp_path / "out.npz", open_pictures(str(src), READING), warn=said.append)[0] == 4
+    assert (
+        write_pictures(tmp_path / "out.npz", open_pictures(str(src), READING), monitor=Monitor(say=said.append))[0] == 4
+    )
     assert len(said) == 1
     assert "2.png" in said[0]
     assert np.array_equal(np.load(tmp_path / "out.npz")["arr_0"], pixels[[0, 1, 3, 4]])
@@ -65,5 +69,5 @@ def test_clips_are_refused(tmp_path):
 def test_stopped_it_leaves_nothing(folder, tmp_path):
     src, _ = folder
     with pytest.raises(Unfinished):
-        write_pictures(tmp_path / "out.npz", open_pictures(str(src), READING), stop=Stop(max_time=0))
+        write_pictures(tmp_path / "out.npz", open_pictures(str(src), READING), monitor=Monitor(Stop(max_time=0)))
     assert not (tmp_path / "out.npz").exists()

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from grncli.evaluation import benchmark_folders as module
-from grncli.evaluation.benchmark_folders import Summary, export, manifest_path
+from grncli.evaluation.benchmark_folders import ExportSummary, export, manifest_path
 from grncli.runtime.errors import StoreError, StoreMismatch, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 
 TEXTS = ("a photo of a bee", "an ant", "a photo of a bee")
@@ -40,7 +41,7 @@ def made(make_run, make_generator_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     tokenizer = make_run(folder / "tok", 2)
     (folder / "geneval.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in GENEVAL))
-    settings = SampleSettings(steps=2, guidance=1.0, per_class=2, tokenizer=str(tokenizer))
+    settings = SampleOptions(steps=2, guidance=1.0, per_class=2, tokenizer=str(tokenizer))
     settings = replace(settings, prompts=folder / "geneval.jsonl")
     make_generator_run(folder / "gen", tokenizer)
     make_generator_run(folder / "clip-gen", tokenizer, grids={"2x4x4": 1}, fps=8.0)
@@ -87,7 +88,7 @@ def test_pictures_and_their_list_tell_the_prompt(made):
 
 
 def test_geneval_finds_each_prompt_with_its_own_line_and_its_pictures(made, tmp_path):
-    assert geneval(made, tmp_path / "g") == Summary(prompts=3, files=6, present=0, warnings=TOO_FEW)
+    assert geneval(made, tmp_path / "g") == ExportSummary(prompts=3, files=6, present=0, warnings=TOO_FEW)
     assert read_as_geneval(tmp_path / "g") == {f"{p:05d}": (GENEVAL[p], [(16, 16)] * 2) for p in range(3)}
     source = made / "pictures" / "00001" / "00001.png"
     assert (tmp_path / "g" / "00001" / "samples" / "0001.png").read_bytes() == source.read_bytes()
@@ -130,7 +131,7 @@ def test_bits_are_decoded_to_the_same_pictures(made, tmp_path):
 def test_vbench_finds_the_clips_of_each_prompt_and_no_other_file(made, tmp_path, samples, tokenizer):
     tokenizer = tokenizer and str(made / tokenizer)
     summary = export(made / samples, tmp_path / "v", "vbench", tokenizer=tokenizer)
-    assert summary == Summary(3, 6, 0, ("5 samples a prompt expected by VBench, found 2",))
+    assert summary == ExportSummary(3, 6, 0, ("5 samples a prompt expected by VBench, found 2",))
     # A prompt that is listed twice has one name for the clips of both.
     assert read_as_vbench(tmp_path / "v", TEXTS[:2]) == {TEXTS[0]: [0, 1, 2, 3], TEXTS[1]: [0, 1]}
     assert (tmp_path / "v.export.json").is_file()
@@ -146,7 +147,7 @@ def test_exporting_again_does_nothing_and_says_so(made, tmp_path, layout):
 
 def test_an_interrupted_export_is_gone_on_with(made, tmp_path):
     with pytest.raises(Stopped, match="2 of 6"):
-        geneval(made, tmp_path / "g", stop=StopAt(2))
+        geneval(made, tmp_path / "g", monitor=Monitor(StopAt(2)))
     assert (geneval(made, tmp_path / "g").files, len(files(tmp_path / "g"))) == (4, 6 + 3 + 1)
 
 
@@ -174,7 +175,7 @@ def test_a_folder_of_something_else_is_left_alone(made, tmp_path):
 def test_a_folder_of_other_samples_or_metadata_is_refused(made, tmp_path):
     geneval(made, tmp_path / "g")
     (tmp_path / "other.jsonl").write_text("".join(json.dumps({**line, "tag": "two"}) + "\n" for line in GENEVAL))
-    with pytest.raises(UsageError, match="other samples or prompts"):
+    with pytest.raises(UsageError, match="made by grn eval export with other settings or data \\(metadata="):
         geneval(made, tmp_path / "g", prompts=tmp_path / "other.jsonl")
     manifest_path(tmp_path / "g", "geneval").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
@@ -235,7 +236,7 @@ def test_a_store_needs_a_tokenizer_and_pictures_take_none(made, make_run, tmp_pa
 
 
 def test_unfinished_samples_are_refused(made, tmp_path):
-    settings = SampleSettings(steps=2, guidance=1.0, per_class=2, prompts=made / "geneval.jsonl", parts=2)
+    settings = SampleOptions(steps=2, guidance=1.0, per_class=2, prompts=made / "geneval.jsonl", parts=2)
     sample(made / "gen", tmp_path / "s.zarr", settings)
     with pytest.raises(StoreError, match="is not complete"):
         export(tmp_path / "s.zarr", tmp_path / "g", "geneval", tokenizer=str(made / "tok"))
@@ -251,7 +252,7 @@ def test_a_picture_that_is_missing_is_named(made, tmp_path):
 @pytest.mark.parametrize("text", ["a bee and/or nothing", "a bee " + "x" * 250])
 def test_a_prompt_that_can_be_no_file_name_is_refused(made, tmp_path, text):
     (tmp_path / "p.txt").write_text(text)
-    settings = SampleSettings(steps=2, guidance=1.0, per_class=1, prompts=tmp_path / "p.txt")
+    settings = SampleOptions(steps=2, guidance=1.0, per_class=1, prompts=tmp_path / "p.txt")
     sample(made / "clip-gen", tmp_path / "s.zarr", settings)
     with pytest.raises(UsageError, match=r"the prompt 'a bee .* cannot be the name of a file"):
         export(tmp_path / "s.zarr", tmp_path / "v", "vbench", tokenizer=str(made / "tok"))

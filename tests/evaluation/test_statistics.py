@@ -14,23 +14,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grncli.evaluation import statistics as module
+from grncli.evaluation import feature_collection as module
+from grncli.evaluation.feature_collection import Collector, collect
 from grncli.evaluation.generation import check_together
-from grncli.evaluation.picture_sources import Measured, Reading, open_pictures
-from grncli.evaluation.statistics import (
-    Collector,
+from grncli.evaluation.measuring import OneSize, PictureReading
+from grncli.evaluation.picture_arrays import holds_pictures
+from grncli.evaluation.picture_sources import open_pictures
+from grncli.metrics.feature_files import FeatureFile
+from grncli.metrics.feature_networks import Features, load_feature_network
+from grncli.metrics.statistics_files import (
     Distribution,
-    OneSize,
-    collect,
-    holds_pictures,
     holds_statistics,
     read_statistics,
     same_network,
     write_statistics,
 )
-from grncli.metrics.feature_files import FeatureFile
-from grncli.metrics.feature_networks import Features, load_feature_network
 from grncli.runtime.errors import GrnError, MediaError, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import Processes
 from grncli.runtime.stopping import Stop, Unfinished
 
@@ -156,7 +156,7 @@ def test_probabilities_stay_with_their_sample(colours):
     assert torch.allclose(torch.stack([each.probabilities for each in found]), expected, atol=1e-5)
 
 
-def test_agreement_is_the_share_of_pictures_seen_as_their_class(colours):
+def test_class_accuracy_is_the_share_of_pictures_seen_as_their_class(colours):
     pictures = torch.zeros(5, 1, 4, 4, 3, dtype=torch.uint8)
     for i, brightest in enumerate([0, 1, 2, 2, 1]):
         pictures[i, ..., brightest] = 200
@@ -165,7 +165,7 @@ def test_agreement_is_the_share_of_pictures_seen_as_their_class(colours):
     labels = ["red", "green", "red", "blue", None]
     for place, (features, label) in enumerate(zip(collector.compute(pictures), labels, strict=True)):
         collector.add(place, features, label)
-    assert collector.distribution({"src": "here"}).agreement == 0.75
+    assert collector.distribution({"src": "here"}).class_accuracy == 0.75
 
 
 def test_a_distribution_says_which_network_saw_it(colours):
@@ -235,7 +235,7 @@ def test_processes_find_together_what_one_finds_alone(colours, monkeypatch, pict
 
     alone = count(Processes())
     for together in in_threads(3, count):
-        assert (together.count, together.agreement) == (alone.count, alone.agreement)
+        assert (together.count, together.class_accuracy) == (alone.count, alone.class_accuracy)
         assert np.allclose(together.mean, alone.mean, rtol=1e-12)
         assert np.allclose(together.covariance, alone.covariance, rtol=1e-10, atol=1e-10)
         assert together.scores.score() == pytest.approx(alone.scores.score(), rel=1e-12)
@@ -249,7 +249,7 @@ def array(tmp_path):
 
 
 def test_pictures_are_collected_in_one_pass(colours, array):
-    found = collect(open_pictures(array, Reading(batch=8)), colours, keep=True)
+    found = collect(open_pictures(array, PictureReading(batch=8)), colours, keep=True)
     expected = by_hand(draw_frames(30))
     assert np.allclose(found.covariance, np.cov(expected.T), rtol=1e-5)
     assert np.allclose(all_of(found.features), expected, rtol=1e-5)
@@ -261,28 +261,24 @@ def test_a_stop_makes_no_distribution_of_a_part(colours, array):
         reason = "SIGTERM"
 
     with pytest.raises(Unfinished, match=r"^SIGTERM: stopped after 8 of 30 pictures$"):
-        collect(open_pictures(array, Reading(batch=8)), colours, stop=Asked())
+        collect(open_pictures(array, PictureReading(batch=8)), colours, monitor=Monitor(Asked()))
 
 
 # Sizes of pictures
 
 
-def measured(name, height, width):
-    return Measured(0, name, (1, height, width), None)
-
-
 def test_two_sizes_are_refused_with_a_picture_of_each():
     sizes = OneSize(wanted=True)
-    sizes.check(measured("a.png", 32, 48))
-    sizes.check(measured("b.png", 32, 48))
+    sizes.check((1, 32, 48), "a.png")
+    sizes.check((1, 32, 48), "b.png")
     with pytest.raises(UsageError, match=r"^a\.png is 32x48 pixels and c\.png 48x32; expected one size, give --size"):
-        sizes.check(measured("c.png", 48, 32))
+        sizes.check((1, 48, 32), "c.png")
 
 
 def test_two_sizes_are_taken_where_that_is_wanted():
     sizes = OneSize(wanted=False)
     for size in ((32, 48), (48, 32)):
-        sizes.check(measured("a.png", *size))
+        sizes.check(size, "a.png")
     assert sizes.size is None  # there is no one size
 
 

@@ -6,9 +6,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from grncli.media.clips import Reading, count_frames, ffmpeg, read_frames, read_header
+from grncli.media.clip_decoding import ffmpeg
+from grncli.media.clips import ClipReading, count_frames, read_frames, read_header
 from grncli.media.framing import parse_size
-from grncli.media.reading import Crop, ReadSettings, read_crop, read_pieces
+from grncli.media.random_crops import Crop, read_crop
+from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import list_sources
 from grncli.runtime.errors import MediaError
 
@@ -240,7 +242,7 @@ def test_damage_to_the_first_picture_is_told_once(make_clip):
     start = data.index(b"x264 - core") + 1000
     data[start : start + 400] = bytes(range(1, 201)) * 2
     path.write_bytes(data)
-    reading = Reading()
+    reading = ClipReading()
     with open(path, "rb") as file, pytest.raises(MediaError, match="decoded 12 of about 12 frames, then"):
         list(read_frames(file.fileno(), reading=reading))
     assert (len(reading.times), reading.left_out) == (12, 0)

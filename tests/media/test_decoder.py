@@ -13,10 +13,11 @@ import pytest
 
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
-from grncli.media.reading import Crop, Piece, ReadSettings
+from grncli.media.random_crops import Crop
+from grncli.media.reading import Piece, ReadSettings
 from grncli.media.sources import Source, list_sources
 from grncli.runtime.errors import MediaError
-from grncli.runtime.overlap import Prefetch
+from grncli.runtime.overlap import Prefetcher
 
 SETTINGS = ReadSettings(parse_size("native"), (4, 16, 16))
 
@@ -183,7 +184,7 @@ def test_a_stopped_consumer_does_not_wait_for_a_stalled_source(images, descendan
     before = set(descendants())
     began = time.monotonic()
     with DecoderPool(1) as pool:
-        with Prefetch(reading(pool), stop_when=lambda _: stalled.is_set(), abandon=pool.abandon) as arriving:
+        with Prefetcher(reading(pool), stop_when=lambda _: stalled.is_set(), abandon=pool.abandon) as arriving:
             assert 0 < len(list(arriving)) < 80
     assert time.monotonic() - began < 20
     assert set(descendants()) <= before

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.media.framing import frame_clip, frame_image, parse_size
+from grncli.media.framing import frame_array, frame_image, parse_size
 from grncli.runtime.errors import MediaError, UsageError
 
 STRIDE = (4, 16, 16)
@@ -57,9 +57,9 @@ def test_a_sliver_is_refused_before_it_is_blown_up():
 @pytest.mark.parametrize("size", ["16", "32x48", "native"])
 def test_frames_are_framed_like_images(size):
     frames = np.stack([np.asarray(noise(50, 40, seed)) for seed in range(3)])
-    framed = frame_clip(frames, parse_size(size), STRIDE)
-    for one, frame in zip(framed, frames, strict=True):
-        assert np.array_equal(one, np.asarray(frame_image(Image.fromarray(frame), parse_size(size), STRIDE)))
+    for frame in frames:
+        framed = frame_array(frame, parse_size(size), STRIDE)
+        assert np.array_equal(framed, np.asarray(frame_image(Image.fromarray(frame), parse_size(size), STRIDE)))
 
 
 @pytest.mark.parametrize("text", ["256", "480x832", "native"])
@@ -71,10 +71,3 @@ def test_a_size_reads_back_as_it_was_written(text):
 def test_nonsense_sizes_are_refused(text):
     with pytest.raises(UsageError):
         parse_size(text)
-
-
-def test_sizes_that_cut_tokens_are_refused():
-    parse_size("native").check(STRIDE)
-    parse_size("32x48").check(STRIDE)
-    with pytest.raises(UsageError, match="multiples of 16"):
-        parse_size("32x40").check(STRIDE)

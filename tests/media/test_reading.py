@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.media.clips import count_frames, ffmpeg, read_frames, read_header
+from grncli.media.clip_decoding import ffmpeg
+from grncli.media.clips import count_frames, read_frames, read_header
 from grncli.media.framing import parse_size
-from grncli.media.reading import Crop, ReadSettings, read_crop, read_pieces
+from grncli.media.random_crops import Crop, read_crop
+from grncli.media.reading import ReadSettings, parse_reading, read_pieces
 from grncli.media.sources import Source, list_sources
-from grncli.runtime.errors import MediaError
+from grncli.runtime.errors import MediaError, UsageError
 
 STRIDE = (4, 16, 16)
 
@@ -411,3 +413,10 @@ def test_crops_refuse_what_is_too_short(make_clip, make_image):
         read_crop(source_of(make_clip("a.mp4", frames=5)), crop(frames=9))
     with pytest.raises(MediaError, match="is an image"):
         read_crop(source_of(make_image("a.png")), crop(frames=5))
+
+
+def test_sizes_that_cut_tokens_are_refused():
+    for size in ("native", "32x48"):
+        assert str(parse_reading(STRIDE, size=size).framing) == size
+    with pytest.raises(UsageError, match="multiples of 16"):
+        parse_reading(STRIDE, size="32x40")

@@ -13,7 +13,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
 from grncli.metrics import distributions
-from grncli.metrics.distributions import ClassScores, kernel_distance, share_within
+from grncli.metrics.distributions import ClassScores, kid, precision, recall
 from grncli.metrics.feature_files import ROWS, FeatureFile
 
 quiet = pytest.mark.filterwarnings("ignore:Metric `.*` will save all:UserWarning")
@@ -39,7 +39,7 @@ def test_kid_of_all_pictures_is_that_of_torchmetrics():
     metric = KernelInceptionDistance(feature=nn.Identity(), subsets=2, subset_size=60)
     metric.update(torch.from_numpy(theirs).double(), real=True)
     metric.update(torch.from_numpy(ours).double(), real=False)
-    mean, deviation, size = kernel_distance(kept(ours), kept(theirs))
+    mean, deviation, size = kid(kept(ours), kept(theirs))
     assert mean == pytest.approx(float(metric.compute()[0]), rel=1e-10)
     assert deviation == pytest.approx(0, abs=1e-10)
     assert size == 60
@@ -47,19 +47,19 @@ def test_kid_of_all_pictures_is_that_of_torchmetrics():
 
 def test_kid_takes_as_many_as_the_smaller_set_has():
     ours, theirs = normal(30, 4), normal(12, 4, seed=1)
-    assert kernel_distance(kept(ours), kept(theirs))[2] == 12
-    assert kernel_distance(kept(theirs), kept(ours))[2] == 12
+    assert kid(kept(ours), kept(theirs))[2] == 12
+    assert kid(kept(theirs), kept(ours))[2] == 12
 
 
 def test_kid_takes_subsets_of_a_thousand_at_most(monkeypatch):
     monkeypatch.setattr(distributions, "KID_SUBSETS", 1)
-    assert kernel_distance(kept(normal(1100, 2)), kept(normal(1200, 2)))[2] == 1000
+    assert kid(kept(normal(1100, 2)), kept(normal(1200, 2)))[2] == 1000
 
 
 def test_kid_over_subsets_spreads_around_that_of_all(monkeypatch):
     monkeypatch.setattr(distributions, "KID_SUBSET", 50)
     ours, theirs = normal(400, 8), normal(400, 8, seed=1, shift=0.5)
-    mean, deviation, _ = kernel_distance(kept(ours), kept(theirs))
+    mean, deviation, _ = kid(kept(ours), kept(theirs))
     of_all = float(poly_mmd(torch.from_numpy(theirs).double(), torch.from_numpy(ours).double()))
     assert deviation > 0
     assert abs(mean - of_all) < 4 * deviation / math.sqrt(distributions.KID_SUBSETS)
@@ -73,9 +73,9 @@ def small_subsets(monkeypatch):
 
 def test_a_seed_decides_about_the_subsets(small_subsets):
     ours, theirs = kept(normal(50, 4)), kept(normal(60, 4, seed=1))
-    first = kernel_distance(ours, theirs, seed=3)
-    assert kernel_distance(ours, theirs, seed=3) == first
-    assert kernel_distance(ours, theirs, seed=4) != first
+    first = kid(ours, theirs, seed=3)
+    assert kid(ours, theirs, seed=3) == first
+    assert kid(ours, theirs, seed=4) != first
 
 
 def test_the_order_in_which_pictures_came_does_not_change_kid(small_subsets):
@@ -83,11 +83,11 @@ def test_the_order_in_which_pictures_came_does_not_change_kid(small_subsets):
     shuffled = FeatureFile(4)
     for place in np.random.default_rng(0).permutation(50).tolist():
         shuffled.put(np.array([place]), features[place][None])
-    assert kernel_distance(shuffled, theirs) == kernel_distance(kept(features), theirs)
+    assert kid(shuffled, theirs) == kid(kept(features), theirs)
 
 
 def test_kid_of_one_picture_is_not_defined():
-    mean, deviation, size = kernel_distance(kept(normal(1, 4)), kept(normal(5, 4)))
+    mean, deviation, size = kid(kept(normal(1, 4)), kept(normal(5, 4)))
     assert math.isnan(mean)
     assert math.isnan(deviation)
     assert size == 1
@@ -115,54 +115,54 @@ def test_precision_is_that_of_the_definition_worked_by_hand():
     """With three neighbours, 0 reaches 3 far, 1 and 2 reach 2, 3 reaches 3 and 10 reaches 9; the ends count."""
     manifold = np.array([[0], [1], [2], [3], [10]])
     points = np.array([[-3], [-3.5], [19], [19.5]])
-    assert share_within(kept(points), kept(manifold)) == 0.5
+    assert precision(kept(points), kept(manifold)) == 0.5
 
 
 def test_precision_and_recall_are_those_of_brute_force_over_several_blocks():
     ours, theirs = whole_numbers(ROWS + 60, spread=12), whole_numbers(ROWS + 10, seed=1)
-    precision, recall = by_brute_force(ours, theirs), by_brute_force(theirs, ours)
-    assert 0.05 < precision < recall < 1
-    assert share_within(kept(ours), kept(theirs)) == precision
-    assert share_within(kept(theirs), kept(ours)) == recall
+    covered, reached = by_brute_force(ours, theirs), by_brute_force(theirs, ours)
+    assert 0.05 < covered < reached < 1
+    assert precision(kept(ours), kept(theirs)) == covered
+    assert recall(kept(ours), kept(theirs)) == reached
 
 
 @pytest.mark.parametrize("neighbours", [1, 5])
 def test_the_number_of_neighbours_may_be_chosen(neighbours):
     ours, theirs = whole_numbers(90), whole_numbers(80, seed=1)
-    found = share_within(kept(ours), kept(theirs), neighbours)
+    found = precision(kept(ours), kept(theirs), neighbours)
     assert found == by_brute_force(ours, theirs, neighbours) != by_brute_force(ours, theirs)
 
 
 def test_a_set_lies_within_itself():
     features = normal(100, 8)
-    assert share_within(kept(features), kept(features)) == 1
+    assert precision(kept(features), kept(features)) == 1
 
 
 def test_sets_far_apart_share_nothing():
-    assert share_within(kept(normal(50, 8)), kept(normal(60, 8, shift=100))) == 0
+    assert precision(kept(normal(50, 8)), kept(normal(60, 8, shift=100))) == 0
 
 
 def test_repeated_pictures_have_balls_without_extent():
     """Four of the same: the third neighbour is at no distance, and so only the same again is within."""
     manifold = np.repeat(whole_numbers(3, seed=1), 4, axis=0)
     points = np.concatenate([manifold[::4], manifold[::4] + np.float32(0.25)])
-    assert share_within(kept(points), kept(manifold)) == 0.5
+    assert precision(kept(points), kept(manifold)) == 0.5
 
 
 def test_features_far_from_zero_have_the_same_precision():
     ours, theirs = whole_numbers(300, 16, spread=9), whole_numbers(300, 16, seed=1, spread=7)
-    expected = share_within(kept(ours), kept(theirs))
+    expected = precision(kept(ours), kept(theirs))
     assert 0 < expected < 1
-    assert share_within(kept(ours + 10_000), kept(theirs + 10_000)) == expected  # exact in float32
+    assert precision(kept(ours + 10_000), kept(theirs + 10_000)) == expected  # exact in float32
 
 
 @pytest.mark.parametrize(("points", "manifold"), [(0, 10), (10, 0), (10, 3)])
 def test_too_few_pictures_have_no_precision(points, manifold):
-    assert math.isnan(share_within(kept(normal(points, 2)), kept(normal(manifold, 2))))
+    assert math.isnan(precision(kept(normal(points, 2)), kept(normal(manifold, 2))))
 
 
 def test_one_picture_more_than_neighbours_is_enough():
-    assert share_within(kept(normal(10, 2)), kept(normal(4, 2))) >= 0
+    assert precision(kept(normal(10, 2)), kept(normal(4, 2))) >= 0
 
 
 # Inception Score

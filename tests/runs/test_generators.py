@@ -224,7 +224,7 @@ def test_released_depths_tell_where_the_context_joins(filled, save, tmp_path, de
 def test_another_depth_asks_where_the_context_joins(released, tmp_path, make):
     assert message_of(make, released, tmp_path / "run", error=UsageError) == (
         f"{released}: has 2 blocks, which no released generator has, so the block before which its in-context tokens "
-        "join is unknown; say it with --set in_context_start=N, counted from 0"
+        "join is unknown; give it with --set in_context_start=N, counted from 0"
     )
 
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from grncli.runs import checkpoint, importing
+from grncli.runs import checkpoint, importing, recipe, tokenizers
 from grncli.runs.checkpoint import find_checkpoint, write_checkpoint
 from grncli.runs.describing import describe
 from grncli.runs.importing import import_network, open_released
@@ -394,3 +394,15 @@ def test_the_released_vae_weights_give_other_features(release_fixtures, outputs,
 @pytest.mark.parametrize("name", ["c2i_ind.pth", "c2i_bit.pth", "t2iv_bit.pth"])
 def test_other_released_checkpoints_are_refused(release_fixtures, tmp_path, name):
     assert f"{name}: " in message_of(import_tokenizer, release_fixtures / name, tmp_path / "run")
+
+
+def test_an_import_parses_its_recipe_once_and_looks_for_no_checkpoint(released, tmp_path, monkeypatch):
+    parsed = []
+    original = tokenizers.parse_recipe
+    monkeypatch.setattr(tokenizers, "parse_recipe", lambda *arguments: parsed.append(1) or original(*arguments))
+    for name in ("load_yaml", "parse_recipe"):
+        monkeypatch.setattr(recipe, name, lambda *arguments: pytest.fail("the run was read"))
+    described = import_tokenizer(released, tmp_path / "run")
+    monkeypatch.undo()
+    assert len(parsed) == 1
+    assert described == describe(tmp_path / "run")

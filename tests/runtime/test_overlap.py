@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grncli.runtime.overlap import Behind, Prefetch
+from grncli.runtime.overlap import BackgroundWriter, Prefetcher
 
 PATIENCE = 5  # seconds after which a thread that should have moved is taken to be stuck
 
@@ -28,19 +28,19 @@ def no_thread_is_left():
     wait_until(lambda: threading.active_count() <= before)
 
 
-# Prefetch
+# Prefetcher
 
 
 @settings(max_examples=30)
 @given(st.lists(st.none() | st.integers()), st.integers(1, 5))
 def test_items_arrive_in_order(items, depth):
-    with Prefetch(items, depth) as arriving:
+    with Prefetcher(items, depth) as arriving:
         assert list(arriving) == items
 
 
 def test_items_are_drawn_ahead():
     drawn = []
-    with Prefetch((drawn.append(i) or i for i in range(10)), depth=3) as arriving:
+    with Prefetcher((drawn.append(i) or i for i in range(10)), depth=3) as arriving:
         next(arriving)
         wait_until(lambda: len(drawn) >= 4)
 
@@ -48,7 +48,7 @@ def test_items_are_drawn_ahead():
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_no_more_than_depth_items_wait(depth):
     drawn = []
-    with Prefetch((drawn.append(i) or i for i in range(100)), depth) as arriving:
+    with Prefetcher((drawn.append(i) or i for i in range(100)), depth) as arriving:
         for taken, _ in enumerate(arriving, start=1):
             time.sleep(0.001)
             assert len(drawn) <= taken + depth + 1  # and one in the thread's hand
@@ -63,7 +63,7 @@ def failing_after(count):
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_an_exception_arrives_after_the_items_before_it(count):
-    with Prefetch(failing_after(count)) as arriving:
+    with Prefetcher(failing_after(count)) as arriving:
         before = list(itertools.islice(arriving, count))
         with pytest.raises(ValueError, match="broken"):
             next(arriving)
@@ -71,7 +71,7 @@ def test_an_exception_arrives_after_the_items_before_it(count):
 
 
 def test_what_cannot_be_iterated_raises_instead_of_hanging():
-    with Prefetch(5) as arriving:
+    with Prefetcher(5) as arriving:
         with pytest.raises(TypeError, match="not iterable"):
             next(arriving)
 
@@ -89,7 +89,7 @@ def endless(closed):
 @pytest.mark.parametrize("used", [0, 1, 10])
 def test_leaving_early_closes_the_generator(used):
     closed = []
-    with Prefetch(endless(closed)) as arriving:
+    with Prefetcher(endless(closed)) as arriving:
         for _ in range(used):
             next(arriving)
     assert len(closed) == 1
@@ -97,7 +97,7 @@ def test_leaving_early_closes_the_generator(used):
 
 def test_leaving_by_an_exception_closes_the_generator():
     closed = []
-    with contextlib.suppress(ValueError), Prefetch(endless(closed)) as arriving:
+    with contextlib.suppress(ValueError), Prefetcher(endless(closed)) as arriving:
         next(arriving)
         raise ValueError("broken")
     assert len(closed) == 1
@@ -105,13 +105,13 @@ def test_leaving_by_an_exception_closes_the_generator():
 
 def test_leaving_ends_the_thread():
     before = set(threading.enumerate())
-    with Prefetch(endless([])) as arriving:
+    with Prefetcher(endless([])) as arriving:
         next(arriving)
     assert set(threading.enumerate()) <= before
 
 
 def test_an_exception_nobody_met_is_dropped_on_leaving():
-    with Prefetch(failing_after(1)) as arriving:
+    with Prefetcher(failing_after(1)) as arriving:
         assert next(arriving) == 0
 
 
@@ -128,68 +128,68 @@ def test_a_consumer_that_waits_can_leave():
         return waited > 0.25
 
     began = time.monotonic()
-    with Prefetch(stalling(), stop_when=stop_when, abandon=gate.set) as arriving:
+    with Prefetcher(stalling(), stop_when=stop_when, abandon=gate.set) as arriving:
         assert list(arriving) == [1]
     assert time.monotonic() - began < PATIENCE
     assert len(asked) > 1
 
 
 def test_items_that_are_ready_arrive_before_a_stop():
-    prefetch = Prefetch(range(20), depth=30, stop_when=lambda waited: True)
-    with prefetch as arriving:
-        wait_until(lambda: not prefetch._thread.is_alive())
+    prefetcher = Prefetcher(range(20), depth=30, stop_when=lambda waited: True)
+    with prefetcher as arriving:
+        wait_until(lambda: not prefetcher._thread.is_alive())
         assert list(arriving) == list(range(20))
 
 
 def test_items_drawn_to_their_end_are_not_abandoned():
     abandoned = []
-    prefetch = Prefetch([1, 2], abandon=lambda: abandoned.append(1))
-    with prefetch as arriving:
+    prefetcher = Prefetcher([1, 2], abandon=lambda: abandoned.append(1))
+    with prefetcher as arriving:
         assert list(arriving) == [1, 2]
-        wait_until(lambda: not prefetch._thread.is_alive())
+        wait_until(lambda: not prefetcher._thread.is_alive())
     assert abandoned == []
 
 
-# Behind
+# BackgroundWriter
 
 
 def test_calls_are_carried_out_in_order():
     done = []
-    with Behind() as behind:
+    with BackgroundWriter() as writer:
         for number in range(50):
-            behind.submit(lambda number=number: done.append(number))
-        behind.wait()
+            writer.submit(lambda number=number: done.append(number))
+        writer.wait()
     assert done == list(range(50))
 
 
 def test_calls_are_carried_out_on_another_thread():
     threads = []
-    with Behind() as behind:
-        behind.submit(lambda: threads.append(threading.current_thread()))
-        behind.wait()
+    with BackgroundWriter() as writer:
+        writer.submit(lambda: threads.append(threading.current_thread()))
+        writer.wait()
     assert threads[0] is not threading.current_thread()
 
 
 def test_submit_does_not_wait_while_there_is_room():
     gate = threading.Event()
-    with Behind(depth=3) as behind:
+    with BackgroundWriter(depth=3) as writer:
         for _ in range(3):
-            behind.submit(lambda: gate.wait(PATIENCE))
+            writer.submit(lambda: gate.wait(PATIENCE))
         waited = gate.is_set()
         gate.set()
-        behind.wait()
+        writer.wait()
     assert not waited
 
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_submit_waits_while_too_many_are_queued(depth):
     begun, finished = [], []
-    with Behind(depth) as behind:
+    with BackgroundWriter(depth) as writer:
         for number in range(10):
             begun.append(number)
-            behind.submit(lambda number=number: (time.sleep(0.002), finished.append(number)))
+            writer.submit(lambda number=number: (time.sleep(0.002), finished.append(number)))
             assert len(begun) - len(finished) <= depth
-        behind.wait()
+        writer.wait()
 
 
 def broken():
@@ -197,23 +197,23 @@ def broken():
 
 
 def test_wait_raises_the_error_of_a_call():
-    with Behind() as behind:
-        behind.submit(broken)
+    with BackgroundWriter() as writer:
+        writer.submit(broken)
         with pytest.raises(ValueError, match="broken"):
-            behind.wait()
+            writer.wait()
 
 
 def test_a_later_submit_raises_the_error_of_a_call():
-    with Behind(depth=1) as behind:
-        behind.submit(broken)
+    with BackgroundWriter(depth=1) as writer:
+        writer.submit(broken)
         with pytest.raises(ValueError, match="broken"):
-            behind.submit(lambda: None)
+            writer.submit(lambda: None)
 
 
 def test_leaving_waits_for_the_call_under_way():
     begun, gate, done = threading.Event(), threading.Event(), []
-    with Behind() as behind:
-        behind.submit(lambda: (begun.set(), gate.wait(PATIENCE), done.append(1)))
+    with BackgroundWriter() as writer:
+        writer.submit(lambda: (begun.set(), gate.wait(PATIENCE), done.append(1)))
         assert begun.wait(PATIENCE)
         threading.Timer(0.02, gate.set).start()
     assert done == [1]
@@ -221,9 +221,9 @@ def test_leaving_waits_for_the_call_under_way():
 
 def test_leaving_by_an_exception_drops_the_calls_still_queued():
     begun, gate, done = threading.Event(), threading.Event(), []
-    with contextlib.suppress(ValueError), Behind() as behind:
-        behind.submit(lambda: (begun.set(), gate.wait(PATIENCE)))
-        behind.submit(lambda: done.append(1))
+    with contextlib.suppress(ValueError), BackgroundWriter() as writer:
+        writer.submit(lambda: (begun.set(), gate.wait(PATIENCE)))
+        writer.submit(lambda: done.append(1))
         assert begun.wait(PATIENCE)
         threading.Timer(0.02, gate.set).start()
         raise ValueError("broken")

@@ -4,33 +4,34 @@ import numpy as np
 import pytest
 import torch
 
-from grncli.refinement import Fixed
+from grncli.conditions import ClassCondition
 from grncli.sampling.film import COLOURS, change_map, write_film
-from grncli.sampling.refiner import Job, Moment, Refiner, Rules
+from grncli.sampling.sampler import Request, Sampler, SamplingSettings, TraceStep
+from grncli.schedules import Fixed
 
 FILLED, KEPT, REFINED, ERASED, BLANK = (np.array(colour) for _, colour in COLOURS.values())
 
 
-def moment(drawing, selection):
+def trace_step(drawing, selection):
     drawing, selection = (torch.tensor(values).view(-1, 1, 1, 1) for values in (drawing, selection))
-    return Moment(0.5, drawing.to(torch.uint8), selection.bool(), drawing.to(torch.uint8))
+    return TraceStep(0.5, drawing.to(torch.uint8), selection.bool(), drawing.to(torch.uint8))
 
 
-def elements(picture, side):
-    """Colour in the middle of each element of a single token."""
+def channels(picture, side):
+    """Colour in the middle of each channel of a single token."""
     step = picture.shape[0] // side
     return picture[step // 2 :: step, step // 2 :: step].reshape(-1, 3)
 
 
 def test_each_change_has_its_colour():
-    before = moment([1, 1, 0, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 1, 1, 0, 0, 0])
-    after = moment([1, 0, 0, 0, 0, 0, 1, 0, 1], [0, 1, 1, 1, 0, 0, 1, 0, 1])
-    found = elements(change_map(before, after), 3)
+    before = trace_step([1, 1, 0, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 1, 1, 0, 0, 0])
+    after = trace_step([1, 0, 0, 0, 0, 0, 1, 0, 1], [0, 1, 1, 1, 0, 0, 1, 0, 1])
+    found = channels(change_map(before, after), 3)
     assert np.array_equal(found, [BLANK, FILLED, KEPT, REFINED, ERASED, ERASED, FILLED, BLANK, FILLED])
 
 
 def test_before_the_first_step_everything_is_blank():
-    found = elements(change_map(None, moment([1, 0, 1, 0], [1, 0, 0, 1])), 2)
+    found = channels(change_map(None, trace_step([1, 0, 1, 0], [1, 0, 0, 1])), 2)
     assert np.array_equal(found, [FILLED, BLANK, BLANK, FILLED])
 
 
@@ -38,24 +39,24 @@ def test_tokens_lie_where_they_are_in_the_picture():
     drawing = torch.zeros(4, 1, 2, 3, dtype=torch.uint8)
     selection = torch.zeros(4, 1, 2, 3, dtype=torch.bool)
     selection[:, 0, 1, 2] = True
-    picture = change_map(None, Moment(0.5, drawing, selection, drawing))
+    picture = change_map(None, TraceStep(0.5, drawing, selection, drawing))
     height, width = picture.shape[0] // 2, picture.shape[1] // 3
     filled = (picture == FILLED).all(axis=-1)
     assert filled[height:, 2 * width :].mean() > 0.8
     assert filled.sum() == filled[height:, 2 * width :].sum()
 
 
-def test_places_without_an_element_stay_white():
-    assert np.array_equal(elements(change_map(None, moment([0, 0, 0], [1, 1, 1])), 2)[3], [255, 255, 255])
+def test_places_without_a_channel_stay_white():
+    assert np.array_equal(channels(change_map(None, trace_step([0, 0, 0], [1, 1, 1])), 2)[3], [255, 255, 255])
 
 
 @pytest.mark.parametrize("grid", [(1, 4, 4), (3, 4, 4)])
 def test_the_film_has_every_step_and_a_picture_beside_it(make_generator, make_tokenizer, tmp_path, grid):
     network = make_generator(rounds=2)
     tokenizer = make_tokenizer(2, multipliers=(1, 1), halve_space=(1,), halve_time=(1,))
-    refiner = Refiner(network, grid, Rules(schedule=Fixed(6)), watched=[0, 1])
-    samples = list(refiner.run([Job(0, 0), Job(1, 1)]))
-    film, still = write_film(tmp_path / "film.mp4", samples, tokenizer, network.config, torch.device("cpu"))
+    sampler = Sampler(network, grid, SamplingSettings(schedule=Fixed(6)), traced=[0, 1])
+    samples = list(sampler.run([Request(n, ClassCondition(torch.tensor([n]), 3)) for n in range(2)]))
+    film, still = write_film(tmp_path / "film.mp4", samples, tokenizer, network.config.codec)
     frames = read_film(film)
     assert len(frames) == 6 + 8
     assert still.name == "film.png"

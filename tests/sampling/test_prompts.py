@@ -6,16 +6,17 @@ from dataclasses import replace
 import pytest
 
 from grncli.runtime.errors import StoreMismatch, UsageError
-from grncli.sampling import prompts as module
 from grncli.sampling.plan import make_plan
-from grncli.sampling.prompts import Prompt, classes_of, prompts_digest, read_prompts
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.prompted_classes import classes_of
+from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 from grncli.store import open_store
+from grncli.text import prompts as module
+from grncli.text.prompts import Prompt, prompts_digest, read_prompts
 
 LABELS = ("dog", "hot dog", "Cat", "C++", "crane", "crane")
 GENEVAL = {"tag": "single_object", "include": [{"class": "bee", "count": 1}], "prompt": "a photo of a bee"}
-SETTINGS = SampleSettings(steps=3, guidance=1.0, per_class=2)
+SETTINGS = SampleOptions(steps=3, guidance=1.0, per_class=2)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_prompts_exclude_other_choices_of_what_to_sample(trained, tmp_path, chan
 
 
 def test_a_generator_without_classes_takes_no_prompts(make_trained, tmp_path):
-    settings = SampleSettings(steps=3, prompts=write(tmp_path / "p.txt", "a bee\n"))
+    settings = SampleOptions(steps=3, prompts=write(tmp_path / "p.txt", "a bee\n"))
     with pytest.raises(UsageError, match="without classes"):
         sample(make_trained(classes=0), tmp_path / "s.zarr", settings)
     assert not (tmp_path / "s.zarr").exists()

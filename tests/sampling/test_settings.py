@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 
-from grncli.refinement import Complexity, Fixed
 from grncli.runtime.errors import UsageError
-from grncli.sampling.refiner import Rules
+from grncli.sampling.sampler import SamplingSettings
 from grncli.sampling.settings import (
-    SampleSettings,
+    SampleOptions,
     choose_grid,
-    describe_rules,
+    describe_settings,
     parse_classes,
     parse_interval,
 )
+from grncli.schedules import Complexity, Fixed
 
 LABELS = ("ant", "bee", "7")
 
@@ -79,13 +79,13 @@ def test_a_grid_that_is_none_is_refused(text):
 )
 def test_an_impossible_schedule_is_refused(options):
     with pytest.raises(UsageError, match="warmup"):
-        SampleSettings(**options).complexity(600, -547)
+        SampleOptions(**options).complexity(600, -547)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": float("nan")}, {"guidance": float("inf")}])
-def test_impossible_rules_are_refused(options):
+def test_impossible_settings_are_refused(options):
     with pytest.raises(UsageError, match="expected"):
-        SampleSettings(**options).rules(Fixed(5), relative=False)
+        SampleOptions(**options).sampling_settings(Fixed(5), relative=False)
 
 
 def test_options_of_the_other_schedule_are_refused():
@@ -97,27 +97,27 @@ def test_options_of_the_other_schedule_are_refused():
         {"adapt_temperature": True},
     ):
         with pytest.raises(UsageError, match="is for --schedule complexity"):
-            SampleSettings(**options).first_schedule()
+            SampleOptions(**options).first_schedule()
 
 
 def test_a_generator_without_classes_cannot_be_guided():
-    SampleSettings().check_guidance(has_classes=False)
+    SampleOptions().check_guidance(has_classes=False)
     with pytest.raises(UsageError, match="without classes"):
-        SampleSettings(guidance=2.0).check_guidance(has_classes=False)
+        SampleOptions(guidance=2.0).check_guidance(has_classes=False)
 
 
 @pytest.mark.parametrize(("target", "b"), [(19.0, None), (51.0, None), (30.0, 3.0)])
 def test_a_target_that_cannot_be_met_is_refused(target, b):
     with pytest.raises(UsageError, match="--target-steps"):
-        SampleSettings(schedule="complexity", target_steps=target, b=b).first_schedule()
+        SampleOptions(schedule="complexity", target_steps=target, b=b).first_schedule()
 
 
 @pytest.mark.parametrize("schedule", [Fixed(5, "cosine"), Complexity()])
-def test_rules_are_told_in_json(schedule):
-    told = json.loads(json.dumps(describe_rules(Rules(schedule=schedule))))
+def test_settings_are_described_in_json(schedule):
+    told = json.loads(json.dumps(describe_settings(SamplingSettings(schedule=schedule))))
     assert told["schedule"]["kind"] == ("fixed" if isinstance(schedule, Fixed) else "complexity")
 
 
 def test_the_papers_schedule_is_the_default():
-    assert SampleSettings().complexity(600, -547) == Complexity()
+    assert SampleOptions().complexity(600, -547) == Complexity()
     assert int(Complexity().steps(torch.tensor([0.99]))) == 50

@@ -53,14 +53,14 @@ def write_mask(path, pixels):
     return path
 
 
-def test_what_is_given_is_the_stores_own(tmp_path, network):
+def test_the_known_tokens_are_the_stores_own(tmp_path, network):
     path = write_store(tmp_path / "s.zarr")
-    job = start(path, network, "0.5").job(4, 1)
+    tokens, _ = start(path, network, "0.5").known(4)
     from grncli import open_store
 
     index = unpack(torch.from_numpy(open_store(path).grid((1, 4, 4)).read([1])), 4, 2)
     wanted = index if network.config.prediction == "ind" else index_to_bits(index, 2)
-    assert torch.equal(job.given, wanted[0])
+    assert torch.equal(tokens, wanted[0])
 
 
 def test_labels_are_matched_by_name(tmp_path, network):
@@ -69,7 +69,7 @@ def test_labels_are_matched_by_name(tmp_path, network):
 
 def test_a_share_holds_that_many_elements_at_random(tmp_path, network):
     begun = start(write_store(tmp_path / "s.zarr", ((1, 16, 16),)), network, "0.3", (1, 16, 16))
-    first, second = begun.job(0, 0).held, begun.job(1, 0).held
+    first, second = begun.known(0)[1], begun.known(1)[1]
     assert float(first.float().mean()) == pytest.approx(0.3, abs=0.04)
     assert not torch.equal(first, second)
 
@@ -78,10 +78,10 @@ def test_a_mask_holds_the_tokens_that_are_all_white(tmp_path, network):
     pixels = np.zeros((16, 16))
     pixels[:8, :7] = 1
     mask = write_mask(tmp_path / "m.png", pixels)
-    held = start(write_store(tmp_path / "s.zarr"), network, str(mask)).job(0, 0).held
+    known = start(write_store(tmp_path / "s.zarr"), network, str(mask)).known(0)[1]
     wanted = torch.zeros(4, 4, dtype=torch.bool)
     wanted[:2, 0] = True
-    assert torch.equal(held, wanted.expand_as(held))
+    assert torch.equal(known, wanted.expand_as(known))
 
 
 def test_a_mask_may_have_a_pixel_for_each_token(tmp_path):
@@ -124,11 +124,11 @@ def test_what_is_transparent_in_a_mask_is_not_white(tmp_path):
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-def test_the_first_frame_of_a_clip_or_a_picture_is_held(tmp_path, network, frames):
+def test_the_first_frame_of_a_clip_or_a_picture_is_known(tmp_path, network, frames):
     path = write_store(tmp_path / "s.zarr", ((frames, 4, 4),))
-    held = start(path, network, "first-frame", (3, 4, 4)).job(0, 0).held
-    assert held[:, 0].all()
-    assert not held[:, 1:].any()
+    known = start(path, network, "first-frame", (3, 4, 4)).known(0)[1]
+    assert known[:, 0].all()
+    assert not known[:, 1:].any()
 
 
 def test_single_frames_have_no_first_frame_to_keep(tmp_path, network):
@@ -169,4 +169,4 @@ def test_masks_are_told_apart_by_what_they_keep(tmp_path, network):
 
 
 def test_the_finer_rounds_of_a_store_are_left_out(tmp_path, network):
-    assert start(write_store(tmp_path / "s.zarr", rounds=4), network, "0.5").job(0, 0).given.max() < 4
+    assert start(write_store(tmp_path / "s.zarr", rounds=4), network, "0.5").known(0)[0].max() < 4

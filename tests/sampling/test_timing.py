@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.sampling import stage
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 from grncli.sampling.timing import TIMING, Timing, log_timing, read_timing
-from grncli.store.layout import part_name
-from grncli.store.verify import verify_store
+from grncli.store import part_name, verify_store
 
-SETTINGS = SampleSettings(steps=3, guidance=1.0, per_class=2, batch=2)
+SETTINGS = SampleOptions(steps=3, guidance=1.0, per_class=2, batch=2)
 MADE_BY = {"batch": 2, "device": "cpu", "dtype": "float32"}
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_made_nothing_leaves_none(trained, tmp_path):
 
 def test_a_stopped_run_counts_the_samples_it_saved(trained, tmp_path):
     with pytest.raises(Stopped):
-        sample(trained, tmp_path / "s.zarr", SETTINGS, stop=StopAfter(5))
+        sample(trained, tmp_path / "s.zarr", SETTINGS, Monitor(StopAfter(5)))
     sample(trained, tmp_path / "s.zarr", SETTINGS)
     first, second = (line["samples"] for line in logged(tmp_path / "s.zarr"))
     assert 0 < first < 6
@@ -76,7 +76,7 @@ def test_a_run_that_failed_counts_the_samples_it_saved(trained, tmp_path, monkey
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        sample(trained, tmp_path / "s.zarr", SETTINGS, report=report)
+        sample(trained, tmp_path / "s.zarr", SETTINGS, Monitor(progress=report))
     assert [line["samples"] for line in logged(tmp_path / "s.zarr")] == [SETTINGS.batch]
 
 

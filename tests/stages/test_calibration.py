@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from grncli.refinement import Complexity
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Unfinished
 from grncli.sampling.calibration import SAMPLES, settle_schedule
 from grncli.sampling.plan import make_plan
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
+from grncli.schedules import Complexity
 
 FILE = "schedule.json"
-SETTINGS = SampleSettings(
+SETTINGS = SampleOptions(
     schedule="complexity", steps=20, min_steps=6, max_steps=20, warmup_steps=3, target_steps=12.0, guidance=1.0
 )
 
@@ -35,7 +36,7 @@ def settle(run, tmp_path):
     def settle(settings, stop=None):
         said = []
         plan = make_plan(run, tmp_path / "s.zarr", settings)
-        return settle_schedule(plan, stop or Stop(), said.append), " ".join(said)
+        return settle_schedule(plan, Monitor(stop or Stop(), say=said.append)), " ".join(said)
 
     return settle
 
@@ -76,7 +77,7 @@ def test_a_fit_for_other_weights_is_not_used(settle, run, make_generator_run, ma
     other = make_generator_run(tmp_path / "other", make_run(tmp_path / "tok", rounds=2), seed=1)
     shutil.copy(run / FILE, other / FILE)
     plan = make_plan(other, tmp_path / "s.zarr", replace(SETTINGS, target_steps=None))
-    assert settle_schedule(plan, Stop(), lambda text: None).k == 600
+    assert settle_schedule(plan, Monitor()).k == 600
 
 
 def test_given_values_are_taken_as_they_are(settle):

@@ -15,15 +15,17 @@ from PIL import Image
 from grncli import load_tokenizer, open_store
 from grncli.decoding.outputs import OutputFolder, file_name
 from grncli.decoding.store_decoding import DecodeSettings, decode
-from grncli.evaluation.pairs import match
+from grncli.evaluation.pair_names import match
 from grncli.hbq import dequantize, unpack
 from grncli.media.sources import list_sources
 from grncli.media.writing import write_png
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.models.tokenizer import to_frames
 from grncli.runtime.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,9 @@ def test_decoding_that_is_stopped_again_and_again_comes_to_the_end(
     stopped = 0
     while stopped < 100:
         try:
-            summary = decode(store, tmp_path / "out", run_dir, DecodeSettings(batch=5), stop=Stop(max_time=0))
+            summary = decode(
+                store, tmp_path / "out", run_dir, DecodeSettings(batch=5), monitor=Monitor(Stop(max_time=0))
+            )
             break
         except Stopped:
             stopped += 1
@@ -124,7 +128,7 @@ def test_folder_of_something_else_is_left_alone(store: Path, run_dir: Path, tmp_
 
 def test_folder_of_other_rounds_is_refused_unless_overwritten(store: Path, run_dir: Path, tmp_path: Path) -> None:
     decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)))
-    with pytest.raises(UsageError, match="other bits or rounds"):
+    with pytest.raises(UsageError, match="other settings or data"):
         decode(store, tmp_path / "out", run_dir, DecodeSettings(rounds=1, select=(0, 2, None)))
     decode(store, tmp_path / "out", run_dir, DecodeSettings(rounds=1, select=(0, 2, None), overwrite=True))
 
@@ -145,7 +149,7 @@ def test_bits_made_anew_are_other_bits(media_dir: Path, run_dir: Path, tmp_path:
         tokenize(str(sources), tmp_path / "s.zarr", run_dir, TokenizeSettings(workers=0, overwrite=True))
         if name == "00.png":
             decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
-    with pytest.raises(UsageError, match="other bits or rounds"):
+    with pytest.raises(UsageError, match="other settings or data"):
         decode(tmp_path / "s.zarr", out, run_dir, DecodeSettings())
 
 
@@ -303,7 +307,7 @@ def test_an_interrupted_overwrite_is_repeated_or_gone_on_with(
     decode(store, tmp_path / "whole", run_dir, again)
     decode(store, out, run_dir, DecodeSettings(select=(0, 4, None)))
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.decoding.outputs.whole_file", lambda path: pytest.fail("killed"))
+        patch.setattr("grncli.runtime.folders.whole_file", lambda path: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             decode(store, out, run_dir, again)
     decode(store, out, run_dir, replace(again, select=(0, 2, None)))
@@ -318,7 +322,7 @@ def test_a_folder_that_is_moved_away_is_an_error(at: int, store: Path, run_dir: 
             (tmp_path / "out").rename(tmp_path / "moved")
 
     with pytest.raises(MissingFolderError, match="out was moved, replaced or removed"):
-        decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)), report=move)
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 2, None)), monitor=Monitor(progress=move))
     assert not (tmp_path / "out").exists()
 
 

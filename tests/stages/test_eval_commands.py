@@ -116,7 +116,7 @@ def test_two_processes_measure_samples_as_one_does(grn_inside, samples, networks
     options = ("--features", networks / "colours.pt", "--workers", 0, "--batch", 1)
     command = ("eval", "gen", samples / "fake", "--reference", samples / "real", *options)
     one = by_one(grn_inside, *command)
-    assert [f["metric"] for f in one["figures"]] == ["fd", "is", "kid", "precision", "recall", "agreement"]
+    assert [f["metric"] for f in one["figures"]] == ["fd", "is", "kid", "precision", "recall", "class-accuracy"]
     same(by_two(*command), one)
 
 

@@ -16,19 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from grncli.evaluation.feature_collection import collect
 from grncli.evaluation.generation import GenSettings, generation
-from grncli.evaluation.picture_sources import Reading, open_pictures
-from grncli.evaluation.statistics import collect, read_statistics, write_statistics
+from grncli.evaluation.measuring import PictureReading
+from grncli.evaluation.picture_sources import open_pictures
 from grncli.media.writing import write_png
 from grncli.metrics.feature_networks import load_feature_network
+from grncli.metrics.statistics_files import read_statistics, write_statistics
 from grncli.runtime.errors import CheckpointError, GrnError, MediaError, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import Processes
 from grncli.runtime.stopping import Stop, Unfinished
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 from grncli.store import open_store
 
-READING = {field.name for field in fields(Reading)}
+READING = {field.name for field in fields(PictureReading)}
 KINDS = ("folder", "zip", "store", "array", "statistics")
 
 NAMES = ("ant", "bee", "cat")
@@ -87,7 +90,7 @@ def forms(networks, tokenizer, make_generator_run, tmp_path_factory):
     """The same 18 samples in every form, and ``real``: 15 pictures of the same size."""
     folder = tmp_path_factory.mktemp("forms")
     run = make_generator_run(folder / "gen", tokenizer)
-    settings = SampleSettings(steps=4, guidance=2.0, per_class=6, temperature=1.0, tokenizer=str(tokenizer))
+    settings = SampleOptions(steps=4, guidance=2.0, per_class=6, temperature=1.0, tokenizer=str(tokenizer))
     sample(run, folder / "folder", settings)
     shutil.copytree(folder / "folder" / "samples.zarr", folder / "store")
     files = sorted((folder / "folder").rglob("*.png"))
@@ -115,7 +118,7 @@ def noise(seed, colour, height=16, width=16):
 
 
 def save_statistics(src, file, network, *, keep=False):
-    found = collect(open_pictures(str(src), Reading(workers=0)), load(network), keep=keep)
+    found = collect(open_pictures(str(src), PictureReading(workers=0)), load(network), keep=keep)
     write_statistics(file, found, features=keep)
     return file
 
@@ -133,12 +136,12 @@ def gen(networks, tokenizer):
     def measure(samples, reference, *, features="colours.pt", stop=None, said=None, processes=None, **options):
         """``generation`` without processes of its own, one picture at a time: a batch may round a pixel elsewhere."""
         given = {name: options.pop(name) for name in list(options) if name in READING}
-        reading = Reading(**{"workers": 0, "tokenizer": str(tokenizer), "batch": 1, **given})
+        reading = PictureReading(**{"workers": 0, "tokenizer": str(tokenizer), "batch": 1, **given})
         features = features and (str(networks / features) if features.endswith(".pt") else features)
         settings = GenSettings(reading=reading, features=features, cache=Path("no/cache"), **options)
         others = {} if processes is None else {"processes": processes}
-        said = said if said is not None else []
-        return generation(str(samples), str(reference), settings, stop=stop, say=said.append, **others)
+        monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
+        return generation(str(samples), str(reference), settings, monitor=monitor, **others)
 
     return measure
 
@@ -288,7 +291,7 @@ def test_fd_is_for_any_network(gen, forms, real):
     assert [figure.metric for figure in found.figures] == ["fd"]
 
 
-@pytest.mark.parametrize("metric", ["is", "agreement"])
+@pytest.mark.parametrize("metric", ["is", "class-accuracy"])
 def test_class_scores_need_a_classifier(gen, forms, real, metric):
     with pytest.raises(UsageError, match=rf"--metrics {metric} needs class probabilities, and wide\.pt gives none"):
         gen(forms / "folder", real, features="wide.pt", metrics=(metric,))
@@ -296,7 +299,7 @@ def test_class_scores_need_a_classifier(gen, forms, real, metric):
 
 def test_without_a_wish_all_that_can_be_is_measured(gen, forms, real):
     found = gen(forms / "folder", real)
-    assert [figure.metric for figure in found.figures] == ["fd", "is", "kid", "precision", "recall", "agreement"]
+    assert [figure.metric for figure in found.figures] == ["fd", "is", "kid", "precision", "recall", "class-accuracy"]
 
 
 def test_missing_inception_is_told_in_full(gen, forms, real):
@@ -358,26 +361,26 @@ def test_stopping_is_heeded(gen, forms, real):
 # Classes
 
 
-def test_class_agreement_is_the_share_of_pictures_in_the_folder_of_their_colour(gen, forms, real, tmp_path):
+def test_class_accuracy_is_the_share_of_pictures_in_the_folder_of_their_colour(gen, forms, real, tmp_path):
     samples = shutil.copytree(real, tmp_path / "samples")
     (samples / "ant" / "00.png").rename(samples / "cat" / "00.png")  # red among the blue
-    assert gen(samples, forms / "folder").value("agreement") == pytest.approx(14 / 15)
+    assert gen(samples, forms / "folder").value("class-accuracy") == pytest.approx(14 / 15)
 
 
 def test_some_of_the_classes_are_compared_by_name(gen, forms, real, tmp_path):
     samples = shutil.copytree(real, tmp_path / "samples")
     shutil.rmtree(samples / "ant")
-    assert gen(samples, forms / "folder").value("agreement") == 1
+    assert gen(samples, forms / "folder").value("class-accuracy") == 1
 
 
-def test_pictures_in_folders_of_other_names_have_no_agreement(gen, forms, real, tmp_path):
+def test_pictures_in_folders_of_other_names_have_no_class_accuracy(gen, forms, real, tmp_path):
     shutil.copytree(real / "ant", tmp_path / "samples" / "00000")
     found = gen(tmp_path / "samples", forms / "folder")
-    assert "agreement" not in [figure.metric for figure in found.figures]
+    assert "class-accuracy" not in [figure.metric for figure in found.figures]
 
 
 def test_a_store_knows_the_classes_that_its_pictures_stand_in(gen, forms, real):
-    stored, files = (gen(place(forms, kind), real).value("agreement") for kind in ("store", "folder"))
+    stored, files = (gen(place(forms, kind), real).value("class-accuracy") for kind in ("store", "folder"))
     assert stored == files
 
 
@@ -392,8 +395,8 @@ def test_what_was_sampled_tells_its_steps(gen, forms, real, kind):
 
 def test_costs_are_those_in_the_store(gen, forms, real):
     cost = gen(forms / "store", real).cost
-    column = open_store(forms / "store").grid((1, 4, 4)).column("evaluations")
-    assert cost.evaluations == pytest.approx(column.mean())
+    column = open_store(forms / "store").grid((1, 4, 4)).column("nfe")
+    assert cost.nfe == pytest.approx(column.mean())
     assert cost.settings["guidance"] == 2.0
 
 
@@ -579,6 +582,6 @@ def test_sizes_that_differ_between_processes_are_refused(networks, mixed):
     with pytest.raises(UsageError, match="expected one size"):
         in_threads(
             lambda processes: collect(
-                open_pictures(str(mixed), Reading(workers=0)), load(networks / "colours.pt"), processes=processes
+                open_pictures(str(mixed), PictureReading(workers=0)), load(networks / "colours.pt"), processes=processes
             )
         )

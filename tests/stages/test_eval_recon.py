@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from grncli.decoding.store_decoding import DecodeSettings, decode
+from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pairs import parse_rounds
-from grncli.evaluation.picture_sources import Reading
-from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
+from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
@@ -26,10 +26,12 @@ from grncli.media.sources import list_sources
 from grncli.media.writing import write_mp4, write_png
 from grncli.metrics.quality import psnr
 from grncli.runtime.errors import CheckpointError, MediaError, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Unfinished
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
-READING = {field.name for field in fields(Reading)} - {"rounds"}
+READING = {field.name for field in fields(PictureReading)} - {"rounds"}
 
 
 class Colours(nn.Module):
@@ -94,9 +96,10 @@ def decoded(store, run_dir):
 
 def recon(src, *, stop=None, said=None, **options):
     """``reconstruction`` without processes of its own, and without weights that this machine may have."""
-    reading = Reading(**{"workers": 0, **{name: options.pop(name) for name in list(options) if name in READING}})
+    reading = PictureReading(**{"workers": 0, **{name: options.pop(name) for name in list(options) if name in READING}})
     settings = ReconSettings(reading=reading, cache=Path("no/cache"), **options)
-    return reconstruction(str(src), settings, stop=stop, say=(said if said is not None else []).append)
+    monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
+    return reconstruction(str(src), settings, monitor=monitor)
 
 
 def of_run(src, run, **options):
@@ -154,7 +157,7 @@ def one_sentence(done, code):
 
 def test_every_number_of_rounds_has_the_figures_of_quantize_stats(media_dir, run_dir):
     """On pictures of two sizes, and clips."""
-    expected = round_statistics(str(media_dir), run_dir, RoundsSettings(workers=0)).rows
+    expected = round_statistics(str(media_dir), run_dir, RoundsSettings(reading=PictureReading(workers=0))).rows
     found = of_run(media_dir, run_dir, rounds=(*range(1, 9), None)).rows
     assert [row.rounds for row in found] == [row.rounds for row in expected]
     for ours, theirs in zip(found, expected, strict=True):
@@ -357,7 +360,7 @@ def test_strict_ends_with_the_corrupt_picture(grn_inside, spoilt, run_dir, tmp_p
 
 def test_nothing_readable_is_an_error(run_dir, tmp_path):
     (tmp_path / "a.png").write_bytes(b"bad")
-    with pytest.raises(MediaError, match="none of its 1 samples could be compared"):
+    with pytest.raises(MediaError, match="none of its 1 sources could be read"):
         of_run(tmp_path, run_dir)
 
 
@@ -365,7 +368,11 @@ def test_pictures_are_cut_to_whole_tokens_as_grn_tokenize_cuts_them_and_the_repo
     run_dir, draw_picture, tmp_path
 ):
     write_png(tmp_path / "a.png", draw_picture(0, 18, 16))
-    expected = round_statistics(str(tmp_path), run_dir, RoundsSettings(workers=0)).rows[3].metrics["psnr"]
+    expected = (
+        round_statistics(str(tmp_path), run_dir, RoundsSettings(reading=PictureReading(workers=0)))
+        .rows[3]
+        .metrics["psnr"]
+    )
     found = of_run(tmp_path, run_dir)
     assert found.rows[0].spreads["psnr"].mean == pytest.approx(expected)
     assert found.about["cut_to_tokens_of"] == "2x4x4"
@@ -379,7 +386,11 @@ def test_a_size_that_is_no_multiple_of_the_token_is_refused(run_dir, draw_pictur
 
 def test_clips_have_as_many_frames_as_grn_tokenize_takes_of_them(run_dir, draw_picture, tmp_path):
     write_mp4(tmp_path / "a.mp4", np.stack([draw_picture(0)] * 12), 8)
-    expected = round_statistics(str(tmp_path), run_dir, RoundsSettings(workers=0)).rows[3].metrics["psnr"]
+    expected = (
+        round_statistics(str(tmp_path), run_dir, RoundsSettings(reading=PictureReading(workers=0)))
+        .rows[3]
+        .metrics["psnr"]
+    )
     assert of_run(tmp_path, run_dir).rows[0].spreads["psnr"].mean == pytest.approx(expected)
 
 

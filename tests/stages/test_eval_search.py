@@ -1,10 +1,12 @@
 """The search for decoding settings, by ``grn eval search``: halving, going on, and what is refused."""
 
 import json
+import math
 import os
 import shutil
 import signal
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,20 +16,17 @@ from PIL import Image
 from grncli.evaluation import halving as search_module
 from grncli.evaluation.generation import GenSettings, generation
 from grncli.evaluation.grids import name_of, parse_grid
-from grncli.evaluation.halving import (
-    POINTS,
-    RESULTS,
-    SearchSettings,
-    rounds_of,
-    search,
-    trials_in,
-)
-from grncli.evaluation.picture_sources import Reading
+from grncli.evaluation.halving import SearchSettings, rounds_of, search, trials_in
+from grncli.evaluation.measuring import PictureReading
+from grncli.evaluation.search_folder import POINTS, RESULTS
 from grncli.media.writing import write_png
+from grncli.metrics import feature_networks
+from grncli.runs import generators, tokenizers
 from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
-from grncli.sampling.settings import SampleSettings
+from grncli.sampling.settings import SampleOptions
 from grncli.store import open_store
 
 GRID = ("temperature=0.5,1.0", "guidance=1,3")
@@ -59,14 +58,14 @@ def find(generator, tokenizer, real):
         """``search`` in the features of the tokenizer, eight dimensions."""
         settings = SearchSettings(
             grid=parse_grid(grid),
-            sampling=SampleSettings(steps=2, per_class=per_class),
+            sampling=SampleOptions(steps=2, per_class=per_class),
             features=str(tokenizer),
-            reading=Reading(tokenizer=str(tokenizer), workers=0),
+            reading=PictureReading(tokenizer=str(tokenizer), workers=0),
             halvings=halvings,
             cache=Path("no/cache"),
             **options,
         )
-        return search(run, str(reference), out, settings, stop=stop)
+        return search(run, str(reference), out, settings, monitor=Monitor(stop or Stop()))
 
     return run
 
@@ -210,7 +209,7 @@ def test_distances_are_those_of_grn_eval_gen(whole, tokenizer, real):
     out, found = whole
     store = out / POINTS / f"{name_of(found.best.point)}.zarr"
     settings = GenSettings(
-        reading=Reading(tokenizer=str(tokenizer), workers=0), features=str(tokenizer), metrics=("fd",)
+        reading=PictureReading(tokenizer=str(tokenizer), workers=0), features=str(tokenizer), metrics=("fd",)
     )
     assert found.best.distance == pytest.approx(generation(str(store), str(real), settings).value("fd"), rel=1e-9)
 
@@ -223,9 +222,9 @@ def test_samples_of_a_point_stay_when_more_are_made(whole):
     assert sorted(sizes.values()) == [6, 6, 12, 24]
 
 
-def test_evaluations_are_those_of_the_samples(whole):
+def test_nfe_is_that_of_the_samples(whole):
     store = open_store(whole[0] / POINTS / f"{name_of(whole[1].best.point)}.zarr")
-    assert whole[1].best.evaluations == store.grid((1, 4, 4)).column("evaluations").mean()
+    assert whole[1].best.nfe == store.grid((1, 4, 4)).column("nfe").mean()
 
 
 # Going on
@@ -245,12 +244,50 @@ def test_run_again_it_measures_no_point_twice(find, tmp_path, monkeypatch):
     """Twelve samples in eight dimensions, of which nothing has to be warned."""
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
     seen = []
-    real = search_module.load_distribution
-    monkeypatch.setattr(
-        search_module, "load_distribution", lambda src, *rest, **more: seen.append(src) or real(src, *rest, **more)
-    )
+    monkeypatch.setattr(search_module, "collect", lambda pictures, *rest, **more: seen.append(pictures.src))
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
-    assert len([src for src in seen if src.endswith(".zarr")]) <= 1
+    assert seen == []
+
+
+def test_networks_and_reference_are_opened_once_for_all_trials(find, tmp_path, monkeypatch):
+    """The run of the tokenizer is opened twice, as it is the feature network as well."""
+    opened = Counter()
+
+    def count(module, name):
+        real = getattr(module, name)
+
+        def counted(*arguments, **options):
+            opened[f"{module.__name__.removeprefix('grncli.')}.{name}"] += 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(generators, "open_run")
+    count(tokenizers, "open_run")
+    count(feature_networks, "load_feature_network")
+    count(search_module, "load_feature_network")
+    count(search_module, "load_distribution")
+    count(search_module, "sample")
+    find(tmp_path / "search")
+    assert opened == {
+        "runs.generators.open_run": 1,
+        "runs.tokenizers.open_run": 2,
+        "evaluation.halving.load_feature_network": 1,
+        "evaluation.halving.load_distribution": 1,
+        "evaluation.halving.sample": 7,
+    }
+
+
+def test_trials_of_earlier_versions_are_not_measured_again(find, small, monkeypatch):
+    """They say evaluations where new ones say nfe, and NaN where new ones say null."""
+    lines = [
+        {("evaluations" if name == "nfe" else name): value for name, value in line.items()} for line in results(small)
+    ]
+    lines[1]["evaluations"] = math.nan
+    (small / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(search_module, "sample", lambda *_, **__: pytest.fail("sampled again"))
+    nfe = {name_of(trial.point): trial.nfe for trial in find(small, SMALL, **QUICK).trials}
+    assert lines[0]["evaluations"] in nfe.values() or lines[2]["evaluations"] in nfe.values()
 
 
 def test_run_again_it_warns_of_the_same(find, tmp_path):
@@ -337,7 +374,8 @@ def test_another_search_in_the_folder_is_refused_and_named(
         next(options["reference"].rglob("*.png")).unlink()
     grid = ["temperature=0.5,1.0"] if other == "sampling" else GRID
     with pytest.raises(
-        UsageError, match=rf"holds another search \({other}[.:].*; choose another --out, or --overwrite"
+        UsageError,
+        match=rf"was made by grn eval search with other settings or data \({other}[.=].*; choose another --out, or",
     ):
         find(copied, grid, **options)
     assert changes(copied) == before

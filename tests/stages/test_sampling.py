@@ -87,7 +87,7 @@ def test_a_store_has_labels_and_numbers_of_every_sample(whole):
     assert view.labels().tolist() == [0, 1, 2] * 4
     assert view.column("seed").tolist() == [0] * 12
     assert set(view.column("steps").tolist()) == {8}
-    assert (view.column("evaluations") > 8).all()
+    assert (view.column("nfe") > 8).all()
     assert ((view.column("entropy") > 0) & (view.column("entropy") < 1)).all()
 
 
@@ -120,10 +120,10 @@ def test_pictures_are_what_decode_makes_of_the_bits(grn_inside, whole, tokenizer
         assert np.abs(ours - theirs).max() <= 1  # decode batches, and rounds elsewhere
 
 
-def test_the_summary_counts_evaluations(whole):
+def test_the_summary_counts_function_evaluations(whole):
     assert whole[1]["samples"] == 12
     assert whole[1]["steps"] == {"8": 12}
-    assert whole[1]["evaluations"] == 12 * (8 + 4)  # guided at 4/8 .. 7/8
+    assert whole[1]["nfe"] == 12 * (8 + 4)  # guided at 4/8 .. 7/8
 
 
 def test_running_again_does_nothing_and_says_so(grn_inside, generator, whole, read_tree):
@@ -395,7 +395,7 @@ def test_pictures_of_an_overwritten_folder_are_never_taken_for_new_ones(
     shutil.copytree(whole[0] / "pictures", tmp_path / "p")
     options = ("--tokenizer", tokenizer, *FAST, "--seed", 5, "--overwrite")
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.store.claiming.os.rename", lambda *_: pytest.fail("killed"))
+        patch.setattr("grncli.store.rows.claiming.os.rename", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             grn_inside("sample", generator, tmp_path / "p", *options)
     assert not list((tmp_path / "p").rglob("*.png"))

@@ -10,8 +10,10 @@ from PIL import Image
 from grncli import open_store
 from grncli.decoding import store_decoding as decoding
 from grncli.decoding.store_decoding import DecodeSettings, decode
+from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pairs import open_pairs
-from grncli.evaluation.picture_sources import ArrayPictures, MediaPictures, Reading, StorePictures
+from grncli.evaluation.picture_arrays import ArrayPictures
+from grncli.evaluation.picture_sources import MediaPictures, StorePictures
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.sources import list_sources
 from grncli.runs.checkpoint import sha256_of, write_checkpoint
@@ -19,8 +21,10 @@ from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
 from grncli.runs.tokenizers import load_tokenizer
 from grncli.runtime.errors import StoreMismatch, UsageError
-from grncli.tokenizing import encoding as tokenizing
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.runtime.monitor import Monitor
+from grncli.tokenizing import tokenizing_plan
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 
 def settings(**options):
@@ -54,7 +58,7 @@ def test_every_command_draws_the_same(media_dir, run_dir, store, tmp_path):
     drawn = keys(tmp_path / "five.zarr")
     assert drawn == sorted(drawn)
     assert len(drawn) == 5
-    reading = Reading(workers=0, sample=5, tokenizer=str(run_dir))
+    reading = PictureReading(workers=0, sample=5, tokenizer=str(run_dir))
     media = MediaPictures(str(media_dir), reading)
     assert [source.relative for source in media.sources] == drawn
     assert sorted(names_of(StorePictures(store, reading))[0]) == [f"{store}: {key}" for key in drawn]
@@ -63,11 +67,13 @@ def test_every_command_draws_the_same(media_dir, run_dir, store, tmp_path):
 
 
 def compared(pairs):
-    return list(pairs.compare(lambda originals, versions: list(originals), (0, 1), tokenizing.Stop(), print))
+    return list(pairs.compare(lambda originals, versions: list(originals), (0, 1), Monitor()))
 
 
 def test_quantize_stats_draws_its_sources(media_dir, run_dir):
-    found = round_statistics(str(media_dir / "a"), run_dir, RoundsSettings(rounds=(1, 1), workers=0, sample=3))
+    found = round_statistics(
+        str(media_dir / "a"), run_dir, RoundsSettings(rounds=(1, 1), reading=PictureReading(workers=0, sample=3))
+    )
     assert (found.images, found.failed) == (3, 0)
 
 
@@ -80,7 +86,7 @@ def test_a_store_of_drawn_sources_has_the_bits_of_the_whole_one(media_dir, run_d
 
 def test_reconstructions_of_drawn_pictures_may_be_more(media_dir, run_dir, tmp_path):
     source = str(media_dir / "a")
-    pairs = open_pairs(source, Reading(workers=0, sample=2), None, None, source)
+    pairs = open_pairs(source, PictureReading(workers=0, sample=2), None, None, source)
     assert len(compared(pairs)) == 2
 
 
@@ -88,11 +94,13 @@ def test_reconstructions_of_drawn_pictures_may_be_more(media_dir, run_dir, tmp_p
 def test_rows_of_an_array_are_drawn_in_any_batch(batch, tmp_path):
     pictures = np.arange(11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "p.npz", arr_0=pictures)
-    names, frames = names_of(ArrayPictures(tmp_path / "p.npz", Reading(sample=4, batch=batch)))
+    names, frames = names_of(ArrayPictures(tmp_path / "p.npz", PictureReading(sample=4, batch=batch)))
     rows = [int(frame[0, 0, 0, 0]) for frame in frames]
     assert len(rows) == 4
     assert names == [f"{tmp_path / 'p.npz'}[{row}]" for row in rows]
-    assert set(rows) < {int(f[0, 0, 0, 0]) for f in names_of(ArrayPictures(tmp_path / "p.npz", Reading(sample=9)))[1]}
+    assert set(rows) < {
+        int(f[0, 0, 0, 0]) for f in names_of(ArrayPictures(tmp_path / "p.npz", PictureReading(sample=9)))[1]
+    }
 
 
 @pytest.mark.parametrize("command", ["tokenize", "recon", "gen", "stats", "quantize-stats"])
@@ -160,17 +168,17 @@ def test_a_store_without_a_draw_says_nothing_of_one(store):
 def test_a_limit_that_leaves_one_class_is_told(media_dir, run_dir, store, tmp_path):
     expected = "--limit 3: takes one class only (a) of 4; --sample 3 draws from all"
     said = []
-    tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(limit=3), warn=said.append)
-    assert said == [expected]
-    MediaPictures(str(media_dir), Reading(limit=3), say=said.append)
-    assert said[1:] == [f"{media_dir}: {expected}"]
+    tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(limit=3), monitor=Monitor(say=said.append))
+    assert said == [f"{media_dir}: 3 images", expected]
+    MediaPictures(str(media_dir), PictureReading(limit=3), say=said.append)
+    assert said[2:] == [f"{media_dir}: {expected}"]
 
 
 def test_a_limit_that_leaves_one_class_of_a_store_is_told(media_dir, run_dir, tmp_path):
     tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(labels="dirs"))
     said = []
     for options in ({"limit": 3}, {"limit": 8}, {"sample": 3}):
-        StorePictures(tmp_path / "s.zarr", Reading(tokenizer=str(run_dir), **options), say=said.append)
+        StorePictures(tmp_path / "s.zarr", PictureReading(tokenizer=str(run_dir), **options), say=said.append)
     assert said == [f"{tmp_path / 's.zarr'}: --limit 3: takes one class only (a) of 4; --sample 3 draws from all"]
 
 
@@ -224,7 +232,7 @@ def test_a_level_that_cannot_be_meant_is_refused(nested, run_dir, tmp_path, labe
 def test_tokenize_says_what_it_will_do_before_it_does(nested, run_dir, tmp_path):
     (nested / "notes.txt").write_text("no picture")
     said = []
-    tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels="dirs:1"), say=said.append)
+    tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels="dirs:1"), monitor=Monitor(say=said.append))
     assert said == [
         f"{nested}: 5 images; 1 other file ignored (.txt 1)",
         "2 classes: a (2), b (2); 1 source has no class",
@@ -318,7 +326,7 @@ def test_a_checkpoint_that_appears_while_sources_are_listed_does_not_come_into_t
         write(20)
         return list_sources(src)
 
-    monkeypatch.setattr(tokenizing, "list_sources", listing)
+    monkeypatch.setattr(tokenizing_plan, "list_sources", listing)
     tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run, settings())
     monkeypatch.undo()
     tokenize(str(media_dir / "a"), tmp_path / "old.zarr", run / "checkpoints/step-00000018", settings())
@@ -350,15 +358,17 @@ def test_every_use_of_a_half_trained_run_says_so_once(training_run, media_dir, t
     run, _ = training_run
     src, store = str(media_dir / "a"), tmp_path / "s.zarr"
     sentence = f"{run}: is at step 18 of 30, its training is not finished"
-    reading = Reading(workers=0, limit=1, tokenizer=str(run))
+    reading = PictureReading(workers=0, limit=1, tokenizer=str(run))
     uses = [
-        lambda say: tokenize(src, store, run, settings(limit=2), warn=say),
-        lambda say: decode(store, tmp_path / "out", run, DecodeSettings(), say=say),
+        lambda say: tokenize(src, store, run, settings(limit=2), monitor=Monitor(say=say)),
+        lambda say: decode(store, tmp_path / "out", run, DecodeSettings(), monitor=Monitor(say=say)),
         lambda say: open_pairs(src, reading, None, None, None, say=say),
         lambda say: StorePictures(store, reading, say=say),
-        lambda say: round_statistics(src, run, RoundsSettings(rounds=(1, 1), workers=0, limit=1), warn=say),
+        lambda say: round_statistics(
+            src, run, RoundsSettings(rounds=(1, 1), reading=reading), monitor=Monitor(say=say)
+        ),
     ]
     for use in uses:
         said: list[str] = []
         use(said.append)
-        assert said == [sentence]
+        assert [text for text in said if text != f"{src}: 2 images"] == [sentence]

@@ -12,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from grncli import load_tokenizer, open_store, tokenizing
+from grncli import load_tokenizer, open_store
 from grncli.hbq import pack, quantize
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.writing import write_png
 from grncli.models.tokenizer import to_input
 from grncli.runtime.errors import MediaError, StoreMismatch, UsageError
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
-from grncli.tokenizing.encoding import TokenizeSettings, tokenize
+from grncli.tokenizing import tokenizing_stage
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+from grncli.tokenizing.tokenizing_stage import tokenize
 
 
 def settings(**options: object) -> TokenizeSettings:
@@ -138,7 +141,7 @@ def test_stopped_run_goes_on_to_the_same_bytes(
     options = settings(batch=2, frames=5, size="16")
     tokenize(str(media_dir), tmp_path / "whole.zarr", run_dir, options)
     with pytest.raises(Stopped, match="SIGTERM"):
-        tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, options, stop=StopAfter(asked))
+        tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, options, monitor=Monitor(StopAfter(asked)))
     assert not open_store(tmp_path / "cut.zarr").complete
     tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, options)
     assert read_tree(tmp_path / "cut.zarr") == read_tree(tmp_path / "whole.zarr")
@@ -157,11 +160,11 @@ def test_stop_does_not_wait_for_a_decoder_that_hangs(
                 assert left.wait(30)
                 raise RuntimeError("abandoned")
 
-    monkeypatch.setattr(tokenizing, "STOP_PATIENCE", 0.2)
+    monkeypatch.setattr(tokenizing_stage, "STOP_PATIENCE", 0.2)
     monkeypatch.setattr(DecoderPool, "read", hanging)
     monkeypatch.setattr(DecoderPool, "abandon", lambda pool: left.set())
     with pytest.raises(Stopped, match="stopped after 4 of 16 sources, 4 samples are saved"):
-        tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, settings(batch=1), stop=stop)
+        tokenize(str(media_dir), tmp_path / "cut.zarr", run_dir, settings(batch=1), monitor=Monitor(stop))
     monkeypatch.setattr(DecoderPool, "read", read)
     for name in ("cut.zarr", "whole.zarr"):
         tokenize(str(media_dir), tmp_path / name, run_dir, settings(batch=1))
@@ -234,7 +237,7 @@ def damaged_dir(media_dir: Path, tmp_path: Path) -> Path:
 
 def test_bad_sources_are_recorded_and_good_ones_are_all_there(damaged_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    summary = tokenize(str(damaged_dir), tmp_path / "s.zarr", run_dir, settings(), warn=said.append)
+    summary = tokenize(str(damaged_dir), tmp_path / "s.zarr", run_dir, settings(), monitor=Monitor(say=said.append))
     assert (summary.samples, summary.failed) == (16, 6)
     failed = {Path(line["source"]).name: line["error"] for line in open_store(tmp_path / "s.zarr").failures()}
     assert set(failed) == {"00-empty.png", "01-text.mp4", "cut.mp4", "cut.jpg", "one.png", "list.m3u8"}
@@ -348,7 +351,7 @@ def test_an_overwrite_that_was_stopped_goes_on_unless_the_sources_are_others(
         tokenize(str(media_dir / folder), tmp_path / f"{folder}.zarr", run_dir, settings)
     for src in ("a", "b"):
         with pytest.raises(Stopped):
-            tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run_dir, settings, stop=StopAfter(1))
+            tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run_dir, settings, monitor=Monitor(StopAfter(1)))
         again = tokenize(str(media_dir / src), tmp_path / "s.zarr", run_dir, settings)
         assert (again.made < 6) == (src == "a")
         assert read_tree(tmp_path / "s.zarr") == read_tree(tmp_path / f"{src}.zarr")

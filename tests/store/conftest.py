@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grncli.store import layout
+from grncli.store.rows import schema
 
 # Test modules are imported by path; their shared small_stores.py, and processes they start, need a folder to look in.
 sys.path.append(str(Path(__file__).parent))
@@ -14,8 +14,8 @@ sys.path.append(str(Path(__file__).parent))
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of a few rows, so that small runs have full and partial ones."""
-    monkeypatch.setattr(layout, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(layout, "NUMBER_CHUNK_ROWS", 4)
+    monkeypatch.setattr(schema, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(schema, "NUMBER_CHUNK_ROWS", 4)
 
 
 @pytest.fixture(autouse=True)

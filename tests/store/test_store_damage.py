@@ -9,6 +9,7 @@ import pytest
 from small_stores import run
 
 from grncli.runtime.errors import StoreError
+from grncli.runtime.monitor import Monitor
 from grncli.store import open_store, verify_store
 
 GRID = (2, 2, 2)  # 6 rows a part, 48 bytes each, 2 in a chunk
@@ -38,7 +39,8 @@ def flip(path, at=0):
 
 def test_sound_store_has_no_findings_and_reports_progress(path):
     seen = []
-    assert verify_store(path, lambda done, total: seen.append((done, total))) == []
+    monitor = Monitor(progress=lambda done, total, note: seen.append((done, total)))
+    assert verify_store(path, monitor) == []
     store = open_store(path)
     numbers = len(store) * (4 + 8 + 4)  # label, seed and entropy of each sample
     assert seen[-1] == (store.nbytes + numbers, store.nbytes + numbers)

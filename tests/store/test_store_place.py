@@ -83,7 +83,7 @@ def test_a_complete_part_that_cannot_be_written_is_done(tmp_path, small_chunks, 
         run(path)
         with open_part(path, fingerprint(), columns=COLUMNS) as writer:
             assert writer.complete
-            with pytest.raises(StoreError, match=rf"\.lock cannot be written \({os.strerror(code)}\); mend that"):
+            with pytest.raises(StoreError, match=rf"\.lock cannot be written \({os.strerror(code)}\); fix that"):
                 writer.fail("0.png", 0, "broken")
         with pytest.raises(StoreError, match=rf"cannot be written \({os.strerror(code)}\)"):
             run(path, overwrite=True)

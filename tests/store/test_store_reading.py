@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from small_stores import GRIDS, fingerprint, random_bits, records, run
 
 from grncli.runtime.errors import StoreError
-from grncli.store import layout, open_part, open_store, verify_store
+from grncli.store import open_part, open_store, verify_store
+from grncli.store.rows import schema
 
 batches = st.lists(
     st.tuples(st.sampled_from(GRIDS), st.integers(0, 7), st.sampled_from(["", "commit", "reopen"])), max_size=8
@@ -181,7 +182,7 @@ def test_worker_processes_read_the_same(store, method):
 def test_store_is_read_while_another_process_writes_it(tmp_path):
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from grncli.store import layout; layout.CHUNK_BYTES = 100\n"
+        "from grncli.store.rows import schema; schema.CHUNK_BYTES = 100\n"
         "from small_stores import run\n"
         "run(sys.argv[1], sources=150, after_commit=lambda: print(flush=True))\n"
     )
@@ -189,7 +190,7 @@ def test_store_is_read_while_another_process_writes_it(tmp_path):
     command = [sys.executable, "-c", code, tmp_path / "store", *folders]
     previous, seen = None, []
     with pytest.MonkeyPatch.context() as patch, subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        patch.setattr(layout, "CHUNK_BYTES", 100)
+        patch.setattr(schema, "CHUNK_BYTES", 100)
         process.stdout.readline()
         while process.poll() is None:
             store = open_store(tmp_path / "store")

@@ -118,7 +118,7 @@ def test_overwrite_stopped_anywhere_and_repeated_leaves_a_fresh_store(memory_dis
 def test_killed_processes_leave_the_same_bytes_as_one_that_was_not(memory_disk):
     code = (
         "import sys, time; sys.path[:0] = sys.argv[3:]\n"
-        "from grncli.store import layout; layout.CHUNK_BYTES = 100\n"
+        "from grncli.store.rows import schema; schema.CHUNK_BYTES = 100\n"
         "from small_stores import run\n"
         "print(flush=True)\n"
         "run(sys.argv[1], sources=150, after_commit=lambda: time.sleep(float(sys.argv[2])))\n"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from small_stores import fingerprint, random_bits, records, run
 
-from grncli.store import open_part, open_store
-from grncli.store.layout import grid_name
+from grncli.store import grid_name, open_part, open_store
 
 zarr = pytest.importorskip("zarr")
 

@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.eval import options
 
 
 @guarded
 def export(
     samples: Annotated[
         Path,
-        Argument(metavar="SAMPLES", help="Folder or store that grn sample --prompts made.", show_default=False),
+        Argument(metavar="SAMPLES", help="Folder or store that grn sample --prompts summary.", show_default=False),
     ],
     folder: Annotated[Path, Argument(metavar="DIR", help="Where to lay the files out.", show_default=False)],
     layout: Annotated[
@@ -22,7 +22,7 @@ def export(
     prompts: Annotated[
         Path | None, Option(metavar="FILE", help="The prompts the samples were made with; GenEval needs its own lines.")
     ] = None,
-    tokenizer: options.Tokenizer = None,
+    tokenizer: options.StoreTokenizer = None,
     device: options.Device = "auto",
     max_time: options.MaxTime = None,
     json: options.Json = False,
@@ -33,19 +33,18 @@ def export(
         from grncli.evaluation.benchmark_folders import export as lay_out
         from grncli.runtime.devices import pick_device
 
-        made = lay_out(
+        summary = lay_out(
             samples,
             folder,
             layout,
             prompts=prompts,
             tokenizer=tokenizer,
             device=str(pick_device(device)),
-            stop=stop,
-            report=progress,
-            say=progress.say,
+            monitor=progress.monitor(stop),
         )
-    options.warn(list(made.warnings))
+    for warning in summary.warnings:
+        say(f"warning: {warning}")
     if json:
-        print_json({"out": str(folder), "prompts": made.prompts, "files": made.files, "present": made.present})
-    there = f"; {made.present} were there" if made.present else ""
-    say(f"{folder}: {made.files} files of {made.prompts} prompts for {layout}{there}")
+        print_json({"out": str(folder), "prompts": summary.prompts, "files": summary.files, "present": summary.present})
+    there = f"; {summary.present} were there" if summary.present else ""
+    say(f"{folder}: {summary.files} files of {summary.prompts} prompts for {layout}{there}")

@@ -1,20 +1,21 @@
 """``grn eval gen``: how samples compare with real pictures."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
-from grncli.cli.sample import histogram
-from grncli.cli.terminal import number, screen_width
+from grncli.cli import options
+from grncli.cli.console import default_workers, guarded
+from grncli.cli.reports import Outputs, Table, TextReport
+from grncli.cli.session import open_session
+from grncli.cli.terminal import histogram, number, screen_width
 
 if TYPE_CHECKING:
-    from grncli.evaluation.generation import Figure, Generation
+    from grncli.evaluation.generation import Generation, MetricValue
     from grncli.evaluation.sampling_costs import Cost
 
-SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report tells
+SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report shows
 
 
 @guarded
@@ -31,9 +32,9 @@ def gen(
     ],
     metrics: options.Metrics = None,
     features: options.Features = None,
-    tokenizer: options.Tokenizer = None,
-    size: options.Size = None,
-    frames: options.Frames = None,
+    tokenizer: options.StoreTokenizer = None,
+    size: options.EvalSize = None,
+    frames: options.EvalFrames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
     sample: options.Sample = None,
@@ -43,25 +44,26 @@ def gen(
     cache: options.Cache = None,
     download: options.Download = False,
     strict: options.Strict = False,
-    seed: Annotated[int, Option(metavar="N", min=0, help="Draws the subsets of KID.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the random subsets of KID.")] = 0,
     html: options.Html = None,
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
     """Compare samples with real pictures: FID, FVD, KID, recall.
 
-    Beside the numbers, what the samples cost to make.
+    Beside the numbers, what the samples cost to make. --limit and --sample hold for each side.
 
     Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), is, kid, precision, recall, and
-    agreement, the share of samples that a classifier assigns to their own class.
+    class-accuracy, the share of samples that a classifier assigns to their own class.
     """
-    check_outputs(html=html)
-    with options.session("gen", "pictures", device, max_time) as session:
+    outputs = Outputs(html=html, json=json)
+    outputs.check()
+    with open_session("eval gen", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.generation import GenSettings, generation
-        from grncli.evaluation.picture_sources import Reading
+        from grncli.evaluation.measuring import PictureReading
 
         settings = GenSettings(
-            reading=Reading(
+            reading=PictureReading(
                 size=size,
                 frames=frames,
                 fps=fps,
@@ -70,7 +72,7 @@ def gen(
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 tokenizer=tokenizer,
-                device=session.device,
+                device=str(session.device),
                 strict=strict,
             ),
             metrics=options.parse_metrics(metrics),
@@ -79,61 +81,56 @@ def gen(
             download=download,
             seed=seed,
         )
-        found = generation(samples, reference, settings, **session.common())
+        measured = generation(samples, reference, settings, processes=session.processes, monitor=session.monitor)
     if not session.processes.leads:
         return
-    report = tabulate(found)
-    if html is not None:
-        write_page(html, report, found.to_json(), figures=_figures(found))
-    if json:
-        options.warn(found.warnings)
-        print_json(found.to_json())
-        return
-    print_report(report)
-    if found.cost is not None and len(found.cost.steps) > 1:
-        for line in histogram(found.cost.steps, screen_width()):
+    cost = measured.cost if measured.cost is not None and len(measured.cost.steps) > 1 else None
+    draw = None if cost is None else partial(_draw, cost)
+    outputs.write(tabulate(measured), measured.to_json(), draw=draw, warnings=measured.warnings)
+    if cost is not None and not json:
+        for line in histogram(cost.steps, screen_width()):
             print(line)
 
 
-def _figures(found: "Generation") -> list[Any]:
+def _draw(cost: "Cost") -> Any:
     from grncli.evaluation.plots import plot_steps
 
-    return [plot_steps(found.cost)] if found.cost is not None and len(found.cost.steps) > 1 else []
+    return plot_steps(cost)
 
 
-def tabulate(found: "Generation") -> Report:
+def tabulate(measured: "Generation") -> TextReport:
     """Figures, costs, and how they were measured."""
     tables = [
         Table(
-            f"{found.samples['src']} against {found.reference['src']}",
+            f"{measured.samples['src']} against {measured.reference['src']}",
             ["", "value", "deviation", ""],
-            [_row(figure) for figure in found.figures],
+            [_row(figure) for figure in measured.figures],
         )
     ]
-    if found.cost is not None:
-        tables.append(_costs(found.cost))
-    notes = [f"{_describe(about)}." for about in (found.samples, found.reference)]
-    network = found.samples.get("network") or found.reference.get("network")
+    if measured.cost is not None:
+        tables.append(_costs(measured.cost))
+    notes = [f"{_describe(about)}." for about in (measured.samples, measured.reference)]
+    network = measured.samples.get("network") or measured.reference.get("network")
     if network:
         notes.append(f"Features of {network['name']} (sha256 {network['sha256'][:12]}), {network['input']}; float64.")
-    return Report(tables, [*notes, *(f"Note: {warning}." for warning in found.warnings)])
+    return TextReport(tables, [*notes, *(f"Note: {warning}." for warning in measured.warnings)])
 
 
-def _row(figure: "Figure") -> list[str]:
-    digits = {"kid": 6, "precision": 4, "recall": 4, "agreement": 4}.get(figure.metric, 3)
+def _row(figure: "MetricValue") -> list[str]:
+    digits = {"kid": 6, "precision": 4, "recall": 4, "class-accuracy": 4}.get(figure.metric, 3)
     return [figure.label, *(number(value, f".{digits}f") for value in (figure.value, figure.deviation)), figure.detail]
 
 
 def _costs(cost: "Cost") -> Table:
-    told = {name: cost.settings[name] for name in SETTINGS if name in cost.settings}
+    settings = {name: cost.settings[name] for name in SETTINGS if name in cost.settings}
     rows = [
         ["samples", str(cost.samples)],
         ["steps a sample", number(cost.mean_steps, ".2f")],
-        ["evaluations a sample", number(cost.evaluations, ".2f")],
+        ["NFE a sample", number(cost.nfe, ".2f")],
         ["seconds a sample", "not logged" if cost.seconds is None else number(cost.seconds, ".3g")],
-        *([name.replace("_", " "), _plain(value)] for name, value in told.items()),
+        *([name.replace("_", " "), _plain(value)] for name, value in settings.items()),
     ]
-    return Table("What the samples cost", ["", ""], rows)
+    return Table("Cost of the samples", ["", ""], rows)
 
 
 def _plain(value: Any) -> str:
@@ -153,7 +150,7 @@ def _describe(about: dict[str, Any]) -> str:
         f"({count} feature vectors)" if samples and samples != count else "",
         f"of {'x'.join(map(str, size))} pixels" if size else f"of {known} sizes",
     ]
-    told = ("size", "filter", "frames", "fps", "only_the_first", "drawn_by_name", "rounds", "store", "made_of")
-    extra = ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in told if about.get(name))
+    shown = ("size", "filter", "frames", "fps", "only_the_first", "drawn_by_name", "rounds", "store", "made_of")
+    extra = ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in shown if about.get(name))
     failed = f", {about['failed']} could not be read" if about.get("failed") else ""
     return f"{about['src']}: {' '.join(filter(None, parts))}{f' ({extra})' if extra else ''}{failed}"

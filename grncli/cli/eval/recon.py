@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from grncli.cli.console import default_workers, guarded, print_json
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page
+from grncli.cli import options
+from grncli.cli.console import default_workers, guarded
+from grncli.cli.reports import Outputs, Table, TextReport
+from grncli.cli.session import open_session
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
-    from grncli.evaluation.reconstruction_report import Reconstruction
+    from grncli.evaluation.pair_comparison import PairComparison
     from grncli.metrics.pairwise import Spread
+
+
+SHOWN_TABLES = 2  # the figures, and the worst samples by the first metric
 
 
 @guarded
@@ -21,23 +25,21 @@ def recon(
         str, Argument(metavar="SRC|STORE", help="Media, or a bit store with --compare.", show_default=False)
     ],
     tokenizer: Annotated[
-        str | None, Option(metavar="RUN", help="Tokenizer to go through, or that made the store.")
+        str | None, Option(metavar="RUN", help="Tokenizer to encode and decode with, or that made the store.")
     ] = None,
     rounds: Annotated[
         str | None,
         Option(metavar="4|1:8|1:4,continuous", help="Decode from so many rounds; default: as trained or stored."),
     ] = None,
     reconstructions: Annotated[
-        str | None, Option(metavar="SRC2", help="Compare with these instead: what others made of the same files.")
+        str | None, Option(metavar="SRC2", help="Compare with these reconstructions of the same files instead.")
     ] = None,
     compare: Annotated[str | None, Option(metavar="SRC", help="Media that the STORE was made from.")] = None,
     metrics: options.Metrics = None,
     features: options.Features = None,
-    lpips: Annotated[
-        Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")
-    ] = None,
-    size: options.Size = None,
-    frames: options.Frames = None,
+    lpips: options.Lpips = None,
+    size: options.EvalSize = None,
+    frames: options.EvalFrames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
     sample: options.Sample = None,
@@ -48,7 +50,8 @@ def recon(
     download: options.Download = False,
     strict: options.Strict = False,
     sheet: Annotated[
-        Path | None, Option(metavar="PNG", help="Write sources beside what came back, the worst among them.")
+        Path | None,
+        Option(metavar="PNG", help="Write a contact sheet of sources and reconstructions, with the worst ones."),
     ] = None,
     html: options.Html = None,
     max_time: options.MaxTime = None,
@@ -61,14 +64,15 @@ def recon(
     Metrics: psnr, ssim, ms-ssim, lpips (AlexNet), lpips-vgg, rfid (Inception), rfvd (I3D), and rfd, the Fréchet
     distance in the features of any other network (--features).
     """
-    check_outputs(sheet=sheet, html=html, drawn=False)
-    with options.session("recon", "pictures", device, max_time) as session:
+    outputs = Outputs(sheet=sheet, html=html, json=json)
+    outputs.check(drawn=False)
+    with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+        from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.pairs import parse_rounds
-        from grncli.evaluation.picture_sources import Reading
-        from grncli.evaluation.reconstruction_report import ReconSettings, reconstruction
+        from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 
         settings = ReconSettings(
-            reading=Reading(
+            reading=PictureReading(
                 size=size,
                 frames=frames,
                 fps=fps,
@@ -77,7 +81,7 @@ def recon(
                 batch=batch,
                 workers=default_workers() if workers is None else workers,
                 tokenizer=tokenizer,
-                device=session.device,
+                device=str(session.device),
                 strict=strict,
             ),
             rounds=None if rounds is None else parse_rounds(rounds),
@@ -89,39 +93,29 @@ def recon(
             cache=options.cache_folder(cache),
             download=download,
         )
-        found = reconstruction(src, settings, **session.common())
-    if not session.processes.leads:
-        return
-    report = tabulate(found)
-    if sheet is not None:
-        from grncli.media.writing import write_png
-
-        write_png(sheet, found.sheet)
-    if html is not None:
-        write_page(html, report, found.to_json(), sheets=[found.sheet])
-    if json:
-        options.warn(found.warnings)
-        print_json(found.to_json())
-    else:
-        print_report(Report(report.tables[:2], report.notes))
+        report = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
+    if session.processes.leads:
+        outputs.write(
+            tabulate(report), report.to_json(), picture=report.sheet, warnings=report.warnings, printed=SHOWN_TABLES
+        )
 
 
-def tabulate(found: "Reconstruction") -> Report:
+def tabulate(report: "PairComparison") -> TextReport:
     """The report: figures, then the worst ten by each metric in the last row."""
     from grncli.metrics.quality import NAMES
 
-    measured = [name for name in found.rows[0].spreads if any(row.spreads[name].samples for row in found.rows)]
-    distances = list(found.rows[0].distances)
-    header = ["rounds" if found.tokenizer else "", *(NAMES[name] for name in measured), *map(_distance, distances)]
+    names = [name for name in report.rows[0].spreads if any(row.spreads[name].samples for row in report.rows)]
+    distances = list(report.rows[0].distances)
+    header = ["rounds" if report.tokenizer else "", *(NAMES[name] for name in names), *map(_distance, distances)]
     rows = [
         [
             row.label,
-            *(_spread(name, row.spreads[name]) for name in measured),
+            *(_spread(name, row.spreads[name]) for name in names),
             *(number(row.distances[name], ".3f") for name in distances),
         ]
-        for row in found.rows
+        for row in report.rows
     ]
-    last = found.rows[-1]
+    last = report.rows[-1]
     worst = [
         Table(
             f"Furthest from their sources by {NAMES[name]}, {last.label}",
@@ -129,29 +123,29 @@ def tabulate(found: "Reconstruction") -> Report:
             [[key, str(frame), _quality(name, value)] for key, frame, value in last.spreads[name].worst],
             names={0},
         )
-        for name in measured
+        for name in names
     ]
-    table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if found.tokenizer else {0})
-    return Report([table, *worst], _notes(found))
+    table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if report.tokenizer else {0})
+    return TextReport([table, *worst], _notes(report))
 
 
-def _notes(found: "Reconstruction") -> list[str]:
-    failed = f", and {found.failed} could not be read" if found.failed else ""
-    skipped = ("src", "rounds", "tokenizer")  # told elsewhere
-    told = {name.replace("_", " "): value for name, value in found.about.items() if name not in skipped}
-    settings = ", ".join(f"{name} {value}" for name, value in told.items())
+def _notes(report: "PairComparison") -> list[str]:
+    failed = f", and {report.failed} could not be read" if report.failed else ""
+    skipped = ("src", "rounds", "tokenizer")  # shown elsewhere
+    shown = {name.replace("_", " "): value for name, value in report.about.items() if name not in skipped}
+    settings = ", ".join(f"{name} {value}" for name, value in shown.items())
     notes = [
-        f"{found.samples} samples of {found.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
+        f"{report.samples} samples of {report.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
         "the mean over its frames."
     ]
-    if found.tokenizer:
-        notes.append(f"Tokenizer {found.tokenizer['name']} ({found.tokenizer['sha256'][:12]}).")
-    for name, network in found.networks.items():
+    if report.tokenizer:
+        notes.append(f"Tokenizer {report.tokenizer['name']} ({report.tokenizer['sha256'][:12]}).")
+    for name, network in report.networks.items():
         notes.append(
             f"{_distance(name)}: {network['vectors']} features of each side by {network['name']} (sha256 "
             f"{network['sha256'][:12]}), {network['input']}; float64, biased upwards by small counts."
         )
-    return [*notes, *(f"Note: {warning}." for warning in found.warnings)]
+    return [*notes, *(f"Note: {warning}." for warning in report.warnings)]
 
 
 def _distance(name: str) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from grncli.cli.console import Progress, default_workers, guarded, make_stop, print_json, say, works_alone
-from grncli.cli.eval import options
-from grncli.cli.reports import Report, Table, check_outputs, print_report, write_page, write_plot
+from grncli.cli import options
+from grncli.cli.console import Progress, default_workers, guarded, make_stop, say, works_alone
+from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def search(
     run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
     reference: Annotated[
-        str, Option(metavar="REF", help="What to compare with, best of all statistics.", show_default=False)
+        str, Option(metavar="REF", help="What to compare with; statistics are quickest.", show_default=False)
     ],
     tokenizer: Annotated[
         str, Option(metavar="RUN2", help="Tokenizer that the generator was trained for.", show_default=False)
@@ -45,20 +45,20 @@ def search(
         int,
         Option(metavar="H", min=0, help="Rounds before the last, with half the samples each."),
     ] = 2,
-    classes: Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample.")] = "all",
+    classes: options.Classes = "all",
     steps: Annotated[int, Option(metavar="N", min=1, help="Steps, where the grid does not vary them.")] = 50,
-    weights: Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")] = "ema",
-    seed: Annotated[int, Option(metavar="N", help="Samples depend on it and on their number only.")] = 0,
+    weights: options.Weights = "ema",
+    seed: options.Seed = 0,
     features: options.Features = None,
-    size: options.Size = None,
+    size: options.EvalSize = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
-    dtype: Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the generator.")] = "auto",
+    dtype: options.Dtype = "auto",
     cache: options.Cache = None,
     download: options.Download = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace another search in DIR.")] = False,
-    plot: Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")] = None,
+    overwrite: Annotated[bool, options.overwrite("Replace another search in DIR.")] = False,
+    plot: options.Plot = None,
     html: options.Html = None,
     max_time: options.MaxTime = None,
     json: options.Json = False,
@@ -68,20 +68,21 @@ def search(
     By successive halving over a grid.
     """
     works_alone()
-    check_outputs(plot, html=html)
+    outputs = Outputs(plot=plot, html=html, json=json)
+    outputs.check()
     with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
         from grncli.evaluation.grids import parse_grid
         from grncli.evaluation.halving import SearchSettings
         from grncli.evaluation.halving import search as find
-        from grncli.evaluation.picture_sources import Reading
+        from grncli.evaluation.measuring import PictureReading
         from grncli.runtime.devices import pick_device, pick_dtype
-        from grncli.sampling.settings import SampleSettings
+        from grncli.sampling.settings import SampleOptions
 
         chosen = pick_device(device)
         bfloat16 = str(pick_dtype(dtype, chosen)) == "torch.bfloat16"
         settings = SearchSettings(
             grid=parse_grid([*(grid or []), *(more or [])]),
-            sampling=SampleSettings(
+            sampling=SampleOptions(
                 classes=classes,
                 per_class=per_class,
                 steps=steps,
@@ -92,7 +93,7 @@ def search(
                 dtype="bfloat16" if bfloat16 else "float32",
             ),
             features=features,
-            reading=Reading(
+            reading=PictureReading(
                 size=size,
                 tokenizer=tokenizer,
                 device=str(chosen),
@@ -103,52 +104,48 @@ def search(
             download=download,
             overwrite=overwrite,
         )
-        found = find(run, reference, out or run / "search", settings, stop=stop, report=progress, say=progress.say)
-    if plot is not None or html is not None:
+        monitor = progress.monitor(stop)
+        result = find(run, reference, out or run / "search", settings, monitor=monitor)
+
+    def draw() -> Any:
         from grncli.evaluation.plots import plot_search
 
-        if plot is not None:
-            write_plot(plot, lambda: plot_search(found))
-        if html is not None:
-            write_page(html, tabulate(found), found.to_json(), figures=[plot_search(found)])
-    if json:
-        options.warn(found.warnings)
-        print_json(found.to_json())
-    else:
-        print_report(tabulate(found))
+        return plot_search(result)
+
+    outputs.write(tabulate(result), result.to_json(), draw=draw, warnings=result.warnings)
     shared = {"classes": classes, "steps": steps, "weights": weights, "seed": seed, "dtype": dtype}
-    say(f"best of {len(found.trials)}: {best_command(run, tokenizer, shared, found.best.point)}")
+    say(f"best of {len(result.trials)}: {best_command(run, tokenizer, shared, result.best.point)}")
 
 
 def best_command(run: Path, tokenizer: str, shared: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     """The ``grn sample`` that repeats a point of the grid."""
     usual = {"classes": "all", "steps": 50, "weights": "ema", "seed": 0, "dtype": "auto"}
-    told = {name: value for name, value in shared.items() if value != usual[name]} | dict(point)
-    flags = [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True]
-    values = [f"--{n.replace('_', '-')} {value}" for n, value in told.items() if not isinstance(value, bool)]
+    options = {name: value for name, value in shared.items() if value != usual[name]} | dict(point)
+    flags = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
+    values = [f"--{n.replace('_', '-')} {value}" for n, value in options.items() if not isinstance(value, bool)]
     return " ".join([f"grn sample {run} OUT --tokenizer {tokenizer}", *values, *flags])
 
 
-def tabulate(found: "Search") -> Report:
+def tabulate(result: "Search") -> TextReport:
     """Every point with its last trial, best first."""
     from grncli.evaluation.generation import LABELS
 
-    names = list(found.grid)
+    names = list(result.grid)
     rows = [
         [
             *(str(trial.point[name]) for name in names),
             number(trial.distance, ".3f"),
             str(trial.samples),
-            number(trial.evaluations, ".1f"),
+            number(trial.nfe, ".1f"),
         ]
-        for trial in found.trials
+        for trial in result.trials
     ]
-    header = [*names, LABELS[found.distance], "samples", "evaluations"]
-    reference, network = found.about["reference"], found.about["network"]
+    header = [*names, LABELS[result.distance], "samples", "NFE"]
+    reference, network = result.about["reference"], result.about["network"]
     notes = [
         f"Against {reference['src']} ({reference.get('count')} pictures); features of {network['name']} "
         f"({network['sha256'][:12]}).",
         "Distances of different counts do not compare: the fewer samples, the larger they are.",
-        *(f"Note: {warning}." for warning in found.warnings),
+        *(f"Note: {warning}." for warning in result.warnings),
     ]
-    return Report([Table("Decoding settings, best first", header, rows)], notes)
+    return TextReport([Table("Decoding settings, best first", header, rows)], notes)

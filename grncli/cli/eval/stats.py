@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from grncli.cli import options
 from grncli.cli.console import default_workers, guarded, print_json, say
-from grncli.cli.eval import options
 from grncli.cli.reports import check_file
+from grncli.cli.session import Session, open_session
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.evaluation.picture_sources import Pictures
+    from grncli.evaluation.measuring import Pictures
     from grncli.metrics.feature_networks import FeatureNetwork
 
 
@@ -29,9 +30,9 @@ def stats(
         bool,
         Option("--pictures", help="Write the pictures themselves (arr_0), which guided-diffusion's evaluator reads."),
     ] = False,
-    tokenizer: options.Tokenizer = None,
-    size: options.Size = None,
-    frames: options.Frames = None,
+    tokenizer: options.StoreTokenizer = None,
+    size: options.EvalSize = None,
+    frames: options.EvalFrames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
     sample: options.Sample = None,
@@ -41,7 +42,7 @@ def stats(
     cache: options.Cache = None,
     download: options.Download = False,
     strict: options.Strict = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace OUT.npz.")] = False,
+    overwrite: Annotated[bool, options.overwrite("Replace OUT.npz.")] = False,
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
@@ -54,11 +55,12 @@ def stats(
         raise UsageError(f"{out}: exists; choose another name, or add --overwrite")
     if pictures and (features is not None or keep_features):
         raise UsageError("--pictures needs no features; leave --features and --keep-features out")
-    with options.session("stats", "pictures", device, max_time) as session:
-        from grncli.evaluation.picture_sources import Reading, open_pictures
+    with open_session("eval stats", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+        from grncli.evaluation.measuring import PictureReading
+        from grncli.evaluation.picture_sources import open_pictures
         from grncli.metrics.feature_networks import load_feature_network
 
-        how = Reading(
+        reading = PictureReading(
             size=size,
             frames=frames,
             fps=fps,
@@ -67,50 +69,48 @@ def stats(
             batch=batch,
             workers=default_workers() if workers is None else workers,
             tokenizer=tokenizer,
-            device=session.device,
+            device=str(session.device),
             strict=strict,
         )
-        found = open_pictures(src, how, say=session.talk)
+        source = open_pictures(src, reading, say=session.monitor.say)
         if pictures:
-            document, text = _write_pictures(found, out, session)
+            document, text = _write_pictures(source, out, session)
         else:
             weights = options.cache_folder(cache) / "features"
             network = load_feature_network(
-                features or "inception", cache=weights, download=download, device=session.device, say=session.talk
+                features or "inception",
+                cache=weights,
+                download=download,
+                device=str(session.device),
+                say=session.monitor.say,
             )
-            document, text = _write_statistics(found, out, network, session, one_size=size is None, keep=keep_features)
+            document, text = _write_statistics(source, out, network, session, one_size=size is None, keep=keep_features)
     if session.processes.leads:
         if json:
             print_json({**document, "out": str(out)})
         say(f"{out}: {text}")
 
 
-def _write_pictures(pictures: "Pictures", out: Path, session: options.Session) -> tuple[dict[str, Any], str]:
-    from grncli.evaluation.arrays import write_pictures
+def _write_pictures(pictures: "Pictures", out: Path, session: Session) -> tuple[dict[str, Any], str]:
+    from grncli.evaluation.picture_arrays import write_pictures
 
     if session.processes.count > 1:
         raise UsageError("--pictures is written by one process, expected it without torchrun")
-    shape = write_pictures(out, pictures, stop=session.stop, report=session.report, warn=session.talk)
-    told = {"kind": "pictures", "src": pictures.src, "arr_0": list(shape)}
-    return told, f"{shape[0]} pictures of {shape[1]}x{shape[2]} pixels"
+    shape = write_pictures(out, pictures, monitor=session.monitor)
+    document = {"kind": "pictures", "src": pictures.src, "arr_0": list(shape)}
+    return document, f"{shape[0]} pictures of {shape[1]}x{shape[2]} pixels"
 
 
 def _write_statistics(
-    pictures: "Pictures", out: Path, network: "FeatureNetwork", session: options.Session, *, one_size: bool, keep: bool
+    pictures: "Pictures", out: Path, network: "FeatureNetwork", session: Session, *, one_size: bool, keep: bool
 ) -> tuple[dict[str, Any], str]:
-    from grncli.evaluation.statistics import collect, write_statistics
+    from grncli.evaluation.feature_collection import collect
+    from grncli.metrics.statistics_files import write_statistics
 
-    found = collect(
-        pictures,
-        network,
-        keep=keep,
-        one_size=one_size,
-        processes=session.processes,
-        stop=session.stop,
-        report=session.report,
-        warn=session.talk,
+    statistics = collect(
+        pictures, network, keep=keep, one_size=one_size, processes=session.processes, monitor=session.monitor
     )
     if session.processes.leads:
-        write_statistics(out, found, features=keep)
-    told = {"kind": "stats", "dimensions": len(found.mean), **found.about}
-    return told, f"statistics of {found.count} features of {len(found.mean)} dimensions by {network.name}"
+        write_statistics(out, statistics, features=keep)
+    document = {"kind": "stats", "dimensions": len(statistics.mean), **statistics.about}
+    return document, f"statistics of {statistics.count} features of {len(statistics.mean)} dimensions by {network.name}"

@@ -1,0 +1,96 @@
+"""Options that several commands take, each declared once; an option of one command stands in its signature."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from grncli.runtime.errors import UsageError
+
+MAX_SEED = 2**63 - 1
+
+# How a command runs
+Device = Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
+Dtype = Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the network.")]
+TrainingDtype = Annotated[
+    str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
+]
+Batch = Annotated[
+    int | None,
+    Option(metavar="B", min=1, help="Samples that go through the network at once; default: by their size."),
+]
+Workers = Annotated[
+    int | None, Option(metavar="W", min=0, help="Decoding processes; default: half the cores, at most 8.")
+]
+Part = Annotated[str, Option(metavar="i/n", help="Make the i-th of n parts, counted from 0: one a batch job.")]
+MaxTime = Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")]
+Strict = Annotated[bool, Option("--strict", help="Stop at the first source that cannot be read.")]
+Json = Annotated[bool, Option("--json", help="Print a JSON document.")]
+LogJson = Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")]
+
+# Which media, and how they are read
+Size = Annotated[
+    str, Option(metavar="256|HxW|native", help="Square (ADM centre crop), cover and crop to HxW, or as it is.")
+]
+EvalSize = Annotated[
+    str | None,
+    Option(metavar="256|HxW|native", help="Bring pictures to a size; native takes them as they are, of any size."),
+]
+Frames = Annotated[int | None, Option(metavar="N", help="Frames a clip, 1 + 4n; default: whole clips.")]
+EvalFrames = Annotated[
+    int | None, Option(metavar="N", min=1, help="Frames of a window of a clip; default: whole clips.")
+]
+Fps = Annotated[
+    float | None, Option(metavar="F", help="Resample clips in time to F frames a second (images ignore this).")
+]
+Limit = Annotated[int | None, Option(metavar="N", min=1, help="Only the first N sources.")]
+Sample = Annotated[
+    int | None,
+    Option(metavar="N", min=1, help="Only N sources, drawn by a hash of their names: the same in every command."),
+]
+
+# What a generator makes
+Classes = Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample, by number or name.")]
+Weights = Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")]
+Seed = Annotated[int, Option(metavar="N", min=0, max=MAX_SEED, help="Samples depend on it and on their number only.")]
+
+# What is measured, with which networks
+StoreTokenizer = Annotated[str | None, Option(metavar="RUN", help="Tokenizer that decodes bit stores.")]
+Metrics = Annotated[str | None, Option(metavar="A,B,...", help="What to measure; default: all that can be.")]
+Features = Annotated[
+    str | None,
+    Option(
+        metavar="inception|i3d|FILE|RUN",
+        help="Feature network: a name, a weights or TorchScript file, or a tokenizer's run.",
+    ),
+]
+Lpips = Annotated[Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")]
+Cache = Annotated[Path | None, Option(metavar="DIR", help="Folder of downloaded weights; default: ~/.cache/grn.")]
+Download = Annotated[bool, Option("--download", help="Fetch published weights that are missing, once.")]
+
+# Files beside the result
+Plot = Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")]
+Html = Annotated[Path | None, Option(metavar="FILE.html", help="Write the whole report as one page.")]
+
+
+def overwrite(what: str) -> Any:
+    """The flag ``--overwrite``, whose help says ``what`` is replaced."""
+    return Option("--overwrite", help=what)
+
+
+def cache_folder(folder: Path | None) -> Path:
+    """Where weights lie that were downloaded: ``folder``, or that of the user."""
+    from grncli.runs.weight_files import default_cache
+
+    return folder or default_cache()
+
+
+def parse_metrics(text: str | None) -> tuple[str, ...] | None:
+    """Names from a comma-separated list; None for None."""
+    if text is None:
+        return None
+    names: Sequence[str] = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--metrics {text!r}: expected names, such as psnr,ssim")
+    return tuple(names)

@@ -1,0 +1,155 @@
+"""Folders of labelled pictures and clips, so that everything can be tried without a download."""
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from grncli.demo.drawings import draw_clip, draw_image
+from grncli.demo.shape_sets import SETS
+from grncli.media.writing import write_mp4, write_png
+from grncli.runtime.differences import describe_differences
+from grncli.runtime.errors import UsageError
+from grncli.runtime.files import whole_file
+from grncli.runtime.folders import FolderMarker, make_folder, remove
+from grncli.runtime.monitor import Monitor
+
+MARKER = "shapes.json"
+OVERWRITING = ".overwriting"  # from the start of an overwrite until all is drawn
+SMALLEST_SIZE = 16
+MOST_ENCODERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesSettings:
+    """What a folder of shapes was drawn from; the same settings give the same bytes."""
+
+    set: str = "easy"
+    images: int = 512
+    clips: int = 64
+    size: int = 32
+    frames: int = 17
+    fps: float = 8.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError on a setting that cannot be drawn."""
+        if self.set not in SETS:
+            raise UsageError(f"The set of shapes is {self.set!r}, expected {' or '.join(SETS)}.")
+        if min(self.images, self.clips, self.seed) < 0:
+            raise UsageError("The number of images, the number of clips and the seed cannot be negative.")
+        if self.size < SMALLEST_SIZE:
+            raise UsageError(f"Shapes need pictures of at least {SMALLEST_SIZE} pixels, not {self.size}.")
+        if self.frames < 2:
+            raise UsageError(f"A clip needs at least 2 frames to show a direction, not {self.frames}.")
+        if not (math.isfinite(self.fps) and 0.01 <= self.fps <= 1000):
+            raise UsageError(f"A clip's frame rate must lie between 0.01 and 1000, not be {self.fps}.")
+
+
+@dataclass(frozen=True)
+class ShapesSummary:
+    """How many files a call wrote and how many were already there."""
+
+    written: int
+    present: int
+
+
+@dataclass(frozen=True)
+class _ShapeSample:
+    path: Path
+    kind: str
+    index: int
+
+
+def write_shapes(
+    folder: Path, settings: ShapesSettings, *, overwrite: bool = False, monitor: Monitor | None = None
+) -> ShapesSummary:
+    """Fill ``folder`` with ``images/CLASS/00000.png`` and ``clips/CLASS/00000.mp4``.
+
+    Parameters
+    ----------
+    folder : new, empty, or begun by an earlier call with the same settings, which this call completes
+    overwrite : draw everything again in a folder that an earlier call made, whatever its settings; but resume an
+        overwrite with the same settings that is not complete
+    monitor : its progress is called at the start and after each sample
+
+    Raises
+    ------
+    UsageError
+        If a setting cannot be drawn, the folder holds anything else (even with ``overwrite``), or it was
+        drawn with other settings.
+    """
+    monitor = monitor or Monitor()
+    settings.check()
+    _claim_folder(folder, settings, overwrite=overwrite)
+    samples = list(_samples(folder, settings))
+    missing = [sample for sample in samples if not sample.path.exists()]
+    for parent in sorted({sample.path.parent for sample in missing}):
+        make_folder(parent.parent)
+        make_folder(parent)
+    present = len(samples) - len(missing)
+    monitor.progress(present, len(samples), "")
+    # Threads suffice: the encoders are processes of their own.
+    pool = ThreadPoolExecutor(min(MOST_ENCODERS, os.cpu_count() or 1))
+    try:
+        writes = [pool.submit(_write_sample, sample, settings) for sample in missing]
+        for done, write in enumerate(as_completed(writes), start=present + 1):
+            write.result()
+            monitor.progress(done, len(samples), "")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    remove(folder / OVERWRITING)
+    return ShapesSummary(written=len(missing), present=present)
+
+
+def _samples(folder: Path, settings: ShapesSettings) -> Iterator[_ShapeSample]:
+    shapes = SETS[settings.set]
+    plan = (
+        ("images", shapes.image_classes, settings.images, "png"),
+        ("clips", shapes.clip_classes, settings.clips, "mp4"),
+    )
+    for kind, classes, count, ending in plan:
+        for index in range(count):
+            turn, member = divmod(index, len(classes))
+            yield _ShapeSample(folder / kind / classes[member] / f"{turn:05d}.{ending}", kind, index)
+
+
+def _write_sample(sample: _ShapeSample, settings: ShapesSettings) -> None:
+    if sample.kind == "images":
+        write_png(sample.path, draw_image(settings.seed, sample.index, settings.size, settings.set))
+    else:
+        frames = draw_clip(settings.seed, sample.index, settings.size, settings.frames, settings.set)
+        write_mp4(sample.path, frames, settings.fps)
+
+
+def _claim_folder(folder: Path, settings: ShapesSettings, *, overwrite: bool) -> None:
+    """Mark ``folder`` with the settings, or raise UsageError.
+
+    The marker is the first thing written and never missing later, so that a half-filled or half-deleted
+    folder is still known as ours.
+    """
+    marker = FolderMarker(
+        folder=folder,
+        file=folder / MARKER,
+        command="grn shapes",
+        purpose="a folder for the shapes",
+        remedy="choose a new or empty folder",
+    )
+    wanted = {"made_by": "grn shapes", "drawing": SETS[settings.set].drawing, **asdict(settings)}
+    there = marker.read()
+    if there is not None:
+        there = {"set": "hard", **there}  # before there were two, it was the only one
+        if there == wanted and (not overwrite or (folder / OVERWRITING).exists()):
+            return
+        if there.get("made_by") != "grn shapes" or not overwrite:
+            changes = describe_differences(there, wanted)
+            raise UsageError(f"{folder} was drawn with other settings ({changes}); {marker.remedy}, or --overwrite it")
+        for kind in ("images", "clips"):
+            remove(folder / kind)  # of a link only the link itself
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write(wanted)
+    if overwrite:
+        with whole_file(folder / OVERWRITING) as temporary:
+            temporary.touch()

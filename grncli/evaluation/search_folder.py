@@ -1,0 +1,113 @@
+"""The folder of a search: what it searches, its finished trials, and the samples of each point."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, Strict
+
+from grncli.evaluation.grids import Point, Value, name_of
+from grncli.runtime.checking import Count, Text, check
+from grncli.runtime.errors import UsageError
+from grncli.runtime.folders import FolderMarker, make_folder, remove, remove_now
+from grncli.runtime.jsonlines import append_line, read_lines
+
+MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A point after one round."""
+
+    point: dict[str, Value]
+    per_class: int
+    samples: int
+    distance: float
+    nfe: float  # number of function evaluations per sample
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; null for what is not defined."""
+        return vars(self) | {"nfe": self.nfe if math.isfinite(self.nfe) else None}
+
+
+@dataclass(frozen=True)
+class _StoredTrial:
+    """A line of ``results.jsonl``, which called the NFE ``evaluations`` in earlier versions."""
+
+    point: dict[str, Annotated[bool, Strict()] | Annotated[int, Strict()] | Finite | Text]
+    per_class: Count
+    samples: Count
+    distance: Finite
+    nfe: Finite | None = None
+
+
+class SearchFolder:
+    """Where a search keeps its samples and trials.
+
+    Parameters
+    ----------
+    about : what all points share, as JSON data; ``reference`` is some numbers that recognize it, up to rounding
+    overwrite : replace another search, but no folder of something else
+
+    Raises
+    ------
+    UsageError
+        If the folder holds something else, or a damaged trial.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self._folder = folder
+        marker = FolderMarker(
+            folder=folder,
+            file=folder / MANIFEST,
+            command="grn eval search",
+            purpose="a folder for the samples of the search",
+            remedy="choose another --out",
+        )
+        asked = json.loads(json.dumps(about))
+        stored = marker.read()
+        if stored is not None and _same_reference(stored.get("reference"), asked["reference"]):
+            asked["reference"] = stored["reference"]
+        marker.require(asked, overwrite=overwrite)
+        remove_now(folder / f".{POINTS}.old")  # what an interrupted overwrite left
+        if stored != asked:
+            remove(folder / RESULTS)
+            remove(folder / POINTS)
+            folder.mkdir(parents=True, exist_ok=True)
+            marker.write(asked)
+        self.trials = {(name_of(trial.point), trial.per_class): trial for trial in _read_trials(folder / RESULTS)}
+        """Finished ones, by the name of their point and the samples of each class."""
+
+    def store_of(self, point: Point) -> Path:
+        """Where the samples of a point are kept."""
+        make_folder(self._folder / POINTS)
+        return self._folder / POINTS / f"{name_of(point)}.zarr"
+
+    def add(self, trial: Trial) -> None:
+        """Keep a finished trial."""
+        append_line(self._folder / RESULTS, trial.to_json())
+        self.trials[name_of(trial.point), trial.per_class] = trial
+
+
+def _same_reference(stored: Any, asked: list[float]) -> bool:
+    plain = isinstance(stored, list) and len(stored) == len(asked) and all(type(n) in (int, float) for n in stored)
+    return plain and np.allclose(stored, asked, rtol=1e-5)
+
+
+def _read_trials(path: Path) -> list[Trial]:
+    if not path.exists():
+        return []
+    remedy, trials = "remove it, the samples of each point are kept", []
+    for place, line in read_lines(path, error=UsageError, remedy=remedy):
+        if "evaluations" in line:
+            line["nfe"] = line.pop("evaluations")
+        if isinstance(line.get("nfe"), float) and math.isnan(line["nfe"]):
+            line["nfe"] = None  # as earlier versions have it
+        trial = check(line, _StoredTrial, place, error=UsageError, remedy=remedy)
+        trials.append(Trial(**vars(trial) | {"nfe": math.nan if trial.nfe is None else trial.nfe}))
+    return trials

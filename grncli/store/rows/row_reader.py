@@ -1,0 +1,225 @@
+"""Reading a store: many parts and groups as one sequence of samples.
+
+Samples are numbered part by part, in a part by group in their order, in a group by row. What is read is a snapshot of
+what was committed at opening; in a store that is written further, later openings may number otherwise.
+"""
+
+import hashlib
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grncli.runtime.errors import StoreError
+from grncli.store.rows.byte_source import ByteSource, OpenFiles
+from grncli.store.rows.record import PartRecord, read_record
+from grncli.store.rows.row_lines import RowLines, read_failures, unresolved
+from grncli.store.rows.schema import COMMIT, COMPLETE, FAILURES, SAMPLES, Schema, parse_part, part_name
+from grncli.store.rows.stored import ArrayReader, Segment, stored_arrays
+
+View = TypeVar("View", bound="GroupView")
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """What one part holds: ``position`` of its ``sources`` (None = unknown) are processed, ``failed`` unread."""
+
+    part: int
+    samples: int
+    position: int
+    sources: int | None
+    failed: int
+    complete: bool
+
+
+class RowStore(Generic[View]):
+    """The committed samples of a store, as they were when it was opened.
+
+    Holds no lock and, once pickled to a worker process, nothing but the commit records.
+
+    Parameters
+    ----------
+    view : makes what ``group`` gives from the segments of one group
+
+    Attributes
+    ----------
+    complete : whether every part was finished
+    parts : a summary of each part
+    groups : samples of each group
+    columns : dtype of each further number per sample, by name
+    """
+
+    def __init__(self, source: ByteSource, schema: Schema, view: Callable[[Sequence[Segment]], View]) -> None:
+        self.source = source
+        self.schema = schema
+        # The marker first: a writer that resumes removes it before it changes its record.
+        marked = source.size(COMPLETE) is not None
+        there = {parse_part(name) for name in source.list("")}
+        records = [read_record(source, part, schema) if part in there else None for part in range(schema.parts)]
+        self.parts = [_summary(part, record or PartRecord()) for part, record in enumerate(records)]
+        self.complete = marked and all(part.complete for part in self.parts)
+        self.columns = next((dict(record.columns) for record in records if record is not None), {})
+        self._segments: list[Segment] = []
+        self._lines: dict[int, RowLines] = {}
+        self._failures: list[tuple[str, int]] = []
+        self._length = 0
+        self._open_files, self._next_key = OpenFiles(), 0
+        for part, record in enumerate(records):
+            if record is not None:
+                self._add_part(part, record)
+        self._starts = [segment.start for segment in self._segments]
+        groups = schema.in_order({segment.group for segment in self._segments})
+        self._views = {name: view([s for s in self._segments if s.group == name]) for name in groups}
+        self.groups = {name: len(group) for name, group in self._views.items()}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def group(self, name: str) -> View:
+        """The samples of one group; StoreError when there are none."""
+        if name not in self._views:
+            groups = ", ".join(self._views) or "none at all"
+            raise StoreError(
+                f"{self.source.where('')} has no samples of {self.schema.group_field} {name}, it has {groups}; "
+                "choose one of these."
+            )
+        return self._views[name]
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The line of one sample in ``samples.jsonl``; the first call reads through its part's file."""
+        segment, row = self._locate(index)
+        return self._lines[segment.part].record(segment.group, row)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The lines of all samples, in the order of the store."""
+        for lines in self._lines.values():
+            yield from lines.records()
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """Sources that could not be read, and were not since: ``source``, ``position``, ``error``."""
+        for name, size in self._failures:
+            yield from unresolved(read_failures(self.source, name, size)).values()
+
+    def digest(self) -> str:
+        """Hash of the commit records, hence of the checksums of all rows: a store that is made again has another."""
+        digest = hashlib.sha256()
+        for name in self.source.list(""):
+            commit = f"{name}/{COMMIT}"
+            if name.startswith("part-") and self.source.size(commit) is not None:
+                with self.source.stream(commit) as file:
+                    digest.update(file.read())
+        return digest.hexdigest()
+
+    def _add_part(self, part: int, record: PartRecord) -> None:
+        for group, arrays in stored_arrays(self.source, part, record, self.schema):
+            readers = {}
+            for array in arrays:
+                readers[array.layout.name] = ArrayReader(array, self._open_files, self._next_key)
+                self._next_key += array.chunks
+            self._segments.append(Segment(part, group, self._length, arrays[0].rows, readers))
+            self._length += arrays[0].rows
+        rows = {name: group.rows for name, group in record.groups.items()}
+        folder = part_name(part)
+        self._lines[part] = RowLines(self.source, f"{folder}/{SAMPLES}", record.samples_bytes, rows, self.schema)
+        self._failures.append((f"{folder}/{FAILURES}", record.failures_bytes))
+
+    def _locate(self, index: int) -> tuple[Segment, int]:
+        """Segment and its row of one sample; negative numbers count from the end."""
+        position = operator.index(index)
+        if position < 0:
+            position += self._length
+        if not 0 <= position < self._length:
+            raise IndexError(f"sample {index} of {self._length}")
+        segment = self._segments[bisect_right(self._starts, position) - 1]
+        return segment, position - segment.start
+
+    def _locate_all(self, indices: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
+        """Groups that the samples are of, and for each sample its row in the view of its group."""
+        wanted = checked(indices, self._length)
+        which = np.searchsorted(self._starts, wanted, "right") - 1
+        rows, groups = np.empty_like(wanted), set()
+        for i in np.unique(which).tolist():
+            segment = self._segments[i]
+            groups.add(segment.group)
+            inside = which == i
+            rows[inside] = wanted[inside] - segment.start + self._views[segment.group].start_of(segment)
+        return self.schema.in_order(groups), rows
+
+
+class GroupView:
+    """All samples of one group; its rows count through the parts."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        """Use ``RowStore.group``."""
+        self.name = segments[0].group
+        self.layouts = {name: reader.array.layout for name, reader in segments[0].readers.items()}
+        self._segments = segments
+        # First row of each segment, and the number of rows after the last.
+        self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """The store's number of each row, ascending."""
+        return np.concatenate([np.arange(s.start, s.start + s.rows, dtype=np.int64) for s in self._segments])
+
+    def read_rows(self, name: str, rows: ArrayLike) -> NDArray[Any]:
+        """``rows`` of an array, in the order given."""
+        places = checked(rows, len(self))
+        layout = self.layouts[name]
+        values = np.empty((len(places), *layout.row_shape), layout.dtype)
+        target, size = values.reshape(-1).view(np.uint8).data, layout.row_bytes
+        readers = [segment.readers[name] for segment in self._segments]
+        for segment, chunk, first, place, count in self._runs(places, layout.chunk_rows):
+            readers[segment].read_into(target[place * size : (place + count) * size], chunk, first)
+        return values
+
+    def chunks_of(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """First row and rows of one chunk file after the other: the fastest way through a whole store."""
+        for start, segment in zip(self._starts.tolist(), self._segments, strict=False):
+            array = segment.readers[name].array
+            for chunk in range(array.chunks):
+                yield start + chunk * array.layout.chunk_rows, array.read_chunk(chunk)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A number of every row."""
+        return np.concatenate([segment.column(name) for segment in self._segments])
+
+    def start_of(self, segment: Segment) -> int:
+        """Row of this view at which a segment starts."""
+        return int(self._starts[self._segments.index(segment)])
+
+    def _runs(self, places: NDArray[np.int64], chunk_rows: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """(segment, chunk, row in chunk, place in the result, count) of stretches that one read can fetch.
+
+        In the order of the files, which disks and the kernel's read-ahead like best.
+        """
+        order = np.argsort(places, kind="stable")
+        rows = places[order]
+        which = np.searchsorted(self._starts, rows, "right") - 1
+        chunks, firsts = np.divmod(rows - self._starts[which], chunk_rows)
+        breaks = (np.diff(rows) != 1) | (np.diff(order) != 1) | (firsts[1:] == 0)
+        heads = np.flatnonzero(np.concatenate([[True], breaks])[: len(rows)])
+        counts = np.diff(heads, append=len(rows))
+        columns = (which[heads], chunks[heads], firsts[heads], order[heads], counts)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _summary(part: int, record: PartRecord) -> PartSummary:
+    return PartSummary(part, record.samples, record.position, record.sources, record.failed, record.complete)
+
+
+def checked(numbers: ArrayLike, length: int) -> NDArray[np.int64]:
+    """Row or sample numbers as an array; negative ones do not count from the end."""
+    wanted = np.asarray(numbers)
+    if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise ValueError(f"expected a sequence of integers, got {wanted.dtype} {wanted.shape}")
+    if wanted.size and not 0 <= wanted.min() <= wanted.max() < length:
+        raise IndexError(f"{wanted.min()} to {wanted.max()} asked for, there are {length}")
+    return wanted.astype(np.int64, copy=False)

@@ -1,0 +1,137 @@
+"""Encoded sources into one part of a bit store: samples, failures, commits."""
+
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from grncli.media.batches import ReadSource, SourceClip, SourceGroup
+from grncli.runtime.errors import MediaError, StoreMismatch, UsageError
+from grncli.runtime.monitor import Monitor
+from grncli.store import PartWriter
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, add_to_digest, digest_of
+
+COMMIT_SECONDS = 5.0
+SHOWN_NOTES = 5
+
+
+class SampleWriter:
+    """Writes the sources of a part in their order, and commits every few seconds.
+
+    Attributes
+    ----------
+    done : sources processed so far, by this run and earlier ones
+    noted : sources of this run that were read in part, or without their end
+    """
+
+    def __init__(self, plan: TokenizingPlan, settings: TokenizeSettings, part: PartWriter, monitor: Monitor) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._part = part
+        self._monitor = monitor
+        self._labels: dict[str | None, int] = {name: i for i, name in enumerate(plan.fingerprint.labels)}
+        self._digest = digest_of(plan.sources[: part.position])
+        self._committed = time.monotonic()
+        self.done = part.position
+        self.noted = 0
+
+    @property
+    def saved(self) -> int:
+        """Samples of the part."""
+        return self._part.samples
+
+    def require_same_sources(self) -> None:
+        """Check that the sources of earlier runs are still the first ones, and that ``--strict`` was kept.
+
+        Raises
+        ------
+        UsageError, StoreMismatch, MediaError
+        """
+        done, settings, failures = self.done, self._settings, self._part.failures
+        if done > len(self._plan.sources) and settings.limit is not None:
+            raise UsageError(f"--limit {settings.limit}: {self._part.directory} holds {done} sources already")
+        if done > len(self._plan.sources) or (done and self._digest.hexdigest() != self._part.digest):
+            sample = settings.sample
+            now = "SRC lists now" if sample is None else f"--sample {sample} draws from SRC now"
+            same = "the same SRC" + (" (new files may only follow the old ones)" if sample is None else ", unchanged")
+            raise StoreMismatch(
+                f"{self._part.directory} holds the first {done} of other sources than {now}; "
+                f"give {same}, another OUT, or --overwrite"
+            )
+        if settings.strict and failures and not settings.retry_failed:
+            first = next(iter(failures.values()))
+            raise MediaError(
+                f"{first['source']}: {first['error']}; recorded by an earlier run without --strict. "
+                "Repair it and add --retry-failed"
+            )
+
+    def write(self, group: SourceGroup) -> None:
+        """Samples and failures of a group, all batches of which have run, in the order of the sources."""
+        for read in group.sources:
+            read.settle()
+            if read.error is not None:
+                self._add_failure(read)
+            elif read.source.name in self._part.failures:
+                self._part.fail(read.source.name, read.position, None)
+            self._say_note(read)
+        samples = [(read, clip) for read in group.sources for clip in read.clips]
+        for grid, neighbours in groupby(samples, key=lambda sample: sample[1].result.shape[:3]):
+            self._append(grid, list(neighbours))
+        first_time = [read.source for read in group.sources if read.position >= self.done]
+        add_to_digest(self._digest, first_time)
+        self.done += len(first_time)
+        if time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self.commit()
+        failed = len(self._part.failures)
+        self._monitor.progress(self.done, len(self._plan.sources), f"{failed} failed" if failed else "")
+
+    def commit(self) -> None:
+        """Make durable what was written so far."""
+        self._part.commit(self.done, self._digest.hexdigest(), len(self._plan.sources))
+        self._committed = time.monotonic()
+
+    def _append(self, grid: tuple[int, int, int], samples: Sequence[tuple[ReadSource, SourceClip]]) -> None:
+        class_of = self._plan.chosen.class_of
+        self._part.append(
+            grid,
+            np.stack([clip.result for _, clip in samples]),
+            [self._labels.get(class_of(read.source), -1) for read, _ in samples],
+            [self._line(read, clip) for read, clip in samples],
+        )
+
+    def _say_note(self, read: ReadSource) -> None:
+        """Name the first few sources of which a part was left out, and count the others."""
+        if read.note:
+            self.noted += 1
+            if self.noted <= SHOWN_NOTES:
+                self._monitor.say(f"{read.source.name}: {read.note}")
+            if self.noted == SHOWN_NOTES:
+                self._monitor.say("further sources with a note like these are counted only")
+
+    def _add_failure(self, read: ReadSource) -> None:
+        name, sentence = read.source.name, f"{read.source.name}: {read.error}"
+        if self._settings.strict:
+            self.commit()
+            raise MediaError(f"{sentence}; stopped because of --strict, {self._part.samples} samples are saved")
+        known = self._part.failures.get(name)
+        if known is None or known["error"] != read.error:
+            self._part.fail(name, read.position, read.error)
+        self._monitor.say(f"{sentence}; skipped")
+
+    def _line(self, read: ReadSource, clip: SourceClip) -> dict[str, Any]:
+        """What ``samples.jsonl`` says of a sample; ``key`` names it uniquely within the store."""
+        key = read.source.relative
+        line: dict[str, Any] = {"source": read.source.name}
+        if clip.number is not None:
+            key += f"#{clip.number}"
+            line["clip"] = clip.number
+        if clip.fps is not None:
+            line |= {"start": clip.start, "frames": clip.shape[0], "fps": clip.fps}
+        if clip.flip:
+            key += "#flip"
+            line["flip"] = True
+        if self._plan.chosen.classes is not None:
+            line["label"] = self._plan.chosen.class_of(read.source)
+        return {"key": key, **line}

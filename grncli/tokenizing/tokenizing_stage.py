@@ -1,0 +1,125 @@
+"""``grn tokenize``: media to pixels, batches, bits, and one part of a bit store.
+
+A batch never spans two groups of sources and a commit falls between two groups, so a killed run that is resumed makes
+the same batches, hence the same bytes, as one that was never killed. A thread reads before the network, and another
+writes after it.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from grncli.media.batches import ClipBatch, media_batches
+from grncli.runtime.errors import MediaError
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.overlap import BackgroundWriter
+from grncli.runtime.stopping import Stopped
+from grncli.store import open_part
+from grncli.tokenizing.bit_encoder import BitEncoder
+from grncli.tokenizing.sample_writer import SampleWriter
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, make_plan
+
+STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decoder before it drops the group
+
+
+@dataclass(frozen=True)
+class TokenizingSummary:
+    """What a run of ``tokenize`` read, and what the part holds."""
+
+    sources: int
+    done: int  # sources processed so far, by this run and earlier ones
+    samples: int
+    failed: int
+    ignored: int  # files that are no media
+    made: int  # samples added by this run
+    cut: int  # sources that were read in part, or without their end, by this run
+    seconds: float
+
+
+def tokenize(
+    src: str, out: Path, run: str | Path, settings: TokenizeSettings, *, monitor: Monitor | None = None
+) -> TokenizingSummary:
+    """Encode the media of ``src`` with the tokenizer ``run`` into one part of the bit store ``out``.
+
+    A complete store is left alone; an interrupted one is resumed. ``monitor`` is asked to stop between groups of
+    sources, and says what is about to be encoded, each source that could not be read or was read in part only, and each
+    doubt about the tokenizer or the classes.
+
+    Raises
+    ------
+    Stopped
+        If the monitor's stop asks for it; what was encoded is committed.
+    UsageError, MediaError, CheckpointError, StoreError
+        With nothing lost that was committed. MediaError with ``strict`` at the first unreadable source,
+        or when no source at all could be read.
+    """
+    monitor = monitor or Monitor()
+    plan = make_plan(src, run, settings, monitor=monitor)
+    began = time.monotonic()
+    with open_part(
+        out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite, goes_on=plan.begins_with
+    ) as part:
+        before = part.samples
+        encoder, samples = BitEncoder(plan, settings), SampleWriter(plan, settings, part, monitor)
+        samples.require_same_sources()
+        for line in [*plan.lines(), *plan.chosen.doubts]:
+            monitor.say(line)
+        if settings.retry_failed:
+            failed = sorted(line["position"] for line in part.failures.values())
+            _encode(failed, plan, settings, encoder, samples, monitor)
+        _encode(range(part.position, len(plan.sources)), plan, settings, encoder, samples, monitor)
+        part.finish()
+        if plan.sources and not part.samples:
+            raise MediaError(f"{src}: none of {len(plan.sources)} sources could be read; {out} holds no sample")
+        return TokenizingSummary(
+            sources=len(plan.sources),
+            done=part.position,
+            samples=part.samples,
+            failed=len(part.failures),
+            ignored=plan.chosen.ignored,
+            made=part.samples - before,
+            cut=samples.noted,
+            seconds=time.monotonic() - began,
+        )
+
+
+def _encode(
+    positions: Sequence[int],
+    plan: TokenizingPlan,
+    settings: TokenizeSettings,
+    encoder: BitEncoder,
+    samples: SampleWriter,
+    monitor: Monitor,
+) -> None:
+    """Sources at ``positions`` of the plan into the store; Stopped where some are left."""
+    left, total = len(positions), len(plan.sources)
+    monitor.progress(samples.done, total, "")
+    with (
+        media_batches(
+            plan.sources,
+            plan.reading,
+            positions,
+            workers=settings.workers,
+            batch=settings.batch,
+            flip=settings.flip,
+            stop=monitor.stop,
+            patience=STOP_PATIENCE,
+        ) as batches,
+        BackgroundWriter() as writer,
+    ):
+        for batch in batches:
+            if isinstance(batch, ClipBatch):
+                encoder.encode(batch, writer)
+                continue
+            # Only here: stopping inside a group would lose its work, and a long clip would never be finished.
+            writer.submit(partial(samples.write, batch))
+            left -= len(batch.sources)
+            if left and monitor.stop_reason:
+                break
+        writer.wait()
+    samples.commit()
+    if left:
+        done = f"stopped after {samples.done} of {total} sources"
+        raise Stopped(f"{monitor.stop_reason}: {done}, {samples.saved} samples are saved")

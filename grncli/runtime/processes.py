@@ -71,9 +71,9 @@ class Processes:
         longest = max(int(other) for other in lengths)
         padded = torch.zeros(longest, dtype=torch.float64)
         padded[: len(vector)] = torch.from_numpy(vector)
-        found = [torch.empty_like(padded) for _ in range(self.count)]
-        dist.all_gather(found, padded)
-        return [part[: int(size)].numpy() for part, size in zip(found, lengths, strict=True)]
+        vectors = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(vectors, padded)
+        return [part[: int(size)].numpy() for part, size in zip(vectors, lengths, strict=True)]
 
     def gather_json(self, document: Any) -> list[Any]:
         """A document of each process, by rank: anything that JSON can hold."""

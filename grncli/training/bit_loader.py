@@ -88,9 +88,9 @@ def combine_stores(stores: Sequence[BitStore]) -> tuple[Bits, list[GridSamples]]
     grids = sorted({grid for store in stores for grid in store.grids})
     samples = []
     for grid in grids:
-        having = [store for store in stores if grid in store.grids]
-        labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in having]
-        views, paths = [store.grid(grid) for store in having], [str(store.path) for store in having]
+        own = [store for store in stores if grid in store.grids]
+        labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in own]
+        views, paths = [store.grid(grid) for store in own], [str(store.path) for store in own]
         samples.append(GridSamples(grid, views, paths, np.concatenate(labels)))
     rates = {store.fingerprint.preprocessing.get("fps") for store in stores}
     bits = Bits(
@@ -235,9 +235,9 @@ def most_frequent(samples: Sequence[GridSamples]) -> GridSamples:
 
 def check_validation(samples: Sequence[GridSamples], validation: int) -> None:
     """Raise RecipeError if nothing would be left to train on."""
-    held = len(most_frequent(samples))
-    if validation >= held:
-        raise RecipeError(f"data.validation is {validation}, expected less than the {held} samples")
+    available = len(most_frequent(samples))
+    if validation >= available:
+        raise RecipeError(f"data.validation is {validation}, expected less than the {available} samples")
 
 
 def _batch(samples: GridSamples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:

@@ -35,7 +35,7 @@ class Processes:
     count: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
@@ -105,7 +105,7 @@ class Processes:
             dist.barrier()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def joined(launch: Launch, device: torch.device, stop: Stop) -> Iterator[Process
         If they cannot connect, or one of them ends too early.
     """
     if launch.count == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     on_gpu = device.type == "cuda"
     if on_gpu:

@@ -18,7 +18,7 @@ from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.overlap import Prefetcher
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, Grid, GridView, grid_name
 from grncli.training.objective import Batch
 
@@ -122,7 +122,7 @@ class BitLoader:
         buffer: float,
         validation: int = 0,
         seed: int = 0,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self.batch = batch
         self.processes = processes

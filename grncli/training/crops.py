@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grncli.media.decoder import DecoderPool
 from grncli.media.random_crops import Crop
+from grncli.media.selection import evenly_spread
 from grncli.media.sources import Source
 from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError
@@ -45,8 +46,7 @@ class CropSampler:
             raise UsageError(
                 f"{src} holds no {kind}s, which the recipe's data.{kind} wants; add some or set data.{kind}=null"
             )
-        held_out = self.data.validation
-        chosen = set(np.linspace(0, len(usable) - 1, held_out).round().astype(int).tolist()) if held_out else set()
+        chosen = set(evenly_spread(self.data.validation, len(usable)))
         left = [source for i, source in enumerate(usable) if i not in chosen]
         if len(left) < media.batch:
             held = f" ({len(chosen)} more are held out)" if chosen else ""

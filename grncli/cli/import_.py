@@ -32,7 +32,7 @@ def import_(
         Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Settings that the file does not hold: rounds=4, attention=true, in_context_start=4.",
+            help="What the file does not contain: rounds=4, attention=true, in_context_start=4.",
         ),
     ] = None,
     overwrite: Annotated[bool, options.overwrite("Replace an existing run directory.")] = False,
@@ -45,12 +45,12 @@ def import_(
     works_alone()
     from grncli.runs.importing import import_released
 
-    made = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
+    facts = import_released(checkpoint, run, weights=weights, settings=settings or [], overwrite=overwrite)
     if json:
-        print_json(made)
-    time, height, width = made["stride"]
-    what = "tokenizer" if made["kind"] == "tokenizer" else f"GRN_{made['prediction']} of {made['classes']} classes"
+        print_json(facts)
+    time, height, width = facts["stride"]
+    what = "tokenizer" if facts["kind"] == "tokenizer" else f"GRN_{facts['prediction']} of {facts['classes']} classes"
     say(
-        f"{run}: {what} with {made['parameters'] / 1e6:.2f} M parameters, {made['channels']} channels, "
-        f"{made['rounds']} rounds, stride {time}x{height}x{width}"
+        f"{run}: {what} with {facts['parameters'] / 1e6:.2f} M parameters, {facts['channels']} channels, "
+        f"{facts['rounds']} rounds, stride {time}x{height}x{width}"
     )

@@ -10,7 +10,6 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import FAILED, format_bytes, guarded, print_json, say
 from grncli.cli.terminal import screen_width, wrap
-from grncli.runtime.errors import GrnError
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
@@ -31,27 +30,18 @@ def info(
     Shapes, counts, settings, size, labels, failures, completeness.
     """
     from grncli.runs.describing import describe
-    from grncli.runs.describing import verify as verify_path
 
-    problems = verify_path(path) if verify else []
-    try:
-        found = describe(path)
-    except GrnError as error:
-        if not problems:
-            raise
-        found = {}
-        problems += [] if str(error) in problems else [str(error)]
-    if verify:
-        found["problems"] = problems
+    facts = describe(path, verify=verify)
+    problems = facts.get("problems", [])
     if json:
-        print_json(found)
-    elif "kind" in found:
-        show = _show_store if found["kind"] == "store" else _show_run
-        for head, text in show(path, found):
+        print_json(facts)
+    elif "kind" in facts:
+        show = _show_store if facts["kind"] == "store" else _show_run
+        for head, text in show(path, facts):
             for line in wrap(text, screen_width(), head):
                 print(line)
     if verify and not problems:
-        whole = "every byte is as it was committed" if found["kind"] == "store" else "the weights load and are finite"
+        whole = "every byte is as it was committed" if facts["kind"] == "store" else "the weights load and are finite"
         say(f"{path}: {whole}")
     for problem in problems:
         say(problem)
@@ -59,26 +49,26 @@ def info(
         raise typer.Exit(FAILED)
 
 
-def _show_store(path: Path, found: dict[str, Any]) -> list[Field]:
-    state = "complete" if found["complete"] else "NOT complete: run the command that makes it again to resume it"
-    time, height, width = found["stride"]
-    tokenizer = found["tokenizer"]
-    labels = [f"{name} ({count})" for name, count in found["labels"].items()]
+def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
+    state = "complete" if facts["complete"] else "NOT complete: run the command that makes it again to resume it"
+    time, height, width = facts["stride"]
+    tokenizer = facts["tokenizer"]
+    labels = [f"{name} ({count})" for name, count in facts["labels"].items()]
     return [
         ("", f"{path}: bit store, {state}"),
-        _field("samples", str(found["samples"])),
-        *((f"    grid {grid:<12}", str(count)) for grid, count in found["grids"].items()),
+        _field("samples", str(facts["samples"])),
+        *((f"    grid {grid:<12}", str(count)) for grid, count in facts["grids"].items()),
         _field(
             "bits",
-            f"{found['rounds']} rounds x {found['channels']} channels a token of {time}x{height}x{width} pixels, "
-            f"{found['bits_per_pixel']:.3g} bits a pixel",
+            f"{facts['rounds']} rounds x {facts['channels']} channels a token of {time}x{height}x{width} pixels, "
+            f"{facts['bits_per_pixel']:.3g} bits a pixel",
         ),
-        _field("size", f"{format_bytes(found['bits_bytes'])} of bits, {format_bytes(found['disk_bytes'])} on disk"),
+        _field("size", f"{format_bytes(facts['bits_bytes'])} of bits, {format_bytes(facts['disk_bytes'])} on disk"),
         _field("tokenizer", f"{tokenizer.get('name')} ({str(tokenizer.get('sha256'))[:12]})"),
-        _field("preprocessing", ", ".join(f"{k}={v}" for k, v in found["preprocessing"].items() if v is not None)),
+        _field("preprocessing", ", ".join(f"{k}={v}" for k, v in facts["preprocessing"].items() if v is not None)),
         *([_field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
-        *map(_show_part, found["parts"]),
-        *_show_failures(found["failures"]),
+        *map(_show_part, facts["parts"]),
+        *_show_failures(facts["failures"]),
     ]
 
 
@@ -95,27 +85,27 @@ def _show_failures(failures: Sequence[dict[str, Any]]) -> list[Field]:
     return [*shown, *([_field("", f"and {more} more; --json lists them all")] if more else [])]
 
 
-def _show_run(path: Path, found: dict[str, Any]) -> list[Field]:
-    time, height, width = found["stride"]
-    imported = found["recipe"]["imported"]
-    origin = f"imported from {imported['file']} ({imported['weights']})" if imported else f"step {found['step']}"
-    state = "" if found["complete"] else f", NOT complete ({found['recipe']['training']['steps']} steps wanted)"
-    depth = "continuous features" if found["rounds"] is None else f"{found['rounds']} rounds"
+def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
+    time, height, width = facts["stride"]
+    imported = facts["recipe"]["imported"]
+    origin = f"imported from {imported['file']} ({imported['weights']})" if imported else f"step {facts['step']}"
+    state = "" if facts["complete"] else f", NOT complete ({facts['recipe']['training']['steps']} steps wanted)"
+    depth = "continuous features" if facts["rounds"] is None else f"{facts['rounds']} rounds"
     return [
-        ("", f"{path}: {found['kind']}, {origin}{state}"),
-        _field("parameters", f"{found['parameters'] / 1e6:.2f} M"),
-        _field("bits", f"{depth} x {found['channels']} channels a token of {time}x{height}x{width} pixels"),
-        *(_show_generator(found) if found["kind"] == "generator" else []),
-        _field("checkpoint", f"{found['checkpoint']}, sha256 {found['sha256'][:12]}"),
+        ("", f"{path}: {facts['kind']}, {origin}{state}"),
+        _field("parameters", f"{facts['parameters'] / 1e6:.2f} M"),
+        _field("bits", f"{depth} x {facts['channels']} channels a token of {time}x{height}x{width} pixels"),
+        *(_show_generator(facts) if facts["kind"] == "generator" else []),
+        _field("checkpoint", f"{facts['checkpoint']}, sha256 {facts['sha256'][:12]}"),
     ]
 
 
-def _show_generator(found: dict[str, Any]) -> list[Field]:
-    tokenizer = found["tokenizer"]
-    predicts = "indices" if found["prediction"] == "ind" else "bits"
+def _show_generator(facts: dict[str, Any]) -> list[Field]:
+    tokenizer = facts["tokenizer"]
+    predicts = "indices" if facts["prediction"] == "ind" else "bits"
     return [
-        _field("predicts", f"{predicts} (GRN_{found['prediction']}), {found['classes'] or 'no'} classes"),
-        _field("latent grids", ", ".join(_some(list(found["grids"]), SHOWN_LABELS))),
+        _field("predicts", f"{predicts} (GRN_{facts['prediction']}), {facts['classes'] or 'no'} classes"),
+        _field("latent grids", ", ".join(_some(list(facts["grids"]), SHOWN_LABELS))),
         _field("tokenizer", f"{tokenizer.get('name', 'not known')} ({str(tokenizer.get('sha256', ''))[:12]})"),
     ]
 

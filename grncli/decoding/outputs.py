@@ -27,10 +27,10 @@ Frames = NDArray[np.uint8]
 
 
 class OutputFolder:
-    """A folder of decoded files that knows which files are its own, and of which bits; use as a context manager.
+    """A folder of decoded files, with a list of them and of what they were decoded from; use as a context manager.
 
     ``decode.json`` says what is decoded, ``decoded.jsonl`` names the file of each sample. One process at a time fills
-    it. What identifies the folder is replaced last, so that an interrupted overwrite is still known as ours.
+    it. What identifies the folder is replaced last, so that an interrupted overwrite is still recognised.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class OutputFolder:
                     raise UsageError(f"{file} was not written by grn decode; {REMEDY}, or move it away")
                 self.present += 1
                 return
-            # Listed first: what is not listed is somebody else's. What is listed may be missing after a kill.
+            # Listed first: a file that is not listed is not ours. A listed one may be missing after a kill.
             if name not in self._files:
                 self._list.append(encode_line({"index": index, "key": record["key"], "file": name}))
                 self._files[name] = index
@@ -115,7 +115,7 @@ class OutputFolder:
         return str(PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}@{index}"))
 
     def finish(self) -> None:
-        """Look whether the files are where they are said to be; MissingFolderError where the folder is gone."""
+        """MissingFolderError where the folder was moved away."""
         self._claimed.require_in_place()
 
     def _clear(self) -> None:

@@ -86,7 +86,7 @@ def decode(
 def _decode(
     decoder: "StoreDecoder", indices: range, outputs: OutputFolder, comparison: Comparison, monitor: Monitor
 ) -> None:
-    """Decode samples into files, except batches that an earlier run has written and nobody looks at."""
+    """Decode samples into files, except batches that an earlier run has written and that are not compared."""
     decoded = 0
     with BackgroundWriter() as writer:
         for rows in decoder.batched(indices):

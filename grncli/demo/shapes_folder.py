@@ -50,7 +50,7 @@ class ShapesSettings:
 
 @dataclass(frozen=True)
 class ShapesSummary:
-    """How many files a call wrote and how many it found already there."""
+    """How many files a call wrote and how many were already there."""
 
     written: int
     present: int
@@ -147,7 +147,7 @@ def _claim_folder(folder: Path, settings: ShapesSettings, *, overwrite: bool) ->
             changes = describe_differences(there, wanted)
             raise UsageError(f"{folder} was drawn with other settings ({changes}); {marker.remedy}, or --overwrite it")
         for kind in ("images", "clips"):
-            remove(folder / kind)  # of a link only itself: what it leads to is not ours to delete
+            remove(folder / kind)  # of a link only the link itself
     folder.mkdir(parents=True, exist_ok=True)
     marker.write(wanted)
     if overwrite:

@@ -151,7 +151,6 @@ class Judge:
     def _check_fit(self) -> int:
         """Refuse a reference of another network or size than the samples will be of; returns the number of classes."""
         bits, settings = self._generator.recipe.bits, self._settings.sampling
-        assert bits is not None
         _, h, w = choose_grid(settings.grid, bits.grids)
         about = {
             "src": "what is sampled",

@@ -85,8 +85,10 @@ def members(path: str) -> Iterator[Member]:
 
 
 def _zip_members(path: str) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
+        file.seek(0)
+        begins_with_member = file.read(len(_LOCAL_SIGNATURE)) == _LOCAL_SIGNATURE
     # Programs of Windows that store backslashes do so in all names, and some call themselves Unix.
     backslashes = not any("/" in entry.orig_filename for entry in entries)
     for entry in entries:
@@ -100,7 +102,7 @@ def _zip_members(path: str) -> Iterator[Member]:
             problem = "is a link, which zip archives are not searched for"
         yield Member(name, entry.header_offset, entry.file_size, problem)
     first = min((entry.header_offset for entry in entries), default=0)
-    if first and _starts_with(path, _LOCAL_SIGNATURE):
+    if first and begins_with_member:
         what = f"is not in the archive's directory and is not read: {first:,} bytes before its first member"
         yield Member("(another zip in front)", 0, 0, what, unlisted=True)
 
@@ -108,7 +110,7 @@ def _zip_members(path: str) -> Iterator[Member]:
 def _zip_name(entry: zipfile.ZipInfo, backslashes: bool) -> str:
     """Name of a member, with slashes.
 
-    Without the UTF-8 flag a name is in an encoding nobody knows. ``zipfile`` takes it for code page 437, in which no
+    Without the UTF-8 flag the encoding of a name is unknown. ``zipfile`` takes it for code page 437, in which no
     two names become one; Info-ZIP adds the name in UTF-8 where it knew better.
     """
     name = entry.orig_filename
@@ -132,20 +134,6 @@ def _unicode_path(extra: bytes, raw_name: bytes) -> str | None:
                 except UnicodeDecodeError:
                     return None
     return None
-
-
-def _starts_with(path: str, signature: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(signature)) == signature
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A link of a tar, and the name of the member that it leads to."""
-
-    member: Member
-    target: str
-    symbolic: bool
 
 
 def _tar_members(path: str) -> Iterator[Member]:
@@ -226,14 +214,14 @@ def _resolved(file: BinaryIO, links: list[tarfile.TarInfo]) -> Iterator[Member]:
     for info in _tar_entries(file):
         if isinstance(info, Member) or _name_problem(info.name):
             continue
-        found = None
+        end = None
         if info.islnk():
             # A hard link leads to an earlier member: a later one of that name is another file.
-            found = hard[info.offset] = data.get(_target(info))
+            end = hard[info.offset] = data.get(_target(info))
         elif info.isfile() and not info.issparse():
-            found = Member(info.name, info.offset_data, info.size, None)
-        if found is not None and (name := posixpath.normpath(info.name)) in wanted:
-            data[name] = found
+            end = Member(info.name, info.offset_data, info.size, None)
+        if end is not None and (name := posixpath.normpath(info.name)) in wanted:
+            data[name] = end
     for link in links:
         end = hard[link.offset] if link.islnk() else _end_of(_target(link), data, symbolic)
         yield replace(end, name=link.name) if end else Member(link.name, link.offset_data, 0, _DANGLING)
@@ -261,12 +249,12 @@ def _name_problem(name: str) -> str | None:
     return None
 
 
-def open_member(path: str, member: str, offset: int, size: int) -> BinaryIO:
+def open_member(path: str, offset: int, size: int) -> BinaryIO:
     """The content of one member as a stream with a ``seek``; small ones lie in memory.
 
     Parameters
     ----------
-    path, member, offset, size : as given by :func:`members`
+    path, offset, size : as `members` lists them
 
     Raises
     ------
@@ -278,7 +266,7 @@ def open_member(path: str, member: str, offset: int, size: int) -> BinaryIO:
     archive = _archive(path)
     if path.lower().endswith(".zip"):
         return io.BytesIO(_zip_data(archive, path, offset, size))
-    data = os.pread(archive.fileno(), size, offset) if size <= _CHUNK else _large(archive, offset, size)
+    data = _read_at(archive, offset, size)
     if len(data) != size:
         raise MediaError(f"is cut short: {len(data):,} of {size:,} bytes are in the archive")
     return io.BytesIO(data)
@@ -290,8 +278,8 @@ def _archive(path: str) -> BinaryIO:
     return open(path, "rb", buffering=0)
 
 
-def _large(archive: BinaryIO, offset: int, size: int) -> bytes:
-    """One pread gives at most 2 GiB."""
+def _read_at(archive: BinaryIO, offset: int, size: int) -> bytes:
+    """Up to ``size`` bytes from ``offset`` on; one pread gives at most 2 GiB."""
     parts = []
     while size and (part := os.pread(archive.fileno(), min(size, 64 * _CHUNK), offset)):
         parts.append(part)
@@ -313,7 +301,7 @@ def _zip_data(archive: BinaryIO, path: str, offset: int, size: int) -> bytes:
     # Bit 3: sizes and checksum follow the data; all ones: they are in a zip64 field.
     unknown = bool(flags & 0x8) or packed == 0xFFFFFFFF
     if method == zipfile.ZIP_STORED:
-        data = _large(archive, start, size if unknown else min(packed, size + 1))
+        data = _read_at(archive, start, size if unknown else min(packed, size + 1))
         end = start + len(data)
     elif method == zipfile.ZIP_DEFLATED:
         data, end = _inflated(archive, start, size, None if unknown else packed)

@@ -190,7 +190,7 @@ class BatchGatherer:
 
 
 def stack_clips(clips: Sequence[SourceClip]) -> ClipBatch:
-    """Clips of one shape as a batch, mirrored where they are to be; lets go of their pixels."""
+    """Clips of one shape as a batch, mirrored where they are to be; frees their own pixels."""
     frames = torch.empty(len(clips), *clips[0].shape, 3, dtype=torch.uint8)
     for row, clip in zip(frames.numpy(), clips, strict=True):
         assert clip.pixels is not None

@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from grncli.media.clip_log import Log
-from grncli.media.framing import MAX_PIXELS
-from grncli.runtime.errors import MediaError
+from grncli.media.framing import MAX_PIXELS, require_pixels
 
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,gif,flv,asf,ogg,yuv4mpegpipe"
 PICTURE = ("-map", "0:V:0")
@@ -40,8 +39,16 @@ ONLY_LEADING = "noise=drop=" + _LEADING.format("not")
 """The other way round: keeps what a decoding that skips the leading packets drops."""
 
 
+Alive = Callable[[], None]
+"""Called for every frame decoded and every packet counted, so that a watcher can tell slow from stuck."""
+
+
+def unwatched() -> None:
+    """For reading that nobody watches."""
+
+
 def widen_pipe(pipe: IO[bytes]) -> None:
-    """Let a pipe hold 1 MiB, where the system allows it: its writer goes on while the reader is busy."""
+    """Let a pipe hold 1 MiB, where the system allows it: its writer need not wait for a busy reader."""
     request = getattr(fcntl, "F_SETPIPE_SZ", None)
     if request is not None:
         with contextlib.suppress(OSError):
@@ -138,25 +145,25 @@ class Decoding:
         failure = self.failure()
         return self.log.first_complaint() or failure
 
-    def times(self) -> Iterator[float | None]:
+    def times(self, alive: Alive) -> Iterator[float | None]:
         """Time of each frame in seconds on the clip's own clock, as they arrive; None where it is unknown."""
         for line in self._times:
+            alive()
             yield self._time(line)
 
     def _time(self, line: bytes) -> float | None:
-        found = re.fullmatch(rb"(-?\d+) (\d+)/(\d+)\s*", line)
+        match = re.fullmatch(rb"(-?\d+) (\d+)/(\d+)\s*", line)
         # The smallest number stands for a time that is unknown.
-        if found is None or len(found[1]) > 18 or not int(found[3]):
+        if match is None or len(match[1]) > 18 or not int(match[3]):
             return None
-        self.tick = int(found[2]) / int(found[3])
-        return int(found[1]) * int(found[2]) / int(found[3])
+        self.tick = int(match[2]) / int(match[3])
+        return int(match[1]) * int(match[2]) / int(match[3])
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
-        """Frames [H, W, 3] and their times as they arrive; PAM tells the size of each, so rotation needs no care."""
+        """Frames [H, W, 3] and their times as they arrive; PAM has the size of each, also of rotated ones."""
         while (magic := self.output.readline(16)) == b"P7\n":
             width, height, depth = self._pam_header()
-            if width * height > MAX_PIXELS:
-                raise MediaError(f"is {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are read")
+            require_pixels(width, height)
             frame = np.empty((height, width, depth), np.uint8)
             if self.output.readinto(frame.data.cast("B")) != frame.nbytes:  # type: ignore[attr-defined]
                 return

@@ -37,7 +37,7 @@ _CONTAINER = re.compile(
     r"|\[error\] Truncating packet)"
 )
 _COMPLAINT = re.compile(r"^(\[[^\]]* @ \w+\] ?)*\[(error|fatal)\] ")
-_TOLD = re.compile(r"\[info\] +(Input #0|Duration:|Stream #|alpha_mode +: 1)", re.IGNORECASE)
+_HEADER_LINE = re.compile(r"\[info\] +(Input #0|Duration:|Stream #|alpha_mode +: 1)", re.IGNORECASE)
 _CORRUPT = "corrupt decoded frame"
 _RESIZED = re.compile(r"\[info\] Reconfiguring filter graph because .*video parameters changed to .*?, (\d+x\d+)")
 # Their native decoders skip the second picture that holds the alpha channel.
@@ -62,7 +62,7 @@ class Header:
     first: float = 0.0
     """Seconds from the start of the clip, where sound may begin, to the first picture."""
     decoder: str | None = None
-    """The decoder that ffmpeg must be told to use, or the alpha channel is lost."""
+    """The decoder that ffmpeg must use to keep the alpha channel."""
     counted: bool = False
     """Whether the container itself says, if anything does, how long it lasts."""
     container: str | None = None
@@ -124,12 +124,12 @@ class Log:
                 self._suspicion = self._suspicion or _CORRUPT
                 self._damage = self._damage or _CORRUPT
             self.reached = _seconds("time=", line) or self.reached
-            # ffmpeg goes on and scales to the first size; the line also comes with a change of colours alone.
+            # ffmpeg continues and scales to the first size; the line also comes with a change of colours alone.
             if len(self._sizes) < _MAX_LINES and (change := _RESIZED.search(line)):
                 self._sizes.append(change[1])
         elif "[info] Stream mapping:" in line or "[info] Output #0" in line:
             self._header_done.set()
-        elif len(self._header) < _MAX_LINES and _TOLD.search(line):
+        elif len(self._header) < _MAX_LINES and _HEADER_LINE.search(line):
             self._header.append(line)
 
     def _complain(self, line: str, decoding: bool) -> None:
@@ -146,11 +146,11 @@ class Log:
                 self._container.append(sentence)
         else:
             self._suspicion = self._suspicion or sentence
-            # What decoders say while the header is read they say again when they decode in earnest.
+            # What decoders complain of while the header is read they repeat when they decode.
             self._damage = self._damage or (sentence if decoding else None)
 
     def close(self) -> None:
-        """Wait for the end and let go of the pipe."""
+        """Wait for the end and close the pipe."""
         self._thread.join()
         self._stream.close()
 
@@ -212,7 +212,7 @@ def _parsed(lines: list[str]) -> Header:
     # The durations of these count from time 0, even if nothing is there before the first picture.
     if duration is not None and start and container in _FROM_ZERO and 0 < start < duration:
         duration -= start
-    # A stream's own start is only told if it is not 0.
+    # ffmpeg prints a stream's own start only if it is not 0.
     first = max(0.0, (own_start or 0.0) - (start or 0.0))
     if duration is not None and first < duration:
         duration -= first
@@ -234,18 +234,18 @@ def _picture_line(lines: list[str]) -> str:
 
 
 def _hides_alpha(lines: list[str], picture: str) -> bool:
-    """Whether the line behind that of the picture tells of an alpha channel outside the pictures."""
+    """Whether the line after that of the picture names an alpha channel outside the pictures."""
     return picture in lines[:-1] and "alpha_mode" in lines[lines.index(picture) + 1].lower()
 
 
 def _match(pattern: str, line: str) -> str | None:
-    found = re.search(pattern, line)
-    return found[1] if found else None
+    match = re.search(pattern, line)
+    return match[1] if match else None
 
 
 def _number(pattern: str, line: str) -> float | None:
-    found = _match(pattern, line)
-    return float(found) if found else None
+    text = _match(pattern, line)
+    return float(text) if text else None
 
 
 def _seconds(key: str, line: str) -> float | None:

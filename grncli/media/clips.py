@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Decoding, Way, ffmpeg, widen_pipe
+from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Alive, Decoding, Way, unwatched
 from grncli.media.clip_log import Header
 from grncli.media.endings import ends_inside_packet
 from grncli.runtime.errors import MediaError
-
-__all__ = ["ClipReading", "Header", "count_frames", "ffmpeg", "read_frames", "read_header", "widen_pipe"]
 
 # Complaints that say themselves that something is missing.
 _MISSING = ("ended prematurely", "partial file", "CRC mismatch")
@@ -25,14 +23,6 @@ _MAX_JUNK = 64 << 10
 _MILLISECOND = 0.0011  # and what is lost in rounding
 # How far ffmpeg looks for the next packet of a transport stream.
 _RESYNC, _TS_PACKET = 65536, 188
-
-
-Alive = Callable[[], None]
-"""Called for every frame decoded and every packet counted, so that a watcher can tell slow from stuck."""
-
-
-def unwatched() -> None:
-    """For reading that nobody watches."""
 
 
 @dataclass
@@ -105,7 +95,7 @@ def read_frames(
     start : seconds to skip
     frames : stop after this many; None reads all
     filters : further ffmpeg video filters, applied after resampling
-    reading : filled in as the frames are given; the time of a frame is there before the frame
+    reading : filled in while frames are yielded; the time of a frame is there before the frame
 
     Yields
     ------
@@ -146,17 +136,15 @@ def count_frames(file: int, fps: float | None = None, alive: Alive = unwatched) 
     """Number of frames :func:`read_frames` gives for the whole clip, with the same checks."""
     output = [*PICTURE, *(["-vf", f"fps={fps:.8g}"] if fps else []), "-fps_mode", "passthrough", "-f", "null", "-"]
     reading = ClipReading(alive)
-    count = 0
     with _begun(file, output, 0.0, reading) as decoding:
-        for count, _ in enumerate(decoding.times(), start=1):  # noqa: B007
-            alive()
+        count = sum(1 for _ in decoding.times(alive))
         _check(file, count, decoding, reading, fps, 0.0, whole=True)
     return count
 
 
 @contextlib.contextmanager
 def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReading) -> Iterator[Decoding]:
-    """A decoding that has come to its first frame; begun anew where that shows that another way is needed."""
+    """A decoding at its first frame; started again where that frame shows that it needs another way."""
     way, complaint = Way(seconds), None
     while True:
         # One at a time: they would move each other's place in the file.
@@ -175,7 +163,7 @@ def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReadin
             way = replace(way, decoder=hidden)
             continue
         complaint = suspicion
-        # A seek may well land between keyframes; only what is missing at the start is worth a word.
+        # A seek may land between keyframes; only frames missing at the start of the clip are reported.
         reading.left_out = _leading(file, reading.alive) if seconds <= 0 else 0
         way = replace(way, skip_leading=seconds > 0 or reading.left_out > 0)
 
@@ -184,14 +172,7 @@ def _leading(file: int, alive: Alive) -> int:
     """Number of packets before the first keyframe, and of those shown before it."""
     # No clip waits so long for a keyframe; and it could be hours long.
     output = [*PICTURE, "-t", "120", "-c", "copy", "-copyinkf", "-bsf:v", ONLY_LEADING]
-    output += ["-progress", "pipe:1", "-f", "null", "-"]
-    count = 0
-    with Decoding(file, output) as decoding:
-        for line in decoding.output:
-            if line.startswith(b"frame="):
-                count = int(line[6:])
-                alive()
-    return count
+    return _progress(file, output, b"frame=", alive)
 
 
 def _check(
@@ -234,10 +215,7 @@ def _is_complete(file: int, complaints: Sequence[str], header: Header, alive: Al
     if any(text in complaint for complaint in complaints for text in _MISSING):
         return False
     with Decoding(file, [*PICTURE, "-fps_mode", "passthrough", "-f", "null", "-"], timed=True) as decoding:
-        times = []
-        for time in decoding.times():
-            times.append(time)
-            alive()
+        times = list(decoding.times(alive))
     known = np.array([time for time in times if time is not None])
     if len(known) < max(2, len(times)):
         return False
@@ -277,13 +255,19 @@ def _other_stream_lasts(file: int, header: Header) -> bool:
     """Whether sound or subtitles fill the duration that the picture does not."""
     if header.streams < 2 or header.duration is None:
         return False
-    output = ["-map", "0", "-map", "-0:V:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-"]
-    last = 0.0
-    with Decoding(file, output) as decoding:
-        for line in decoding.output:
-            if line.startswith(b"out_time_us=") and line[12:13].isdigit():
-                last = int(line[12:]) / 1e6
+    last = _progress(file, ["-map", "0", "-map", "-0:V:0", "-c", "copy"], b"out_time_us=") / 1e6
     return last - header.first >= 0.9 * header.duration
+
+
+def _progress(file: int, output: Sequence[str], key: bytes, alive: Alive = unwatched) -> int:
+    """The last whole number that ffmpeg reports behind ``key``, such as ``frame=``; 0 without any."""
+    last = 0
+    with Decoding(file, [*output, "-progress", "pipe:1", "-f", "null", "-"]) as decoding:
+        for line in decoding.output:
+            if line.startswith(key) and line[len(key) : len(key) + 1].isdigit():
+                last = int(line[len(key) :])
+                alive()
+    return last
 
 
 def _no_frames(problem: str | None) -> str:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -22,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import grncli
-from grncli.media.clips import widen_pipe
-from grncli.media.jobs import Task, decode_head, encode_job, encode_task, perform
+from grncli.media.clip_decoding import widen_pipe
+from grncli.media.jobs import Task, decode_head, encode_job, perform
 from grncli.media.random_crops import Crop
 from grncli.media.reading import Piece, ReadSettings
 from grncli.media.sources import Source
 from grncli.runtime.errors import GrnError, MediaError
 
 AHEAD = 8
-"""Jobs given to each worker before the first of them is answered."""
+"""Jobs sent to each worker before the first of them is answered."""
 # What a worker has been sent but not answered must fit its pipe (64 KiB), or both sides could wait.
 _UNANSWERED_BYTES = 32 << 10
 _START_TIMEOUT = 120.0
@@ -58,7 +59,7 @@ class DecoderPool:
     ----------
     workers : number of processes, started when first needed; 0 reads in the calling thread, without
         protection from decoders that hang or crash
-    timeout : seconds without a sign of life after which a source is given up and its worker replaced
+    timeout : seconds without a sign of life after which a source fails and its worker is replaced
 
     One reading at a time: starting another ends the one before it.
     """
@@ -80,16 +81,14 @@ class DecoderPool:
     def close(self) -> None:
         """End all workers now; the pool can be used again."""
         self._turn += 1
-        for slot, worker in enumerate(self._workers):
-            if worker is not None:
-                worker.kill()
-                self._workers[slot] = None
+        for slot in range(len(self._workers)):
+            self._drop(slot)
         self._abandoned.clear()
 
     def abandon(self) -> None:
         """Make the reading under way raise RuntimeError at once; for another thread than the one that reads.
 
-        A reading that waits for a worker gives up within a tenth of a second and kills those that are busy; one in
+        A reading that waits for a worker ends within a tenth of a second and kills those that are busy; one in
         the calling thread (0 workers) only ends with its next event. Only ``close`` makes the pool usable again.
         """
         self._abandoned.set()
@@ -102,23 +101,22 @@ class DecoderPool:
         (number of the source, event), in the order of ``sources``, whatever the number of workers.
         Never raises for a bad source: that is ``Done.error``.
         """
-        task = encode_task(settings)
-        yield from self._run((source, settings, task) for source in sources)
+        yield from self._run((source, settings) for source in sources)
 
     def crops(self, jobs: Iterable[tuple[Source, Crop]]) -> Iterator[NDArray[np.uint8] | MediaError]:
         """One result for each job, in order: uint8 [T, S, S, 3], or why there is none."""
         pixels: NDArray[np.uint8] | None = None
-        for _, event in self._run((source, crop, encode_task(crop)) for source, crop in jobs):
+        for _, event in self._run(jobs):
             if isinstance(event, Piece):
                 pixels = event.pixels
             else:
                 yield MediaError(event.error) if event.error or pixels is None else pixels
                 pixels = None
 
-    def _run(self, jobs: Iterable[tuple[Source, Task, str]]) -> Iterator[tuple[int, Piece | Done]]:
+    def _run(self, jobs: Iterable[tuple[Source, Task]]) -> Iterator[tuple[int, Piece | Done]]:
         self._turn += 1
         if not self._workers:
-            for number, (source, task, _) in enumerate(jobs):
+            for number, (source, task) in enumerate(jobs):
                 for event in _inline(source, task):
                     _check_wanted(self._abandoned)
                     yield number, event
@@ -135,47 +133,45 @@ class DecoderPool:
                 self._drop_busy_workers()
 
     def _drop_busy_workers(self) -> None:
-        """A worker still at a job nobody waits for any more is quicker replaced than emptied."""
+        """Replacing a worker is quicker than waiting for jobs whose results are not wanted any more."""
         for slot, worker in enumerate(self._workers):
             if worker is not None and worker.jobs:
-                worker.kill()
-                self._workers[slot] = None
+                self._drop(slot)
 
-    def _in_order(self, jobs: Iterable[tuple[Source, Task, str]]) -> Iterator[tuple[int, Piece | Done]]:
+    def _drop(self, slot: int) -> None:
+        worker, self._workers[slot] = self._workers[slot], None
+        if worker is not None:
+            worker.kill()
+
+    def _in_order(self, jobs: Iterable[tuple[Source, Task]]) -> Iterator[tuple[int, Piece | Done]]:
         waiting = iter(jobs)
-        # Job i belongs to worker i % W: the order of results cannot depend on timing.
-        given: deque[str | None] = deque()
+        # Of each job under way, why it is not sent. Job i belongs to worker i % W: results do not depend on timing.
+        sent: deque[str | None] = deque()
         width, head, exhausted = len(self._workers), 0, False
         while True:
-            if len(given) <= width * AHEAD // 2 and not exhausted:
-                exhausted = not self._give(waiting, given, head)
-            if not given:
+            if len(sent) <= width * AHEAD // 2 and not exhausted:
+                exhausted = self._send(waiting, sent, head)
+            if not sent:
                 return
-            problem = given[0]
-            if problem is not None:
-                yield head, Done(problem, None)
-            else:
-                yield from ((head, event) for event in self._answers(head % width))
-            given.popleft()
+            problem = sent[0]
+            events = self._answers(head % width) if problem is None else iter([Done(problem, None)])
+            yield from ((head, event) for event in events)
+            sent.popleft()
             head += 1
 
-    def _give(self, waiting: Iterator[tuple[Source, Task, str]], given: deque[str | None], head: int) -> bool:
-        """Hand out jobs until AHEAD for each worker are on their way; False when there are no more."""
+    def _send(self, waiting: Iterator[tuple[Source, Task]], sent: deque[str | None], head: int) -> bool:
+        """Hand out jobs until AHEAD for each worker are on their way; True when there are no more."""
         width = len(self._workers)
-        more = True
-        while more and len(given) < width * AHEAD:
-            job = next(waiting, None)
-            if job is None:
-                more = False
-                break
-            source, _, task = job
+        jobs = list(islice(waiting, width * AHEAD - len(sent)))
+        exhausted = len(jobs) + len(sent) < width * AHEAD
+        for source, task in jobs:
             if source.problem is None:
-                self._worker((head + len(given)) % width).jobs.append(encode_job(source, task))
-            given.append(source.problem)
+                self._worker((head + len(sent)) % width).jobs.append(encode_job(source, task))
+            sent.append(source.problem)
         for worker in self._workers:
             if worker is not None:
                 worker.send_jobs()
-        return more
+        return exhausted
 
     def _worker(self, slot: int) -> _Worker:
         worker = self._workers[slot]
@@ -201,12 +197,11 @@ class DecoderPool:
 
     def _replace(self, slot: int) -> None:
         """Kill a worker and give its jobs, but for the one that lost it, to a new one."""
-        lost = self._worker(slot)
-        lost.kill()
-        self._workers[slot] = None
-        if len(lost.jobs) > 1:
+        _, *left = self._worker(slot).jobs
+        self._drop(slot)
+        if left:
             worker = self._worker(slot)
-            worker.jobs.extend(list(lost.jobs)[1:])
+            worker.jobs.extend(left)
             worker.send_jobs()
 
 
@@ -228,7 +223,7 @@ def _inline(source: Source, task: Task) -> Iterator[Piece | Done]:
 
 
 class _Worker:
-    """One worker process, its unanswered jobs, and what it has written but nobody has read."""
+    """One worker process, its unanswered jobs, and what it has written that is not read yet."""
 
     def __init__(self, abandoned: threading.Event) -> None:
         self._abandoned = abandoned

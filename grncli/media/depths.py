@@ -1,7 +1,7 @@
 """Pixels of every depth and meaning as 8-bit RGB.
 
-Pillow has 8 bits per channel, and a few modes of more for grey. What it clips, inverts or forgets on the way
-there is put right here, or refused where the file does not say what is black and what is white.
+Pillow has 8 bits per channel, and a few modes of more for grey. What it clips, inverts or drops on the way
+there is corrected here, or refused where the file does not say what is black and what is white.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from grncli.media.endings import lacks_rows
+from grncli.media.endings import misses_rows
 from grncli.runtime.errors import MediaError
 
 Pixels = NDArray[np.uint8]
@@ -23,7 +23,7 @@ _WHITE_16 = 65535
 _TIFF_FORMATS = {2: "signed integers", 3: "floating point"}
 _LUMA = (0.299, 0.587, 0.114)
 _FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
-"""Black and white of Y, Cb and Cr where a TIFF says nothing of them."""
+"""Black and white of Y, Cb and Cr where a TIFF does not define them."""
 _PNG_GREY_STEP = {"L;2": 85, "L;4": 17}
 """Between two neighbouring greys of PNG, by Pillow's name for the depth."""
 _PLAIN_BYTES = 16
@@ -72,9 +72,7 @@ def _no_meaning(kind: str) -> MediaError:
 
 def _from_16_bit(image: Image.Image, white: int, *, inverted: bool = False) -> Image.Image:
     """Grey of 0..white scaled to 0..255; Pillow's own conversion would clip at 255."""
-    levels = np.arange(white + 1, dtype=np.uint32)
-    table = ((255 * levels + white // 2) // white).astype(np.uint8)
-    values = np.asarray(image)
+    table, values = _to_8_bits(white), np.asarray(image)
     if values.size and values.max() > white:
         raise MediaError(f"has a value of {values.max()}; its white is {white}")
     grey = Image.fromarray(table[::-1][values] if inverted else table[values])
@@ -84,14 +82,20 @@ def _from_16_bit(image: Image.Image, white: int, *, inverted: bool = False) -> I
     return grey
 
 
+def _to_8_bits(white: int) -> Pixels:
+    """The nearest of 0..255 for each level of 0..white."""
+    levels = np.arange(white + 1, dtype=np.uint32)
+    return ((255 * levels + white // 2) // white).astype(np.uint8)
+
+
 def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """All rows of a PNG; a transparent colour is given in the depth of the file, which Pillow does not keep."""
+    """All rows of a PNG; a transparent colour is in the depth of the file, which Pillow does not keep."""
     transparent = image.info.get("transparency")
     raw_mode = _raw_mode(image)
     image.load()
     # Pillow leaves rows black, the last ones first, where the data end cleanly but too early.
     suspect = image.info.get("interlace") or not np.asarray(image.crop((0, image.height - 1, *image.size))).any()
-    if suspect and lacks_rows(file):
+    if suspect and misses_rows(file):
         raise MediaError("holds fewer rows than its header says; it is cut short or damaged")
     if isinstance(transparent, int) and raw_mode in _PNG_GREY_STEP:
         step = _PNG_GREY_STEP[raw_mode]
@@ -106,7 +110,7 @@ def _png(image: Image.Image, file: BinaryIO) -> Image.Image:
 
 
 def _png_48_bit(image: Image.Image, file: BinaryIO, transparent: tuple[int, ...]) -> Image.Image:
-    """RGB of 16 bits with a transparent colour, which only all 16 bits tell from its neighbours."""
+    """RGB of 16 bits with a transparent colour, which only all 16 bits distinguish from its neighbours."""
     del image.info["transparency"]
     file.seek(0)
     with Image.open(file, formats=["PNG"]) as again:
@@ -167,7 +171,7 @@ def _check_strips(image: Image.Image) -> None:
 
 
 def _uncompressed_ycbcr(image: Image.Image) -> Image.Image:
-    """YCbCr that libtiff does not see, scaled by what the file says of its black and white."""
+    """YCbCr that libtiff does not convert, scaled by what the file says of its black and white."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     factors = tuple(tags.get(530, (1, 1)))
     # Older versions of Pillow take it for RGB with a fourth byte.
@@ -213,10 +217,8 @@ def _pnm(image: Image.Image, file: BinaryIO) -> Image.Image:
         raise MediaError('cannot be decoded: "image file is truncated"')
     if values.min() < 0 or values.max() > maximum:
         raise MediaError(f"has a value of {values.max()}; its header says that {maximum} is the largest")
-    levels = np.arange(maximum + 1, dtype=np.uint32)
-    scaled: Pixels = ((255 * levels + maximum // 2) // maximum).astype(np.uint8)[values]
     shape = (image.height, image.width, bands) if bands > 1 else (image.height, image.width)
-    return Image.fromarray(scaled.reshape(shape))
+    return Image.fromarray(_to_8_bits(maximum)[values].reshape(shape))
 
 
 def _raw_values(file: BinaryIO, count: int, maximum: int) -> NDArray[Any]:
@@ -279,7 +281,7 @@ def _component_depths(file: BinaryIO) -> bytes:
 
 
 def _tga(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """Transparency of TGA is believed where the file has any: many programs leave its bits at zero."""
+    """Transparency of TGA counts only where a pixel is not fully transparent: many programs leave its bits at zero."""
     file.seek(0)
     header = file.read(18)
     # The single bit next to 15 bits of colour means opaque to some programs and transparent to others.

@@ -1,4 +1,4 @@
-"""Files that end early: pictures that lack nothing but an end marker or that lack pixels, clips that lack packets."""
+"""Files that end early: pictures without their end marker or without pixels, clips without their last packets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _OPEN_PART = re.compile(rb"\xff\x90\0\x0a..\0\0\0\0", re.DOTALL)
 
 
-def lacks_end(file: BinaryIO, image_format: str) -> bool:
+def misses_end(file: BinaryIO, image_format: str) -> bool:
     """Whether a file, all of whose picture was read, ends without the marker of its format."""
     marker = {"PNG": _PNG_END, "QOI": _QOI_END, "GIF": b";"}.get(image_format)
     if marker is None:
@@ -50,7 +50,7 @@ def lacks_end(file: BinaryIO, image_format: str) -> bool:
     return not _gif_ends(data) if image_format == "GIF" else marker not in data
 
 
-def lacks_rows(file: BinaryIO) -> bool:
+def misses_rows(file: BinaryIO) -> bool:
     """Whether the data of a PNG unpack to less than its header says."""
     file.seek(0)
     data = file.read()

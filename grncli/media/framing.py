@@ -19,6 +19,12 @@ Stride = tuple[int, int, int]
 """Frames, rows and columns of one token."""
 
 
+def require_pixels(width: int, height: int, limit: int = MAX_PIXELS) -> None:
+    """MediaError where an image or frame has more than ``limit`` pixels."""
+    if width * height > limit:
+        raise MediaError(f"is {width}x{height} pixels; at most {limit:,} pixels are read")
+
+
 @dataclass(frozen=True)
 class Framing:
     """A size option, parsed: ``256`` (square), ``480x832`` (cover, height x width) or ``native``."""

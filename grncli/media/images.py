@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import BinaryIO
 
@@ -32,9 +33,9 @@ from PIL import (
 )
 
 from grncli.media.depths import to_rgb
-from grncli.media.endings import lacks_end, with_end
+from grncli.media.endings import misses_end, with_end
 from grncli.media.formats import HEAD_BYTES, image_format, open_plain
-from grncli.media.framing import MAX_PIXELS
+from grncli.media.framing import MAX_PIXELS, require_pixels
 from grncli.runtime.errors import MediaError
 
 AvifImagePlugin: ModuleType | None
@@ -43,8 +44,6 @@ try:
 except ImportError:
     # Pillow before 11.3; a later one may be built without the decoder.
     AvifImagePlugin = None
-
-__all__ = ["ANIMATION_FRAMES", "MAX_PIXELS", "decode_image", "is_animation", "open_image"]
 
 # Read by the JPEG plugin, which would import it at the first one.
 assert MpoImagePlugin
@@ -92,60 +91,119 @@ def open_image(
     background: str = "white",
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Decode one image: the right way up, transparency over white, 8 bits per channel.
+    """Decode one image: the right way up, transparency over ``background``, 8 bits per channel, fully loaded.
 
     Parameters
     ----------
     file : path, or binary stream positioned at the start
+    at_least, suffix, background, max_pixels : see `ImageDecoder`
+
+    Raises
+    ------
+    MediaError
+        See `ImageDecoder.decode`.
+    """
+    decoder = ImageDecoder(at_least, suffix, background, max_pixels)
+    if not isinstance(file, str):
+        return decoder.decode(file)[0]
+    try:
+        stream = open_plain(file)
+    except OSError as error:
+        raise MediaError(f"cannot be opened: {error.strerror or error}") from None
+    with stream:
+        return decoder.decode(stream)[0]
+
+
+@dataclass(frozen=True)
+class ImageDecoder:
+    """How images are decoded.
+
+    Parameters
+    ----------
     at_least : if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as neither
         side falls below this many pixels (several times faster; not the same pixels)
     suffix : that of the file's name: TGA begins with nothing of its own and is read only under ``tga``
     background : colour that transparency lies over
     max_pixels : at most MAX_PIXELS
-
-    Returns
-    -------
-    image of mode RGB, fully loaded
-
-    Raises
-    ------
-    MediaError
-        If the file is of none of the formats listed here or no plain file, is damaged, has more than ``max_pixels``
-        pixels (found from the header, before memory is taken) or has pixels no 8-bit meaning is
-        known for (floating point, 32-bit and signed integers).
     """
-    if isinstance(file, str):
-        with _opened(file) as stream:
-            return open_image(stream, at_least=at_least, suffix=suffix, background=background, max_pixels=max_pixels)
-    return decode_image(file, at_least=at_least, suffix=suffix, background=background, max_pixels=max_pixels)[0]
 
+    at_least: int | None = None
+    suffix: str = ""
+    background: str = "white"
+    max_pixels: int = MAX_PIXELS
 
-def decode_image(
-    file: BinaryIO,
-    *,
-    at_least: int | None = None,
-    suffix: str = "",
-    background: str = "white",
-    max_pixels: int = MAX_PIXELS,
-) -> tuple[Image.Image, str | None]:
-    """As :func:`open_image`, with a note on what is missing behind the pixels, or None.
+    def decode(self, file: BinaryIO) -> tuple[Image.Image, str | None]:
+        """Image of mode RGB, and a note on what is missing after the pixels, or None.
 
-    A file that is cut short is read if it lacks nothing but an end marker.
-    """
-    with warnings.catch_warnings():
-        # What Pillow warns of (odd EXIF, sizes near the limit) does not change the pixels.
-        warnings.simplefilter("ignore")
+        A file that is cut short is read if nothing but its end marker is missing.
+
+        Raises
+        ------
+        MediaError
+            If the file is of none of the formats listed here or no plain file, is damaged, has more than ``max_pixels``
+            pixels (found from the header, before memory is taken) or has pixels no 8-bit meaning is
+            known for (floating point, 32-bit and signed integers).
+        """
+        with warnings.catch_warnings():
+            # What Pillow warns of (odd EXIF, sizes near the limit) does not change the pixels.
+            warnings.simplefilter("ignore")
+            try:
+                return self._decoded(file)
+            except (MediaError, KeyboardInterrupt):
+                raise
+            except UnidentifiedImageError:
+                raise _unidentified(file) from None
+            except Image.DecompressionBombError as error:
+                count = re.search(r"\((\d+) pixels\)", str(error))
+                pixels = f"{int(count[1]):,}" if count else "too many"
+                raise MediaError(f"has {pixels} pixels; at most {MAX_PIXELS:,} pixels are read") from None
+            except Exception as error:
+                # Pillow's plugins raise a dozen kinds (OSError, SyntaxError, struct.error, ...) on bad data.
+                raise MediaError(f'cannot be decoded: "{_first_line(error)}"') from error
+
+    def _decoded(self, file: BinaryIO) -> tuple[Image.Image, str | None]:
         try:
-            return _decoded(file, at_least, suffix, background, max_pixels)
-        except (MediaError, KeyboardInterrupt):
-            raise
+            image, image_format = self._pixels(file)
         except UnidentifiedImageError:
-            raise _unidentified(file) from None
-        except Image.DecompressionBombError as error:
-            raise _too_large(error) from None
-        except Exception as error:
-            # Pillow's plugins raise a dozen kinds (OSError, SyntaxError, struct.error, ...) on bad data.
-            raise MediaError(_reason(error)) from error
+            raise
+        except ValueError as error:
+            if _TOO_MUCH_TEXT not in str(error):
+                raise
+            file = _without_texts(file)
+            image, image_format = self._pixels(file)
+        except OSError:
+            completed = self._completed(file)
+            if completed is None:
+                raise
+            return self._pixels(completed)[0], _NO_END
+        return image, _NO_END if misses_end(file, image_format) else None
+
+    def _pixels(self, file: BinaryIO) -> tuple[Image.Image, str]:
+        """Pixels of an image, and its format."""
+        formats = [*FORMATS, _TGA] if self.suffix == "tga" else FORMATS
+        with Image.open(file, formats=formats) as image:
+            require_pixels(image.width, image.height, self.max_pixels)
+            if self.at_least is not None:
+                image.draft(None, (self.at_least, self.at_least))
+            image_format = image.format or ""
+            rgb = to_rgb(image, file, self.background)
+            # Asked of the loaded file: PNG may have it behind the pixels, and a loaded TIFF is upright already.
+            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+            return rgb if turn is None else rgb.transpose(turn), image_format
+
+    def _completed(self, file: BinaryIO) -> BinaryIO | None:
+        """``file`` completed by its end marker; None if pixels are missing as well.
+
+        libjpeg shows grey for what is missing and says nothing, so that decoding without an error proves nothing.
+        """
+        file.seek(0)
+        versions = with_end(file.read())
+        whole = replace(self, at_least=None)
+        try:
+            pixels = {whole._pixels(io.BytesIO(version))[0].tobytes() for version in versions}
+        except Exception:
+            return None
+        return io.BytesIO(versions[0]) if len(pixels) == 1 else None
 
 
 def is_animation(file: BinaryIO) -> bool:
@@ -153,7 +211,7 @@ def is_animation(file: BinaryIO) -> bool:
     file.seek(0)
     try:
         with Image.open(file, formats=["GIF"]) as image:
-            _check_size(image, MAX_PIXELS)
+            require_pixels(image.width, image.height)
             image.seek(ANIMATION_FRAMES - 1)
             return True
     except Exception:
@@ -161,68 +219,6 @@ def is_animation(file: BinaryIO) -> bool:
         return False
     finally:
         file.seek(0)
-
-
-def _opened(path: str) -> BinaryIO:
-    try:
-        return open_plain(path)
-    except OSError as error:
-        raise MediaError(f"cannot be opened: {error.strerror or error}") from None
-
-
-def _decoded(
-    file: BinaryIO, at_least: int | None, suffix: str, background: str, max_pixels: int
-) -> tuple[Image.Image, str | None]:
-    formats = [*FORMATS, _TGA] if suffix == "tga" else FORMATS
-    try:
-        image, found = _pixels(file, formats, at_least, background, max_pixels)
-    except UnidentifiedImageError:
-        raise
-    except ValueError as error:
-        if _TOO_MUCH_TEXT not in str(error):
-            raise
-        file = _without_texts(file)
-        image, found = _pixels(file, formats, at_least, background, max_pixels)
-    except OSError:
-        completed = _completed(file, formats, background, max_pixels)
-        if completed is None:
-            raise
-        return _pixels(completed, formats, at_least, background, max_pixels)[0], _NO_END
-    return image, _NO_END if lacks_end(file, found) else None
-
-
-def _pixels(
-    file: BinaryIO, formats: list[str], at_least: int | None, background: str, max_pixels: int
-) -> tuple[Image.Image, str]:
-    """Pixels of an image, and its format."""
-    with Image.open(file, formats=formats) as image:
-        _check_size(image, max_pixels)
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        found = image.format or ""
-        rgb = to_rgb(image, file, background)
-        # Asked of the loaded file: PNG may have it behind the pixels, and a loaded TIFF is upright already.
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-        return rgb if turn is None else rgb.transpose(turn), found
-
-
-def _completed(file: BinaryIO, formats: list[str], background: str, max_pixels: int) -> BinaryIO | None:
-    """``file`` with the end marker that it lacks; None if pixels are missing as well.
-
-    libjpeg shows grey for what is missing and says nothing, so that decoding without an error proves nothing.
-    """
-    file.seek(0)
-    versions = with_end(file.read())
-    first: Image.Image | None = None
-    for version in versions:
-        try:
-            image, _ = _pixels(io.BytesIO(version), formats, None, background, max_pixels)
-        except Exception:
-            return None
-        if first is not None and image.tobytes() != first.tobytes():
-            return None
-        first = first or image
-    return io.BytesIO(versions[0]) if versions else None
 
 
 def _without_texts(file: BinaryIO) -> BinaryIO:
@@ -239,17 +235,6 @@ def _without_texts(file: BinaryIO) -> BinaryIO:
     return io.BytesIO(b"".join(parts))
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise MediaError(f"is {image.width}x{image.height} pixels; at most {max_pixels:,} pixels are read")
-
-
-def _too_large(error: Image.DecompressionBombError) -> MediaError:
-    found = re.search(r"\((\d+) pixels\)", str(error))
-    pixels = f"{int(found[1]):,}" if found else "too many"
-    return MediaError(f"has {pixels} pixels; at most {MAX_PIXELS:,} pixels are read")
-
-
 def _unidentified(file: BinaryIO) -> MediaError:
     """Why no plugin took ``file``: Pillow keeps the reason of the one that should have to itself."""
     file.seek(0)
@@ -264,10 +249,6 @@ def _unidentified(file: BinaryIO) -> MediaError:
         except Exception as error:
             reason = _first_line(error)
     return MediaError(f'is a file of format {name} that cannot be read: "{reason}"; convert it to 8-bit PNG')
-
-
-def _reason(error: Exception) -> str:
-    return f'cannot be decoded: "{_first_line(error)}"'
 
 
 def _first_line(error: Exception) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import astuple
+from functools import lru_cache
 from typing import Any
 
-from grncli.media.clips import Alive, unwatched
+from grncli.media.clip_decoding import Alive, unwatched
 from grncli.media.framing import parse_size
 from grncli.media.random_crops import Crop, read_crop
 from grncli.media.reading import Piece, Pieces, ReadSettings, read_pieces
@@ -39,17 +40,17 @@ def perform(source: Source, task: Task, alive: Alive = unwatched) -> Pieces:
         raise MediaError(f"cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def encode_task(task: Task) -> str:
-    """``task`` as JSON."""
+@lru_cache(maxsize=1)
+def _encode_task(task: Task) -> str:
     if isinstance(task, Crop):
         return json.dumps(["crop", *astuple(task)])
     return json.dumps(["pieces", str(task.framing), task.stride, task.frames, task.fps, task.clips])
 
 
-def encode_job(source: Source, task: str) -> bytes:
-    """Line for a worker; ``task`` comes from :func:`encode_task`."""
+def encode_job(source: Source, task: Task) -> bytes:
+    """Line for a worker."""
     where = [source.kind, source.path, source.member, source.offset, source.size]
-    return f"[{json.dumps(where)},{task}]\n".encode()
+    return f"[{json.dumps(where)},{_encode_task(task)}]\n".encode()
 
 
 def decode_job(line: bytes) -> tuple[Source, Task]:

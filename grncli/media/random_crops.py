@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from grncli.media.clips import Alive, ClipReading, Header, read_frames, read_header, unwatched
+from grncli.media.clip_decoding import Alive, unwatched
+from grncli.media.clip_log import Header
+from grncli.media.clips import ClipReading, read_frames, read_header
 from grncli.media.images import open_image
 from grncli.media.reading import is_clip_after_all, on_disk, opened, suffix_of_source, too_short
 from grncli.media.sources import Source

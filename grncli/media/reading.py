@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.media import archives
-from grncli.media.clips import Alive, ClipReading, count_frames, read_frames, unwatched
+from grncli.media.clip_decoding import Alive, unwatched
+from grncli.media.clips import ClipReading, count_frames, read_frames
 from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
 from grncli.media.framing import Framing, Stride, frame_array, frame_image, parse_size
-from grncli.media.images import decode_image, is_animation
+from grncli.media.images import ImageDecoder, is_animation
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError, UsageError
 
@@ -115,7 +116,7 @@ def read_pieces(source: Source, settings: ReadSettings, *, alive: Alive = unwatc
     """
     with opened(source) as file:
         if source.kind == "image" and not is_clip_after_all(source, file):
-            picture, note = decode_image(file, suffix=suffix_of_source(source))
+            picture, note = ImageDecoder(suffix=suffix_of_source(source)).decode(file)
             image = frame_image(picture, settings.framing, settings.stride)
             yield Piece(np.array(image)[np.newaxis], None, None, None)
             return note
@@ -131,10 +132,10 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     if source.problem is not None:
         raise MediaError(source.problem)
     try:
-        if source.member is not None:
-            file = archives.open_member(source.path, source.member, source.offset, source.size)
-        else:
+        if source.member is None:
             file = open_plain(source.path)
+        else:
+            file = archives.open_member(source.path, source.offset, source.size)
     except OSError as error:
         raise MediaError(f"cannot be opened: {error.strerror or error}") from None
     with file:
@@ -197,7 +198,7 @@ def _check_size(frames: list[Frame], expected: float | None) -> None:
 
 
 def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
-    """``np.stack`` that lets go of each frame as it is copied; empties ``frames``."""
+    """``np.stack`` that frees each frame once it is copied; empties ``frames``."""
     pixels = np.empty((len(frames), *frames[0].shape), np.uint8)
     while frames:
         pixels[len(frames) - 1] = frames[-1]

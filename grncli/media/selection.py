@@ -47,8 +47,8 @@ class Selection:
 
     def about(self) -> dict[str, Any]:
         """For the protocol beside a figure; empty where nothing is left out."""
-        told = {"only_the_first": self.limit, "drawn_by_name": self.sample}
-        return {name: value for name, value in told.items() if value is not None}
+        numbers = {"only_the_first": self.limit, "drawn_by_name": self.sample}
+        return {name: number for name, number in numbers.items() if number is not None}
 
     def doubt(self, classes: Sequence[Any], taken: Sequence[int]) -> str | None:
         """A sentence where the first so many are all of one class, and there are others.

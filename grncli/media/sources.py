@@ -68,9 +68,13 @@ class Listing:
     """
 
     sources: list[Source]
-    ignored: int
     ignored_suffixes: dict[str, int] = field(default_factory=dict)
-    """The ``ignored`` by suffix, the most frequent first; ``no suffix`` for those without one."""
+    """Files that are no media by suffix, the most frequent first; ``no suffix`` for those without one."""
+
+    @property
+    def ignored(self) -> int:
+        """Files that are no media."""
+        return sum(self.ignored_suffixes.values())
 
 
 def list_sources(src: str) -> Listing:
@@ -112,7 +116,7 @@ def list_sources(src: str) -> Listing:
                 f"{printable(src)} is a compressed tar, whose members cannot be read one by one; unpack it."
             )
         raise UsageError(f"{printable(src)} is of no known kind; expected {_EXPECTED}.")
-    return Listing([source], 0)
+    return Listing([source])
 
 
 def sorted_names(names: Set[str]) -> list[str]:
@@ -138,24 +142,22 @@ def _ignored(name: str) -> Ignored:
     return f".{printable(suffix)}" if 0 < len(suffix) <= _LONGEST_SUFFIX and " " not in suffix else _NO_SUFFIX
 
 
-def _finish(src: str, found: Iterator[Source | Ignored], keep_order: bool = False) -> Listing:
+def _finish(src: str, entries: Iterator[Source | Ignored], keep_order: bool = False) -> Listing:
     suffixes: Counter[str] = Counter()
     sources = []
-    for source in found:
-        if isinstance(source, Source):
-            sources.append(source)
+    for entry in entries:
+        if isinstance(entry, Source):
+            sources.append(entry)
         else:
-            suffixes[source] += 1
-    ignored = suffixes.total()
+            suffixes[entry] += 1
     by_count = dict(sorted(suffixes.items(), key=lambda item: (-item[1], item[0])))
     if not sources:
-        others = (
-            f"{ignored} files of other kinds ({', '.join(list(by_count)[:_SHOWN_SUFFIXES])})" if ignored else "nothing"
-        )
+        shown = ", ".join(list(by_count)[:_SHOWN_SUFFIXES])
+        others = f"{suffixes.total()} files of other kinds ({shown})" if suffixes else "nothing"
         raise UsageError(f"{printable(src)} holds {others} and no media; expected {_EXPECTED}.")
     if not keep_order:
         sources.sort(key=attrgetter("relative"))
-    return Listing(_distinct(sources), ignored, by_count)
+    return Listing(_distinct(sources), by_count)
 
 
 def _distinct(sources: list[Source]) -> list[Source]:
@@ -195,10 +197,9 @@ def _from_path(path: str, relative: str, regular: bool | None, *, by_content: bo
         kind = kind_of_content(path)
     if kind is None:
         return _ignored(path)
-    # The same string where possible: this is most of the memory of a long listing.
-    name = printable(path)
     problem = None if regular else _file_problem(path)
-    return Source(name, kind, path, label=_label(relative), relative=relative, problem=problem)
+    # Its name is the path itself where that is printable: strings are most of the memory of a long listing.
+    return Source(printable(path), kind, path, label=_label(relative), relative=relative, problem=problem)
 
 
 def _problem(path: str, relative: str, problem: str) -> Source:
@@ -293,11 +294,10 @@ def _from_list(lines: Iterable[bytes]) -> Iterator[Source | Ignored]:
             continue
         path = os.fsdecode(line)
         relative = _plain(path)
-        source = _from_path(path, relative, None, by_content=True)
-        if not isinstance(source, Source) and not os.path.isfile(path):
-            reason = _file_problem(path) or "is not a media file"
-            source = _problem(path, relative, reason)
-        yield source
+        entry = _from_path(path, relative, None, by_content=True)
+        if not isinstance(entry, Source) and not os.path.isfile(path):
+            entry = _problem(path, relative, _file_problem(path) or "is not a media file")
+        yield entry
 
 
 def _archive_part(src: str) -> tuple[str, str] | None:

@@ -2,7 +2,7 @@
 
 Started as ``python -m grncli.media.worker`` in a process group of its own. It takes jobs from standard
 input, answers in the same order on standard output, and ends, with a running ffmpeg, as soon as its
-standard input ends: that is how it learns that the run is gone, even one that was killed.
+standard input ends, so that it does not outlive the run, even one that was killed.
 """
 
 from __future__ import annotations

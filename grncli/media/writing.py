@@ -94,7 +94,7 @@ def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction, comment
         raise MediaError("No ffmpeg found to write clips with; reinstall imageio-ffmpeg.") from error
     height, width = size
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i pipe:0"
-    # Untold, swscale converts RGB with the BT.601 matrix and leaves no tag, and players guess. The flags
+    # Without this, swscale converts RGB with the BT.601 matrix and leaves no tag, and players guess. The flags
     # spare it the fast, coarse rounding. Only setparams gets primaries and transfer into the file:
     # recent ffmpegs override the encoder's own options by what the filters say.
     convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
@@ -149,7 +149,7 @@ def _feed(process: subprocess.Popen[bytes], pixels: memoryview) -> None:
             while pixels:
                 pixels = pixels[pipe.write(pixels) :]
     except BrokenPipeError:
-        pass  # ffmpeg gave up early; its exit code and complaint tell more than the broken pipe.
+        pass  # ffmpeg ended early; its exit code and complaint say more than the broken pipe.
 
 
 def shown_frames(clip: NDArray[np.uint8], wanted: int = 4) -> list[NDArray[np.uint8]]:
@@ -188,8 +188,8 @@ def contact_sheet(
     if captions is not None and len(captions) != len(pictures):
         raise ValueError(f"{len(captions)} captions for {len(pictures)} pictures")
     font = ImageFont.load_default(max(11, round(cell / 14)))
-    given = iter(captions or [""] * len(pictures))
-    texts = [list(islice(given, len(row))) for row in fitted]
+    remaining = iter(captions or [""] * len(pictures))
+    texts = [list(islice(remaining, len(row))) for row in fitted]
     line_heights = [_line_height(font) if any(row) else 0 for row in texts]
     column = max(picture.width for picture in pictures)
     heights = [max((picture.height for picture in row), default=0) for row in fitted]

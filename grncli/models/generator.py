@@ -3,7 +3,7 @@
 A transformer after JiT: SwiGLU, RMSNorm, rotary positions, norms on queries and keys, adaLN-zero, and in-context class
 tokens. It reads a half-true, half-random token map and predicts every true token at once. What is particular about it:
 
-- it is told the selection ratio of its input, which the paper does not mention;
+- it takes the selection ratio of its input, which the paper does not mention;
 - *ind* predicts each channel's index of M bits (K = 2**M categories), *bit* each bit (K = 2);
 - a map of h x w tokens at one time is the released case; clips add time to both kinds of positions.
 """

@@ -85,10 +85,10 @@ class TokenizerConfig:
             if narrow * self._volume(stage) % wide:
                 raise ValueError(f"multipliers grow from {narrow} to {wide} in stage {stage}, {self._remedy(stage)}")
         # A decoder stage that doubles nothing, as the last one, has no shortcut.
-        for stage, (given, made) in zip(range(len(up) - 1, 0, -1), up, strict=False):
-            if self._volume(stage) > 1 and made * self._volume(stage) % given:
+        for stage, (wide, narrow) in zip(range(len(up) - 1, 0, -1), up, strict=False):
+            if self._volume(stage) > 1 and narrow * self._volume(stage) % wide:
                 raise ValueError(
-                    f"multipliers shrink from {given} to {made} where the decoder undoes stage {stage}, "
+                    f"multipliers shrink from {wide} to {narrow} where the decoder undoes stage {stage}, "
                     f"{self._remedy(stage)}"
                 )
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, found, and read with everything in them checked.
+"""Checkpoints of a run: written whole or not at all, and read with everything in them checked.
 
 RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json,
                                        and the same of a discriminator
@@ -22,13 +22,14 @@ from typing import Annotated, Any, Protocol
 import torch
 from pydantic import Field, Strict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.folders import remove, remove_now
-from grncli.runtime.jsonfiles import brief, parse_json
+from grncli.runtime.jsonfiles import brief
+from grncli.runtime.text import one_line
 
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
@@ -46,6 +47,8 @@ LATEST = "latest"
 SHOWN_DIMENSIONS = 6  # of a tensor, in a message
 REASON = 200  # characters of another library's error in a message
 
+# What an extension module of safetensors raises for the same file differs from release to release.
+_DAMAGED = (OSError, ValueError, TypeError, SafetensorError)
 _STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
 _LEFT = re.compile(r"\.step-[0-9]{8,}\.(partial|old)|\.latest\.partial")
 
@@ -107,17 +110,18 @@ def write_checkpoint(
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             remove_now(partial)
-        reason = " ".join(str(error).split())[:REASON]
+        reason = one_line(error, REASON)
         raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
     return final
 
 
-def take_checkpoint(checkpoint: Path, run: Path) -> None:
-    """Move a checkpoint that was written elsewhere on the same file system into a run."""
+def take_checkpoint(checkpoint: Path, run: Path) -> Path:
+    """Move a checkpoint that was written elsewhere on the same file system into a run; returns where it is now."""
     folder = run / CHECKPOINTS
     folder.mkdir(exist_ok=True)
     _put_in_place(checkpoint, folder / checkpoint.name)
     _point_latest(folder, checkpoint.name)
+    return folder / checkpoint.name
 
 
 def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> None:
@@ -129,7 +133,7 @@ def prune_checkpoints(run: Path, keep: int, keep_every: int | None = None) -> No
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a damaged checkpoint, so that nobody takes it for the newest; returns its new path."""
+    """Rename a damaged checkpoint, so that it is not taken for the newest; returns its new path."""
     number = 1
     while True:
         aside = checkpoint.with_name(f"{checkpoint.name}.damaged{f'-{number}' if number > 1 else ''}")
@@ -173,9 +177,9 @@ def find_checkpoint(run: Path) -> Path:
     if (run / EMA).is_file() and (run / STATE).is_file():
         return run
     if not (run / RECIPE).is_file():
-        found = "is not there" if not run.exists() else "holds no recipe.yaml"
+        fault = "holds no recipe.yaml" if run.exists() else "is not there"
         raise CheckpointError(
-            f"{run}: {found}, expected a run directory made by grn train-tokenizer, train-gen or import"
+            f"{run}: {fault}, expected a run directory made by grn train-tokenizer, train-gen or import"
         )
     complete = list_checkpoints(run)
     if not complete:
@@ -203,10 +207,10 @@ def check_checkpoint(checkpoint: Path) -> CheckpointState:
     counts: Mapping[str, int | None] = state.tensors or {"ema": None}
     for name, count in counts.items():
         file = checkpoint / f"{name}.safetensors"
-        with _opened(file) as opened:
-            found = len(opened.keys())
-        if count not in (None, found):
-            raise CheckpointError(f"{file}: holds {found} tensors, expected {count}; use another checkpoint")
+        with open_tensors(file) as opened:
+            present = len(opened.keys())
+        if count not in (None, present):
+            raise CheckpointError(f"{file}: holds {present} tensors, expected {count}; use another checkpoint")
     return state
 
 
@@ -218,8 +222,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is missing or damaged.
     """
-    with _reading(file):
-        return load_file(file)
+    with open_tensors(file) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dictionary
 
 
 class TensorSize(Protocol):
@@ -231,12 +235,12 @@ class TensorSize(Protocol):
     def dtype(self) -> Any: ...  # noqa: D102
 
 
-def check_tensors(found: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
+def check_tensors(present: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
     """Raise CheckpointError, one short sentence about ``name``, unless names, shapes and types are those wanted."""
-    wrong = [f"{key} is missing" for key in wanted if key not in found]
-    wrong += [f"there is no {brief(key)} in it" for key in found if key not in wanted]
+    wrong = [f"{key} is missing" for key in wanted if key not in present]
+    wrong += [f"there is no {brief(key)} in it" for key in present if key not in wanted]
     for key, tensor in wanted.items():
-        there = found.get(key, tensor)
+        there = present.get(key, tensor)
         if tuple(there.shape) != tuple(tensor.shape):
             wrong.append(f"{key} has the shape {_shown(there.shape)}, expected {_shown(tensor.shape)}")
         elif there.dtype != tensor.dtype:
@@ -258,17 +262,10 @@ def _dtype(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def read_config(file: Path) -> dict[str, Any] | None:
-    """Sizes of the network in the header of a safetensors file, None where it has none."""
-    with _opened(file) as opened:
-        header = opened.metadata() or {}
-    if "config" not in header:
-        return None
-    remedy = "use another checkpoint"
-    config = parse_json(header["config"].encode(), f"{file}: config", error=CheckpointError, remedy=remedy)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: config is {brief(config)}, expected the network's sizes; {remedy}")
-    return config
+def read_header(file: Path) -> dict[str, str]:
+    """What a safetensors file has beside its tensors, such as the sizes of the network under ``config``."""
+    with open_tensors(file) as opened:
+        return opened.metadata() or {}
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
@@ -309,9 +306,9 @@ def read_released(file: Path) -> dict[str, Any]:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
+        fault = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
         raise CheckpointError(
-            f"{file}: {found}; refused, expected a checkpoint that holds only tensors and plain values"
+            f"{file}: {fault}; refused, expected a checkpoint that holds only tensors and plain values"
         ) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of weights")
@@ -319,22 +316,23 @@ def read_released(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def open_tensors(file: Path) -> Iterator[Any]:
+    """A safetensors file, whose tensors are read one by one.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or damaged, also where this shows only in the block.
+    """
     # Opening a named pipe would wait forever.
     if not file.is_file():
-        found = "is no plain file" if file.exists() else "is not there"
-        raise CheckpointError(f"{file}: cannot be read as safetensors ({found})")
+        reason = "is no plain file" if file.exists() else "is not there"
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})")
     try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:REASON]
-        raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})") from None
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    with _reading(file), safe_open(file, framework="pt") as opened:
-        yield opened
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except _DAMAGED as error:
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({one_line(error, REASON)})") from None
 
 
 def entries(folder: Path) -> list[Path]:
@@ -345,12 +343,12 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def _put_in_place(made: Path, final: Path) -> None:
+def _put_in_place(checkpoint: Path, final: Path) -> None:
     """Rename a checkpoint to where one of the same step may lie, which is gone only after that."""
     old = final.with_name(f".{final.name}.old")
     if os.path.lexists(final):
         final.rename(old)
-    made.rename(final)
+    checkpoint.rename(final)
     _fsync(final.parent)
     remove_now(old)
 

@@ -2,35 +2,92 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE
+from torch import nn
+
+from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE, read_header, run_of, sha256_of
+from grncli.runs.loading import OpenedRun, load_network, read_newest, read_run
+from grncli.runs.networks import check_config, made_on_meta
+from grncli.runs.registry import KINDS
+from grncli.runs.rundir import is_run
 from grncli.runtime.errors import GrnError
 from grncli.store import METADATA, BitStore, open_store, verify_store
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
     """A bit store or a run directory as a JSON-ready dictionary; its ``kind`` says which.
+
+    Parameters
+    ----------
+    verify : compare every byte of a store with its checksums, or load the weights of a run, and list under
+        ``problems`` what is wrong, one sentence each; there is nothing else where the damage hides the rest
 
     Raises
     ------
     GrnError
-        If it is neither, or damaged.
+        If it is neither, or damaged and not to be verified.
     """
     if _is_run(path):
         _check_recipe(path)
-        # These import torch, which a look at a store does not need.
-        from grncli.runs.generators import describe_generator
-        from grncli.runs.networks import run_kind
-        from grncli.runs.tokenizers import describe_tokenizer
-
-        return describe_generator(path) if run_kind(path) == "generator" else describe_tokenizer(path)
+        return _verified_run(path) if verify else _newest_run(path)
     if not path.exists() or (path / METADATA).is_file():
-        return describe_store(open_store(path))
+        problems = verify_store(path) if verify else None
+        return _with_problems(problems, lambda: describe_store(open_store(path)))
     raise GrnError(
         f"{path}: {_nature(path)}, neither a bit store (zarr.json) nor a run directory (recipe.yaml){_belongs_to(path)}"
     )
+
+
+def _with_problems(problems: list[str] | None, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A description and the problems, where they were looked for."""
+    if problems is None:
+        return describe()
+    try:
+        return {**describe(), "problems": problems}
+    except GrnError as error:
+        return {"problems": problems if str(error) in problems else [*problems, str(error)]}
+
+
+def _verified_run(path: Path) -> dict[str, Any]:
+    try:
+        loaded = read_newest(path, lambda checkpoint: load_network(read_run(path, checkpoint, KINDS)))
+    except GrnError as error:
+        return _with_problems([str(error)], lambda: _newest_run(path))
+    return {**describe_run(loaded, loaded.network, loaded.identity["sha256"]), "problems": []}
+
+
+def _newest_run(path: Path) -> dict[str, Any]:
+    def read(checkpoint: Path) -> dict[str, Any]:
+        opened = read_run(path, checkpoint, KINDS)
+        check_config(opened.recipe.network, read_header(checkpoint / EMA), checkpoint / EMA)
+        network = made_on_meta(lambda: opened.kind.build(opened.recipe))
+        return describe_run(opened, network, sha256_of(checkpoint / EMA))
+
+    return read_newest(path, read)
+
+
+def describe_run(opened: OpenedRun[Any, Any], network: nn.Module, sha256: str) -> dict[str, Any]:
+    """Recipe, sizes, step and identity of a run; ``sha256`` is that of its weights."""
+    recipe = opened.recipe
+    return {
+        "kind": recipe.kind,
+        "name": run_of(opened.checkpoint).name,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "checkpoint": opened.checkpoint.name,
+        "step": opened.step,
+        "complete": opened.is_finished,
+        "sha256": sha256,
+        "recipe": {
+            name: section
+            for name, section in asdict(recipe).items()
+            if not recipe.imported or name in opened.kind.sections
+        },
+        **opened.kind.facts(recipe),
+    }
 
 
 def _nature(path: Path) -> str:
@@ -86,25 +143,9 @@ def describe_store(store: BitStore) -> dict[str, Any]:
     }
 
 
-def verify(path: Path) -> list[str]:
-    """Problems of a bit store or a run directory, one sentence each.
-
-    None if every byte of the store is as it was committed, or the weights of the run load and are finite.
-    """
-    if _is_run(path):
-        from grncli.runs.generators import verify_generator
-        from grncli.runs.networks import run_kind
-        from grncli.runs.tokenizers import verify_tokenizer
-
-        return verify_generator(path) if run_kind(path) == "generator" else verify_tokenizer(path)
-    return verify_store(path)
-
-
 def _check_recipe(path: Path) -> None:
     """Raise GrnError for a recipe.yaml that is none of ours: it may be anybody's."""
-    from grncli.runs.rundir import is_run
-
-    if (path / RECIPE).is_file() and not is_run(path) and not (path / CHECKPOINTS).exists():
+    if not (path / CHECKPOINTS).exists() and (path / RECIPE).is_file() and not is_run(path):
         raise GrnError(f"{path / RECIPE}: is no recipe of a run, expected one with the fields kind and network")
 
 

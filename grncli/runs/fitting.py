@@ -1,4 +1,4 @@
-"""Whether bits and a network belong together: asked of stores, tokenizers and generators in this one place."""
+"""Whether bits and a network belong together: the comparison for stores, tokenizers and generators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def _differs(name: str, bits: BitFormat, wanted: BitFormat, *, alike: bool) -> b
 
 
 def _network(tokenizer: Mapping[str, Any]) -> Any:
-    """What tells a network from others; a run directory that was renamed holds the same one."""
+    """What identifies a network: its hash, as a run directory may be renamed."""
     return tokenizer.get("sha256", dict(tokenizer))
 
 

@@ -1,4 +1,4 @@
-"""What a recipe of ``grn train-gen`` says."""
+"""The recipe of a generator: as the user asks for it, and as its run settles it."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -21,7 +21,7 @@ class BitData:
 
     batch: int = 64
     buffer: float = 4.0  # GiB of bits that are shuffled together and stay in memory
-    validation: int = 0  # samples that are held out, to measure loss and accuracy on
+    validation: int = 0  # samples that measure loss and accuracy, and train nothing
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.validation < 0:
@@ -108,7 +108,7 @@ class Bits:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedGenerator(GeneratorShape):
-    """The network as a recipe asks for it; sizes that are left out follow from the bits."""
+    """The network of a recipe to train by; sizes that are left out follow from the bits."""
 
     rounds: int | None = None
     channels: int | None = None
@@ -125,7 +125,7 @@ class AskedGenerator(GeneratorShape):
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What a recipe says in either state; each state narrows the types of ``network`` and ``bits``."""
+    """What both recipes have; each narrows the types of ``network`` and ``bits``."""
 
     kind: str = "generator"
     network: GeneratorShape
@@ -146,7 +146,7 @@ class _Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorRecipe(_Settings):
-    """A run's own recipe: all sizes of the network are settled, and the bits it learns are named."""
+    """The recipe of a run: all sizes of the network are settled, and its bits are named."""
 
     network: Annotated[Annotated[GeneratorConfig, Tag("class_transformer")], by_type("class_transformer")]
     bits: Bits
@@ -154,7 +154,7 @@ class GeneratorRecipe(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AskedGeneratorRecipe(_Settings):
-    """What ``grn train-gen`` is asked for: the network with gaps, its data and its training."""
+    """The recipe that ``grn train-gen`` takes: sizes of the network that follow from the bits may be left out."""
 
     network: Annotated[Annotated[AskedGenerator, Tag("class_transformer")], by_type("class_transformer")] = field(
         default_factory=AskedGenerator

@@ -6,56 +6,62 @@ many appear or go meanwhile.
 
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
 
-from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_released, read_state, run_of
-from grncli.runs.networks import NetworkRecipe, check_config, fill, is_finished, made_on_meta, read_recipe_of
+from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, open_tensors, read_state, run_of
+from grncli.runs.kinds import AnyModule, AnyRecipe, NetworkKind
+from grncli.runs.networks import check_config, fill, made_on_meta
+from grncli.runs.recipe import kind_of, load_fields, parse_own_recipe, restoring
+from grncli.runs.weight_files import Say
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
 from grncli.runtime.files import open_plain
 
-ATTEMPTS = 5
-SHOWN = 200  # characters of a reason that safetensors gives
+Result = TypeVar("Result")
 
-Network_co = TypeVar("Network_co", bound=nn.Module, covariant=True)
-Recipe_co = TypeVar("Recipe_co", bound=NetworkRecipe, covariant=True)
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
-AnyRecipe = TypeVar("AnyRecipe", bound=NetworkRecipe)
-Say = Callable[[str], None]
+ATTEMPTS = 5
 
 _Identity = tuple[int, int, int, int]
-# What an extension module of safetensors raises for the same file differs from release to release.
-_DAMAGED = (OSError, ValueError, TypeError, SafetensorError)
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded(Generic[Network_co, Recipe_co]):
-    """The network of a run, ready for inference, with what belongs to the very weights that were read."""
+class OpenedRun(Generic[AnyModule, AnyRecipe]):
+    """A run whose recipe and step are known, before any weights are read."""
 
     run: Path
     """As it was named: the run directory, or one of its checkpoints."""
-    network: Network_co
-    recipe: Recipe_co
-    identity: dict[str, str]
-    """``{name, sha256}`` for a store's fingerprint; the hash is that of the weights file."""
+    checkpoint: Path
+    kind: NetworkKind[AnyModule, AnyRecipe]
+    recipe: AnyRecipe
     step: int
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the checkpoint is the last one of its training; an imported network has none."""
+        return bool(self.recipe.imported) or self.step >= self.recipe.training.steps
 
     @property
     def unfinished(self) -> str | None:
         """A sentence where its training has not come to the end, else None."""
-        if is_finished(self.recipe, self.step):
+        if self.is_finished:
             return None
         return f"{self.run}: is at step {self.step} of {self.recipe.training.steps}, its training is not finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded(OpenedRun[AnyModule, AnyRecipe]):
+    """The network of a run, ready for inference, with what belongs to the very weights that were read."""
+
+    network: AnyModule
+    identity: dict[str, str]
+    """``{name, sha256}`` for a store's fingerprint; the hash is that of the weights file."""
 
 
 class HeldFile:
@@ -92,28 +98,9 @@ class HeldFile:
         return digest
 
 
-class Released(NamedTuple):
-    """What a file of other authors holds, and the SHA-256 of the bytes that this was read from."""
-
-    contents: dict[str, Any]
-    sha256: str
-
-
-def open_released(file: Path) -> Released:
-    """Read a released checkpoint as `read_released` does."""
-    if not file.is_file():
-        return Released(read_released(file), "")  # which says so
-    with HeldFile(file) as held:
-        contents = read_released(file)
-        held.confirm()
-        return Released(contents, held.sha256())
-
-
 def open_run(
     run: str | Path,
-    schema: type[AnyRecipe],
-    kind: str,
-    build: Callable[[AnyRecipe], AnyModule],
+    kind: NetworkKind[AnyModule, AnyRecipe],
     *,
     weights: str = "ema",
     say: Say = lambda text: None,
@@ -122,30 +109,52 @@ def open_run(
 
     Parameters
     ----------
-    schema, kind : what the run's recipe should be
-    build : makes the network of a recipe; called with the meta device as default
+    kind : what the run should be of
     weights : ``ema``, or the name of another weights file of the checkpoint
-    say : told in one sentence where the training is not finished
+    say : called with one sentence where the training is not finished
 
     Raises
     ------
-    CheckpointError, RecipeError
-        If there is no such run, or its weights are damaged, no finite numbers or do not fit its recipe.
+    CheckpointError
+        If there is no such run, it is of another kind, or its recipe or weights are damaged, no finite numbers or do
+        not fit each other.
     """
     run = Path(run)
+    loaded = read_newest(run, lambda checkpoint: load_network(read_run(run, checkpoint, [kind]), weights))
+    if loaded.unfinished is not None:
+        say(loaded.unfinished)
+    return loaded
+
+
+def read_newest(run: Path, read: Callable[[Path], Result]) -> Result:
+    """What ``read`` makes of a run's newest checkpoint; it reads again where recipe or checkpoint change meanwhile."""
     for _ in range(ATTEMPTS):
         newest = _newest(run)
         try:
-            loaded = _open(run, newest.checkpoint, schema, kind, build, weights)
+            result = read(newest.checkpoint)
         except GrnError:
             if _newest(run) == newest:
                 raise
             continue  # removed or replaced while it was read
         if _stat(run_of(newest.checkpoint) / RECIPE) == newest.recipe:
-            if loaded.unfinished is not None:
-                say(loaded.unfinished)
-            return loaded
+            return result
     raise CheckpointError(f"{run}: changed {ATTEMPTS} times while it was read; wait for what writes it to end")
+
+
+def read_run(
+    run: Path, checkpoint: Path, kinds: Sequence[NetworkKind[AnyModule, AnyRecipe]]
+) -> OpenedRun[AnyModule, AnyRecipe]:
+    """The recipe and the step of a checkpoint; CheckpointError, naming ``run``, where it is of none of ``kinds``."""
+    path = run_of(checkpoint) / RECIPE
+    with restoring():
+        fields = load_fields(path)
+    name = kind_of(fields)
+    kind = next((each for each in kinds if name in (None, each.name)), None)
+    if kind is None:
+        expected = " or a ".join(each.name for each in kinds)
+        raise CheckpointError(f"{run}: is the run of a {str(name)[:40]}, expected that of a {expected}")
+    recipe = parse_own_recipe(fields, kind.schema, path)
+    return OpenedRun(run=run, checkpoint=checkpoint, kind=kind, recipe=recipe, step=read_state(checkpoint).step)
 
 
 class _Newest(NamedTuple):
@@ -157,40 +166,24 @@ class _Newest(NamedTuple):
 
 
 def _newest(run: Path) -> _Newest:
-    found = find_checkpoint(run)
+    checkpoint = find_checkpoint(run)
     # ``checkpoints/latest`` may lead elsewhere from one file to the next.
-    checkpoint = found.resolve() if found.is_symlink() else found
+    checkpoint = checkpoint.resolve() if checkpoint.is_symlink() else checkpoint
     return _Newest(checkpoint, _stat(checkpoint), _stat(run_of(checkpoint) / RECIPE))
 
 
-def _open(
-    run: Path,
-    checkpoint: Path,
-    schema: type[AnyRecipe],
-    kind: str,
-    build: Callable[[AnyRecipe], AnyModule],
-    weights: str,
-) -> Loaded[AnyModule, AnyRecipe]:
-    recipe = read_recipe_of(checkpoint, schema, kind, run)
-    step = read_state(checkpoint).step
-    file = weights_file(checkpoint, weights)
-    with ExitStack() as stack:
-        held = stack.enter_context(HeldFile(file))
-        try:
-            opened = stack.enter_context(safe_open(file, framework="pt"))
-            header, names = opened.metadata() or {}, list(opened.keys())
-        except _DAMAGED as error:
-            raise _damaged(file, error) from None
+def load_network(opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema") -> Loaded[AnyModule, AnyRecipe]:
+    """The network of an opened run, hashed and filled from one file that stays open meanwhile."""
+    file = weights_file(opened.checkpoint, weights)
+    with HeldFile(file) as held, open_tensors(file) as content:
         held.confirm()
-        check_config(recipe, header, file)
-        network = made_on_meta(lambda: build(recipe))
-        check_tensors({name: _Header(opened, name) for name in names}, network.state_dict(), file)
-        try:
-            tensors = {name: opened.get_tensor(name) for name in names}
-        except _DAMAGED as error:
-            raise _damaged(file, error) from None
-        identity = {"name": run_of(checkpoint).name, "sha256": held.sha256()}
-        return Loaded(run=run, network=fill(network, tensors, str(file)), recipe=recipe, identity=identity, step=step)
+        names = list(content.keys())
+        check_config(opened.recipe.network, content.metadata() or {}, file)
+        network = made_on_meta(lambda: opened.kind.build(opened.recipe))
+        check_tensors({name: _Header(content, name) for name in names}, network.state_dict(), file)
+        tensors = {name: content.get_tensor(name) for name in names}
+        identity = {"name": run_of(opened.checkpoint).name, "sha256": held.sha256()}
+        return Loaded(**vars(opened), network=fill(network, tensors, str(file)), identity=identity)
 
 
 def weights_file(checkpoint: Path, weights: str) -> Path:
@@ -206,14 +199,10 @@ def weights_file(checkpoint: Path, weights: str) -> Path:
 class _Header:
     """Shape and type of a tensor as the header of its file says, before memory is asked for."""
 
-    def __init__(self, opened: Any, name: str) -> None:
-        piece = opened.get_slice(name)
+    def __init__(self, content: Any, name: str) -> None:
+        piece = content.get_slice(name)
         self.shape = tuple(piece.get_shape())
         self.dtype = _DTYPES.get(str(piece.get_dtype()), str(piece.get_dtype()))
-
-
-def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{file}: cannot be read as safetensors ({' '.join(str(error).split())[:SHOWN]})")
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -3,8 +3,6 @@
 What a recipe holds is declared as frozen dataclasses elsewhere; this module only checks and converts.
 """
 
-import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,11 +12,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from grncli.runs.recipe_faults import LONGEST_REASON, cut, explain_fault, unknown_field
+from grncli.runs.recipe_faults import LONGEST_REASON, explain_fault, unknown_field
 from grncli.runs.recipe_fields import rename_fields
 from grncli.runtime.errors import CheckpointError, RecipeError
+from grncli.runtime.files import read_plain
 from grncli.runtime.jsonfiles import brief
-from grncli.runtime.text import printable
+from grncli.runtime.text import one_line, printable
 
 Schema = TypeVar("Schema")
 
@@ -61,8 +60,14 @@ def load_fields(path: Path) -> dict[str, Any]:
     return data or {}
 
 
+def kind_of(fields: Any) -> str | None:
+    """``tokenizer`` or ``generator``; None for what is no recipe of a run, as a file called recipe.yaml may hold."""
+    is_recipe = isinstance(fields, dict) and {"kind", "network"} <= fields.keys()
+    return str(fields["kind"]) if is_recipe else None
+
+
 def load_yaml(path: Path) -> Any:
-    """The plain data of a YAML file that may be anybody's; RecipeError where it cannot be read or is too large.
+    """The plain data of an untrusted YAML file; RecipeError where it cannot be read or is too large.
 
     Ten lines of YAML can stand for gigabytes: an alias repeats all that its anchor holds, aliases among it.
     """
@@ -80,7 +85,7 @@ def load_yaml(path: Path) -> Any:
     except RecursionError:
         reason = "it is nested too deeply, or holds itself"
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: an impossible date, say
-        reason = _one_line(error)[:300]
+        reason = printable(one_line(error, LONGEST_REASON))
     raise RecipeError(f"{path}: cannot be read as a YAML recipe ({reason})")
 
 
@@ -149,12 +154,8 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _read_text(path: Path) -> str:
-    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no plain file")
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+    data = read_plain(path, MAX_BYTES)
+    if data is None:
         raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
     return data.decode("utf-8")
 
@@ -185,7 +186,9 @@ def _assign(data: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RecipeError(f"the override {brief(override)} has no readable value ({_one_line(error)})") from None
+        raise RecipeError(
+            f"the override {brief(override)} has no readable value ({printable(one_line(error, LONGEST_REASON))})"
+        ) from None
     for section in sections:
         inner = data.get(section)
         if not isinstance(inner, dict | None):
@@ -196,8 +199,3 @@ def _assign(data: dict[str, Any], override: str) -> None:
         data[section] = inner
         data = inner
     data[last] = value
-
-
-def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return cut(printable(" ".join(text.split())), LONGEST_REASON)

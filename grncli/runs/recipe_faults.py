@@ -48,13 +48,13 @@ def _suggest(field: str, schema: Any) -> list[str]:
     names = list(field_names(schema))
     section, _, last = field.rpartition(".")
     for tail in (lambda name: name, _initials):
-        found = [name for name in names if tail(name.rpartition(".")[2]) == last]
-        inside = [name for name in found if name.startswith(f"{section}.")]
+        fitting = [name for name in names if tail(name.rpartition(".")[2]) == last]
+        inside = [name for name in fitting if name.startswith(f"{section}.")]
         if section and not inside:
-            sections = difflib.get_close_matches(section, [name.rpartition(".")[0] for name in found], n=1)
-            inside = [name for name in found if name.rpartition(".")[0] in sections]
-        if found:
-            return (inside or found)[:SUGGESTIONS]
+            sections = difflib.get_close_matches(section, [name.rpartition(".")[0] for name in fitting], n=1)
+            inside = [name for name in fitting if name.rpartition(".")[0] in sections]
+        if fitting:
+            return (inside or fitting)[:SUGGESTIONS]
     # "network" is close to "network.x", and no answer.
     near = difflib.get_close_matches(field, [name for name in names if not field.startswith(f"{name}.")], n=1)
     if near:
@@ -68,7 +68,7 @@ def _initials(name: str) -> str:
 
 
 def explain_fault(problem: ValidationError, schema: Any) -> tuple[str, str]:
-    """The field of the first fault, and what was found there and expected."""
+    """The field of the first fault, and a sentence with what is there and what was expected."""
     first = problem.errors(include_url=False)[0]
     short = first["type"] == "missing" and isinstance(first["loc"][-1], int)  # a list with too few items
     field, hint = _locate(first["loc"][:-1] if short else first["loc"], schema)
@@ -78,7 +78,7 @@ def explain_fault(problem: ValidationError, schema: Any) -> tuple[str, str]:
     shown = cut(field, LONGEST_FIELD)
     if first["type"] == "missing" and not short:
         return field, f"has no field {shown}, expected {_expected(hint)}"
-    if first["type"] == "value_error":  # from a check of ours, which says what it found
+    if first["type"] == "value_error":  # from a __post_init__, which names the value
         reason = cut(first["msg"].removeprefix("Value error, "), LONGEST_REASON)
         return field, f"{shown}: {reason}" if field else reason
     return field, f"{shown} is {brief(first['input'])}: expected {_expected(hint)}"

@@ -80,7 +80,7 @@ def tokenizer_config(weights: Mapping[str, Tensor], *, attention: bool = True) -
     Raises
     ------
     ValueError
-        If the weights of a layer that tells a size are missing.
+        If the weights of a layer that sizes are read from are missing.
     """
 
     try:
@@ -131,12 +131,12 @@ def generator_config(
 ) -> GeneratorConfig:
     """The sizes of the generator that ``weights`` (under our names) belong to.
 
-    The weights cannot tell what is predicted, by how many rounds, and where the in-context tokens join.
+    The weights do not show what is predicted, by how many rounds, and where the in-context tokens join.
 
     Raises
     ------
     ValueError
-        If the weights of a layer that tells a size are missing, or do not fit what is given.
+        If the weights of a layer that sizes are read from are missing, or do not fit the rounds.
     """
     try:
         inputs, bottleneck = weights["embedding.table"].shape

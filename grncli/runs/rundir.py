@@ -6,7 +6,7 @@ RUN/metrics.jsonl   one JSON object a logged step
 RUN/checkpoints/    see ``checkpoint``
 RUN/previews/       pictures on the way
 RUN/COMPLETE        empty; there while the run has all the steps of its recipe, so that make can depend on it
-RUN/.lock           held by the process that writes
+RUN/.lock           locked by the process that writes
 
 Nothing outside the directory is ever written or removed: links in the place of these are refused, or replaced by a
 run that is made anew.
@@ -43,14 +43,13 @@ from grncli.runs.checkpoint import (
     is_step,
     remove_leftovers,
 )
-from grncli.runs.recipe import load_yaml
+from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
-from grncli.runtime.errors import CheckpointError, LockError, RecipeError
+from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
-from grncli.runtime.folders import HeldFolder, is_vacant
+from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant
 from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.lock import PathLock
 
 STAGING = ".import.partial"  # where an imported network is made ready
 FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
@@ -60,6 +59,12 @@ _TEMPORARY = tuple(f".{name}.tmp" for name in FILES)
 _BEGUN = {LOCK, STAGING, f".{RECIPE}.tmp"}
 _PREVIEW = re.compile(r"\.?(images|clips|samples)-[0-9]{8,}\.(png|mp4)(\.tmp|\.old)?")
 _EVENTS = re.compile(r"events\.out\.tfevents\..*")
+_OURS: dict[str, Callable[[Path], object]] = {
+    CHECKPOINTS: lambda path: is_step(path) or (path.name == LATEST and path.is_symlink()),
+    PREVIEWS: lambda path: _PREVIEW.fullmatch(path.name),
+    TENSORBOARD: lambda path: _EVENTS.fullmatch(path.name),
+}
+"""Whether something in one of these folders was written by a training."""
 
 
 def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
@@ -69,11 +74,11 @@ def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
     """
     if is_vacant(run, _BEGUN):
         return
-    found = recipe_kind(run)
-    if found is None:
+    present = recipe_kind(run)
+    if present is None:
         raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
-    if kind not in (None, found):
-        raise CheckpointError(f"{run}: is the run of a {found[:40]}, expected that of a {kind} or a new name")
+    if kind not in (None, present):
+        raise CheckpointError(f"{run}: is the run of a {present[:40]}, expected that of a {kind} or a new name")
     if not overwrite:
         raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
 
@@ -84,9 +89,8 @@ def is_run(run: Path) -> bool:
 
 
 def recipe_kind(run: Path) -> str | None:
-    """``tokenizer`` or ``generator``; None without a recipe of ours."""
-    fields = recipe_fields(run)
-    return None if fields is None else str(fields["kind"])
+    """The kind of network that a run directory is of; None without a recipe of ours."""
+    return kind_of(recipe_fields(run))
 
 
 def recipe_fields(run: Path) -> dict[str, Any] | None:
@@ -95,7 +99,7 @@ def recipe_fields(run: Path) -> dict[str, Any] | None:
         fields = load_yaml(run / RECIPE)
     except RecipeError:
         return None
-    return fields if isinstance(fields, dict) and {"kind", "network"} <= fields.keys() else None
+    return fields if kind_of(fields) is not None else None
 
 
 # One writer
@@ -112,26 +116,23 @@ def locked_run(run: Path) -> Iterator[None]:
     CheckpointError
         If the directory cannot be made or written.
     """
-    made = not run.exists()
+    is_new = not run.exists()
     try:
         # Where the path is a link to a directory that is not there yet, that one is made.
         Path(os.path.realpath(run)).mkdir(parents=True, exist_ok=True)
         _refuse_link(run / LOCK, "file")
-        lock = PathLock(run / LOCK, signed=True)
-        free = lock.try_acquire()
+        claimed = ClaimedFolder(run, doing="trained")
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be written ({error.strerror}); choose another name") from None
-    if not free:
-        raise LockError(f"{run} is being trained by {lock.holder()}; wait until that has ended, or stop it first")
-    try:
-        yield
-    finally:
-        # Nothing came of it.
-        with contextlib.suppress(OSError):
-            if made and os.listdir(run) == [LOCK]:
-                (run / LOCK).unlink()
-                run.rmdir()
-        lock.release()
+    with claimed:
+        try:
+            yield
+        finally:
+            # Nothing was written.
+            with contextlib.suppress(OSError):
+                if is_new and os.listdir(run) == [LOCK]:
+                    (run / LOCK).unlink()
+                    run.rmdir()
 
 
 class Place(HeldFolder):
@@ -185,8 +186,8 @@ def clear_run(run: Path, *, but: tuple[str, ...] = ()) -> None:
     """
     for name in (COMPLETE, RECORD):
         remove(run / name)
-    for folder, is_ours in ((CHECKPOINTS, _is_checkpoint), (PREVIEWS, _is_preview), (TENSORBOARD, _is_event)):
-        _clear_folder(run / folder, is_ours)
+    for folder in FOLDERS:
+        _clear_folder(run / folder, _OURS[folder])
     for name in (METRICS, SCHEDULE, STAGING, *_TEMPORARY):
         if name not in but:
             remove(run / name)
@@ -214,7 +215,7 @@ def _removing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{error.filename or path}: cannot be removed ({error.strerror})") from None
 
 
-def _clear_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
+def _clear_folder(folder: Path, is_ours: Callable[[Path], object]) -> None:
     if folder.is_symlink() or not folder.is_dir():
         remove(folder)
         return
@@ -227,18 +228,6 @@ def _clear_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
             remove_leftovers(folder.parent)
     with contextlib.suppress(OSError):
         folder.rmdir()  # unless something of the user's lies there
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return is_step(path) or (path.name == LATEST and path.is_symlink())
-
-
-def _is_preview(path: Path) -> bool:
-    return _PREVIEW.fullmatch(path.name) is not None
-
-
-def _is_event(path: Path) -> bool:
-    return _EVENTS.fullmatch(path.name) is not None
 
 
 # The mark of a whole run

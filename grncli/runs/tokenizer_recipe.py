@@ -1,4 +1,4 @@
-"""What a training recipe says, as typed objects. Field names are the paper's and the field's."""
+"""The recipe of a tokenizer. Names of fields are those of the paper or of common use."""
 
 from dataclasses import dataclass, field
 from math import inf
@@ -53,7 +53,7 @@ class Data:
     clip: ClipData | None = None
     flip: float = 0.5  # probability of a horizontal flip
     workers: int = 1  # decoding processes
-    validation: int = 0  # sources of each kind that are held out, to measure PSNR and SSIM on
+    validation: int = 0  # sources of each kind that measure PSNR and SSIM, and train nothing
 
     def __post_init__(self) -> None:
         _not_negative(self, "validation", "workers")

@@ -1,6 +1,5 @@
-"""Tokenizers as run directories: loading one, and importing a released checkpoint as one."""
+"""Tokenizers as run directories."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,27 +8,12 @@ import torch
 from torch import Tensor
 
 from grncli.models.tokenizer import Tokenizer
-from grncli.runs.loading import Loaded, Released, Say, open_released, open_run
-from grncli.runs.networks import (
-    choose_weights,
-    describe_network,
-    fill,
-    made_on_meta,
-    read_run,
-    read_settings,
-    verify_network,
-    write_imported,
-)
+from grncli.runs.kinds import NetworkKind, ReleasedWeights
+from grncli.runs.loading import Loaded, open_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
-from grncli.runs.rundir import check_run_is_free
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
-from grncli.runtime.errors import CheckpointError
-
-KIND = "tokenizer"
-IMPORTED = ("kind", "network", "rounds", "imported")  # the parts of a recipe that an imported run has
-WEIGHTS = {"ema": "ema", "vae": "vae"}
-SETTINGS = {"rounds": "rounds=4", "attention": "attention=false"}
+from grncli.runs.weight_files import Say
 
 LoadedTokenizer = Loaded[Tokenizer, TokenizerRecipe]
 
@@ -60,77 +44,46 @@ def open_tokenizer(
 ) -> LoadedTokenizer:
     """As `load_tokenizer`, with the recipe, the step and the identity of the weights that were read.
 
-    ``say`` is told in one sentence where the training is not finished.
+    ``say`` is called with one sentence where the training is not finished.
     """
-    loaded = open_run(run, TokenizerRecipe, KIND, _build, say=say)
+    loaded = open_run(run, TOKENIZER, say=say)
     loaded.network.to(device)
     return loaded
 
 
-def verify_tokenizer(run: str | Path) -> list[str]:
-    """Problems of a run's weights, one sentence each; none if they load and are finite."""
-    return verify_network(run, load_tokenizer)
+def _build(recipe: TokenizerRecipe) -> Tokenizer:
+    return Tokenizer(recipe.network, recipe.most_rounds)
 
 
-def describe_tokenizer(run: str | Path) -> dict[str, Any]:
-    """What ``grn info`` tells of a run: recipe, stride, parameters, checkpoints, step and identity."""
-    checkpoint, recipe = read_run(run, TokenizerRecipe, KIND)
-    network = made_on_meta(lambda: _build(recipe))
-    return describe_network(checkpoint, recipe, network, IMPORTED) | {
+def _facts(recipe: TokenizerRecipe) -> dict[str, Any]:
+    return {
         "rounds": recipe.most_rounds,
         "channels": recipe.network.channels,
         "stride": list(recipe.network.stride),
     }
 
 
-def import_tokenizer(
-    file: Path,
-    run: Path,
-    *,
-    loaded: Released | None = None,
-    weights: str | None = None,
-    settings: Sequence[str] = (),
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Turn a released tokenizer checkpoint into a run directory.
-
-    Parameters
-    ----------
-    file : pickled dictionary with the weights under ``ema`` or ``vae``
-    run : directory to make
-    loaded : what the file holds, where it has been read already
-    weights : which of the two; by default ``ema`` where there is one
-    settings : ``field=value`` for what the file cannot tell: ``rounds`` (4 if not given), ``attention``
-    overwrite : replace a run directory that is already there
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no released tokenizer, or ``run`` exists.
-    """
-    check_run_is_free(run, KIND, overwrite=overwrite)
-    contents, sha256 = loaded or open_released(file)
-    chosen, released = choose_weights(contents, WEIGHTS, weights, file, KIND)
-    try:
-        named = tokenizer_weights(released)
-        network = asdict(tokenizer_config(named))
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
-        raise CheckpointError(f"{file}: {str(error)[:300]}, expected the weights of a released tokenizer") from None
-    told = read_settings(settings, SETTINGS)
-    data: dict[str, Any] = {"imported": {"file": file.name, "weights": chosen, "sha256": sha256}}
-    data["network"] = network | {key: value for key, value in told.items() if key == "attention"}
-    data |= {key: value for key, value in told.items() if key == "rounds"}
-    recipe = parse_recipe(data, TokenizerRecipe, str(file))
-    write_imported(run, recipe, _assemble(recipe, named, str(file)), IMPORTED, overwrite=overwrite)
-    return describe_tokenizer(run)
-
-
-def _assemble(recipe: TokenizerRecipe, weights: Mapping[str, Tensor], name: str) -> Tokenizer:
-    # Weights of a block that the recipe switches off (middle attention) are left behind.
+def _convert(released: ReleasedWeights) -> tuple[TokenizerRecipe, dict[str, Tensor]]:
+    """Sizes are those of the weights; the settings can switch attention off, and give the rounds (default 4)."""
+    weights = tokenizer_weights(released.weights)
+    settings = dict(released.settings)
+    network = asdict(tokenizer_config(weights))
+    if "attention" in settings:
+        network["attention"] = settings.pop("attention")
+    data = {"network": network, **settings, "imported": released.imported}
+    recipe = parse_recipe(data, TokenizerRecipe, str(released.file))
     if not recipe.network.attention:
-        weights = {key: value for key, value in weights.items() if ".middle.attention." not in key}
-    return fill(made_on_meta(lambda: _build(recipe)), weights, name)
+        weights = {name: weight for name, weight in weights.items() if ".middle.attention." not in name}
+    return recipe, weights
 
 
-def _build(recipe: TokenizerRecipe) -> Tokenizer:
-    return Tokenizer(recipe.network, recipe.most_rounds)
+TOKENIZER = NetworkKind(
+    name="tokenizer",
+    schema=TokenizerRecipe,
+    build=_build,
+    facts=_facts,
+    sections=("kind", "network", "rounds", "imported"),
+    entries={"ema": "ema", "vae": "vae"},
+    settings={"rounds": "rounds=4", "attention": "attention=false"},
+    convert=_convert,
+)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.text import one_line
 
 Say = Callable[[str], None]
 
@@ -37,7 +38,7 @@ class WeightFile:
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/grn``, by default below ``~/.cache``; for whoever reads the environment to call."""
+    """``$XDG_CACHE_HOME/grn``, by default below ``~/.cache``; for the commands, which read the environment."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grn"
 
 
@@ -54,7 +55,7 @@ def find_all_weights(folder: Path, files: Sequence[WeightFile], *, download: boo
     folder : where they lie under their names, or are put
     files : what to look for
     download : fetch what is missing; without it nothing is ever fetched
-    say : told what is fetched from where, before it is
+    say : called with what is fetched from where
     remedy : what allows the download, as the end of the sentence "put what is missing there, or ..."
 
     Returns
@@ -98,12 +99,12 @@ def take_weights(
         If one is not there or has another shape.
     """
     for name, tensor in wanted.items():
-        found = contents.get(name)
-        if not isinstance(found, Tensor):
+        weight = contents.get(name)
+        if not isinstance(weight, Tensor):
             raise CheckpointError(f"{file}: holds no weights named {name}; expected those of {owner}, get another file")
-        if found.shape != tensor.shape:
+        if weight.shape != tensor.shape:
             raise CheckpointError(
-                f"{file}: {name} has the shape {list(found.shape)}, expected {list(tensor.shape)}; get another file"
+                f"{file}: {name} has the shape {list(weight.shape)}, expected {list(tensor.shape)}; get another file"
             )
     return {name: contents[name].float() for name in wanted}
 
@@ -115,10 +116,9 @@ def _fetch(file: WeightFile, folder: Path, say: Say) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(file.url, str(final), hash_prefix=file.sha256, progress=False)
-    except (OSError, HTTPException, RuntimeError) as error:  # torch.hub tells a wrong checksum by a RuntimeError
-        reason = " ".join(str(error).split())
+    except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises RuntimeError for a wrong checksum
         raise CheckpointError(
-            f"{final}: could not be fetched from {file.url} ({reason}); "
+            f"{final}: could not be fetched from {file.url} ({one_line(error)}); "
             f"nothing was kept, put the file with sha256 {file.checksum} there by hand or try again"
         ) from None
     return final

@@ -1,4 +1,4 @@
-"""Documents of ours checked against declared types before anything is made of them: nothing is converted in silence."""
+"""JSON documents checked against declared types, without silent conversions."""
 
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,7 +25,7 @@ _WORDS = {
     "dataclass_type": "expected an object",
     "list_type": "expected a list",
 }
-"""What pydantic's kinds of faults mean to somebody who looks at a JSON file."""
+"""Pydantic's kinds of faults in the words of JSON."""
 
 
 def read_json_as(path: Path, schema: type[Schema], *, error: type[GrnError], remedy: str) -> Schema:
@@ -50,7 +50,7 @@ def check(value: Any, schema: type[Schema], name: str, *, error: type[GrnError],
 
 
 def explain(problem: ValidationError) -> str:
-    """The first fault of a document: its field, what was found and what was expected, in a line."""
+    """The first fault of a document: its field, its value and what was expected, on one line."""
     first = problem.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])[:100]
     if first["type"] == "missing":

@@ -77,7 +77,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+def open_plain(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """Descriptor of a file, for reading; OSError where something else, such as a named pipe, is in its place."""
     # Without O_NONBLOCK, opening a named pipe would wait forever.
     fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -88,6 +88,13 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     raise OSError(errno.EINVAL, "is no plain file", os.fspath(path))
+
+
+def read_plain(path: Path, most: int) -> bytes | None:
+    """All bytes of a file, None where it has more than ``most``; OSError as `open_plain`."""
+    with os.fdopen(open_plain(path), "rb") as file:
+        data = file.read(most + 1)
+    return data if len(data) <= most else None
 
 
 def sync_directory(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of ours: known by their marker, filled by one process, still in their place, cleared in repeatable steps.
+"""Folders that a command fills: their marker, one writer at a time, whether they were moved, and removing in one step.
 
 Nothing is written or removed through a link.
 """
@@ -38,7 +38,7 @@ def is_vacant(folder: Path, leftovers: Collection[str] = ()) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderMarker:
-    """The file by which the command that fills a folder knows it again: a JSON document that says with what.
+    """The JSON document by which a command recognizes a folder that it filled, and what it filled it with.
 
     Parameters
     ----------
@@ -127,6 +127,7 @@ class ClaimedFolder:
     Parameters
     ----------
     lock : the file that is locked, if it is another than ``.lock`` in the folder
+    doing : what is done to the folder, as in "is being written"
 
     Raises
     ------
@@ -134,14 +135,14 @@ class ClaimedFolder:
         If another process fills it.
     """
 
-    def __init__(self, path: Path, lock: Path | None = None) -> None:
+    def __init__(self, path: Path, lock: Path | None = None, *, doing: str = "written") -> None:
         self.path = path
         self._held = HeldFolder(path)
         self._lock = PathLock(lock or path / LOCK, signed=True)
         try:
             if not self._lock.try_acquire():
                 raise LockError(
-                    f"{path} is being written by {self._lock.holder()}; wait until it has ended, or stop it first"
+                    f"{path} is being {doing} by {self._lock.holder()}; wait until it has ended, or stop it first"
                 )
         except BaseException:
             self._held.close()
@@ -228,7 +229,7 @@ def inside(folder: Path, name: str, *, create: bool = False) -> Path:
 def remove(path: Path) -> None:
     """Remove a file, a folder, or a link rather than what it leads to; nothing where there is nothing.
 
-    A folder goes out of sight in one step, so that it is never found half empty.
+    A folder is renamed to a hidden name first, so that it never lies there half empty.
     """
     hidden = path.with_name(f".{path.name}.old")
     remove_now(hidden)  # what an interrupted call left
@@ -242,7 +243,7 @@ def remove(path: Path) -> None:
 
 
 def remove_now(path: Path) -> None:
-    """As `remove`, for what nobody looks for under its name."""
+    """As `remove`, for names that are hidden already."""
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path)

@@ -7,13 +7,13 @@ which every parser reads and ``os.fsencode`` turns back into the bytes.
 import json
 import os
 import reprlib
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from grncli.runtime.errors import GrnError
-from grncli.runtime.files import naming, open_plain
+from grncli.runtime.files import naming, open_plain, read_plain
+from grncli.runtime.text import one_line
 
 MAX_BYTES = 64 << 20
 """Largest JSON document that is read whole."""
@@ -55,7 +55,15 @@ def read_json(path: Path, *, error: type[GrnError], remedy: str, most: int = MAX
     FileNotFoundError
         If there is no such file.
     """
-    return parse_json(_read(path, error, remedy, most), path, error=error, remedy=remedy)
+    try:
+        data = read_plain(path, most)
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise error(f"{path}: cannot be read as JSON ({problem.strerror or problem}); {remedy}") from None
+    if data is None:
+        raise error(f"{path}: is larger than {most >> 10} KiB, expected a small JSON document; {remedy}")
+    return parse_json(data, path, error=error, remedy=remedy)
 
 
 def parse_json(data: bytes, path: Path | str, *, error: type[GrnError], remedy: str) -> Any:
@@ -65,7 +73,7 @@ def parse_json(data: bytes, path: Path | str, *, error: type[GrnError], remedy: 
     except RecursionError:
         reason = "it is nested too deeply"
     except ValueError as problem:  # also UnicodeDecodeError, and a number of thousands of digits
-        reason = " ".join(str(problem).split())[:120]
+        reason = one_line(problem, 120)
     raise error(f"{path}: cannot be read as JSON ({reason}); {remedy}") from None
 
 
@@ -104,19 +112,3 @@ def cut_torn_line(path: Path) -> None:
             end = start
         if end < size:
             file.truncate(end)
-
-
-def _read(path: Path, error: type[GrnError], remedy: str, most: int) -> bytes:
-    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise error(f"{path}: is no plain file, expected a JSON document; {remedy}")
-            data = file.read(most + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as problem:
-        raise error(f"{path}: cannot be read ({problem.strerror}); {remedy}") from None
-    if len(data) > most:
-        raise error(f"{path}: is larger than {most >> 10} KiB, expected a small JSON document; {remedy}")
-    return data

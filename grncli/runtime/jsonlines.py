@@ -4,11 +4,10 @@ Lines end at a line feed only: names may hold what else Unicode takes for the en
 """
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from grncli.runtime.errors import GrnError
 from grncli.runtime.files import naming, open_plain, write_all
@@ -39,15 +38,12 @@ def encode_lines(records: Sequence[Mapping[str, Any]], first: str) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def read_lines(
-    path: Path, *, error: type[GrnError], remedy: str, size: int | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path, *, error: type[GrnError], remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each line of a file with its place ``PATH:NUMBER``, without loading the file as a whole.
 
     Parameters
     ----------
     error : raised for a line that is no JSON object, as one sentence that names its place and ends with ``remedy``
-    size : bytes to read, which end with a line; by default all, without a last line that a killed process left
 
     Raises
     ------
@@ -55,21 +51,10 @@ def read_lines(
         If the file cannot be opened.
     """
     with os.fdopen(open_plain(path), "rb") as file:
-        yield from parse_lines(file, str(path), error=error, remedy=remedy, size=size)
-
-
-def parse_lines(
-    file: BinaryIO, name: str, *, error: type[GrnError], remedy: str, size: int | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """As ``read_lines``, of an open file that messages call ``name``."""
-    left, number = math.inf if size is None else size, 0
-    while left > 0:
-        line, number = file.readline(), number + 1
-        if size is None and not line.endswith(b"\n"):
-            return
-        left -= len(line)
-        place = f"{name}:{number}"
-        yield place, parse_line(line, place, error=error, remedy=remedy)
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):  # else a killed process left it
+                place = f"{path}:{number}"
+                yield place, parse_line(line, place, error=error, remedy=remedy)
 
 
 def parse_line(line: bytes, place: str, *, error: type[GrnError], remedy: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 POSIX record locks rather than ``flock``: a worker process forked by the writer inherits a ``flock`` and would keep
 what it locks after ``kill -9`` of the writer. They do not exclude two writers in one process, and closing any
-descriptor of the file drops them; hence the table of locks this process holds, asked before opening.
+descriptor of the file drops them; hence the table of locks that this process
+holds, which is looked up before a file is opened.
 """
 
 import contextlib

@@ -4,6 +4,12 @@ import os
 import unicodedata
 
 
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """The reason that an error of another library or the operating system gives, on one line, cut to ``most``."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(reason.split())[:most]
+
+
 def printable(path: str) -> str:
     """``path`` as one line of text any output can show.
 

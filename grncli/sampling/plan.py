@@ -53,7 +53,7 @@ class SamplingPlan:
     @property
     def bits(self) -> Bits:
         """What the generator learned."""
-        return bits_of(self.generator.recipe)
+        return self.generator.recipe.bits
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +113,7 @@ def make_plan(
     earlier = open_earlier(store, overwrite=options.overwrite, parts=options.parts)
     options = _with_dtype(options, earlier)
     generator = generator or open_generator(run, options.weights, say=say)
-    recipe, codec, bits = generator.recipe, generator.recipe.network.codec, bits_of(generator.recipe)
+    recipe, codec, bits = generator.recipe, generator.recipe.network.codec, generator.recipe.bits
     options.check_guidance(has_classes=bool(bits.labels))
     classes = parse_classes(options.classes, bits.labels)
     grid = choose_grid(options.grid, bits.grids)
@@ -146,12 +146,6 @@ def make_plan(
         _check_same(earlier, fingerprint, options)
     places = (store, pictures, columns_beside(earlier))
     return SamplingPlan(run, options, generator, tokenizer, settings, grid, subjects, *places, fingerprint)
-
-
-def bits_of(recipe: GeneratorRecipe) -> Bits:
-    """What a trained generator learned; a recipe that is still to be trained has none."""
-    assert recipe.bits is not None
-    return recipe.bits
 
 
 def is_store(out: Path) -> bool:
@@ -206,7 +200,7 @@ def _find_tokenizer(
     out: Path, options: SampleOptions, recipe: GeneratorRecipe, tokenizer: LoadedTokenizer | None, say: Say
 ) -> LoadedTokenizer | None:
     """The tokenizer on its device, where one is given; UsageError where one is needed."""
-    bits = bits_of(recipe)
+    bits = recipe.bits
     run = options.tokenizer if tokenizer is None else tokenizer.run
     if run is not None:
         tokenizer = load_fitting_tokenizer(run, bits, recipe.network, loaded=tokenizer, say=say)
@@ -231,7 +225,7 @@ def _find_subjects(
     recipe: GeneratorRecipe,
     tokenizer: Mapping[str, str],
 ) -> Subjects:
-    labels, every = bits_of(recipe).labels, options.classes == "all"
+    labels, every = recipe.bits.labels, options.classes == "all"
     learned = (labels, recipe.network.null_class)
     if options.prompts is not None:
         if not labels:
@@ -253,7 +247,7 @@ def _find_start(
         return None
     if options.init.resolve() == store.resolve():
         raise UsageError(f"--init {options.init}: is where the samples go, expected another OUT")
-    bits = bits_of(recipe)
+    bits = recipe.bits
     return Start(
         options.init,
         options.keep,

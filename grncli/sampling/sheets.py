@@ -15,7 +15,6 @@ from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.sampling.pictures import decode_packed, load_fitting_tokenizer
-from grncli.sampling.plan import bits_of
 from grncli.sampling.sample_store import StoredSamples
 from grncli.sampling.sampler import Request, Sampler, SamplingSettings
 from grncli.sampling.settings import choose_grid
@@ -65,7 +64,7 @@ def preview_sheet(
     recipe: GeneratorRecipe, run: str, device: torch.device, *, say: Callable[[str], None] = lambda text: None
 ) -> Callable[[nn.Module, Path, int], None]:
     """What writes the sheets of samples of a training run; ``say`` names a tokenizer that is not fully trained."""
-    bits, config, preview = bits_of(recipe), recipe.network, recipe.preview
+    bits, config, preview = recipe.bits, recipe.network, recipe.preview
     tokenizer = load_fitting_tokenizer(run, bits, config, say=say).network.to(device)
     grid = choose_grid(None, bits.grids)
     classes = np.linspace(0, max(len(bits.labels) - 1, 0), preview.classes).round().astype(int)

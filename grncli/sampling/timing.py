@@ -33,7 +33,7 @@ def log_timing(part: Path, *, samples: int, seconds: float, batch: int, device: 
     if not samples:
         return
     run = {"samples": samples, "seconds": round(seconds, 6), "batch": batch, "device": device, "dtype": dtype}
-    # The samples are committed by now, and a log that cannot be kept shall not hide why a run ended.
+    # The samples are committed; an error of this log must not hide why a run ended.
     with suppress(OSError):
         append_line(part / TIMING, {**run, "threads": torch.get_num_threads(), "torch": torch.__version__})
 

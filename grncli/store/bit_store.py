@@ -39,7 +39,7 @@ def verify_store(path: str | Path, monitor: Monitor | None = None) -> list[str]:
     Parameters
     ----------
     path : store directory; it may be incomplete, or be written meanwhile
-    monitor : is told of bytes of arrays checked, and of bytes in all
+    monitor : gets the bytes of arrays checked, and those in all
 
     Raises
     ------

@@ -87,7 +87,7 @@ class BitSchema(Schema):
         return [schema.array_layout(BITS, np.uint8, axes | planes), schema.number_layout(LABEL, np.int32)]
 
     def problems_in(self, layout: ArrayLayout, rows: NDArray[Any], path: Path | str) -> Iterator[str]:
-        """Labels that are no index into the class names; without names any may be meant."""
+        """Labels that are no index into the class names; without names every label is valid."""
         classes = len(self.fingerprint.labels)
         most = classes - 1 if classes else np.iinfo(np.int32).max
         if layout.name == LABEL and not -1 <= rows.min() <= rows.max() <= most:

@@ -21,7 +21,7 @@ from grncli.tokenizing.bit_encoder import BitEncoder
 from grncli.tokenizing.sample_writer import SampleWriter
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, make_plan
 
-STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decoder before it gives up the group
+STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decoder before it drops the group
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TokenizingSummary:
     failed: int
     ignored: int  # files that are no media
     made: int  # samples added by this run
-    cut: int  # sources that were read in part, or lack their end, by this run
+    cut: int  # sources that were read in part, or without their end, by this run
     seconds: float
 
 

@@ -23,7 +23,6 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
     ----------
     dtype : of the forward pass; weights, gradients, moments and moving averages are float32 in any case
     """
-    assert recipe.bits is not None
     grids = {name: grid for name in recipe.bits.grids if (grid := parse_grid(name))}
     largest = max(grids, key=lambda name: grids[name][0] * grids[name][1] * grids[name][2])
     tokens = torch.Size(grids[largest]).numel()

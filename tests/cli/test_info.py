@@ -1,10 +1,14 @@
 """``grn info`` says what any path is, in one sentence, and shows no name that would drive a terminal."""
 
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from grncli.cli import app
+from grncli.runs import loading, recipe
 from grncli.store import Fingerprint, open_part
 
 
@@ -63,3 +67,61 @@ def test_anything_else_is_said_to_be_what_it_is(store, tmp_path, path, words):
     assert done.exit_code == 1
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# What is opened, and how often
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """Counts the calls of functions of ours by name."""
+    counts = Counter()
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def counted(*arguments, **options):
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    watch(loading, "find_checkpoint")
+    watch(recipe, "load_yaml")
+    watch(recipe, "parse_recipe")
+    watch(loading, "open_tensors")
+    watch(loading, "read_state")
+    return counts
+
+
+def test_a_run_is_described_from_one_reading_of_its_recipe(make_run, tmp_path, count_calls):
+    run = make_run(tmp_path / "run")
+    done = info(run, "--json")
+    assert json.loads(done.stdout)["kind"] == "tokenizer"
+    assert count_calls == {"find_checkpoint": 1, "load_yaml": 1, "parse_recipe": 1, "read_state": 1}
+
+
+def test_a_run_is_checked_and_described_from_one_opening(make_run, tmp_path, count_calls):
+    run = make_run(tmp_path / "run")
+    done = info(run, "--verify", "--json")
+    assert json.loads(done.stdout)["problems"] == []
+    once = {"find_checkpoint": 1, "load_yaml": 1, "parse_recipe": 1, "read_state": 1, "open_tensors": 1}
+    assert count_calls == once
+    assert {**json.loads(info(run, "--json").stdout), "problems": []} == json.loads(done.stdout)
+
+
+def test_a_damaged_run_is_described_as_far_as_it_goes(make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    weights = run / "checkpoints" / "step-00000000" / "ema.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4:] = b"\xff\xff\xff\x7f"  # a NaN
+    weights.write_bytes(content)
+    done = info(run, "--verify", "--json")
+    assert done.exit_code == 1
+    facts = json.loads(done.stdout)
+    assert facts["kind"] == "tokenizer"
+    assert "no finite numbers" in facts["problems"][0]
+    weights.write_bytes(b"")
+    facts = json.loads(info(run, "--verify", "--json").stdout)
+    assert facts.keys() == {"problems"}
+    assert "cannot be read as safetensors" in facts["problems"][0]

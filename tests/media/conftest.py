@@ -5,7 +5,7 @@ import sys
 import pytest
 from PIL import Image
 
-from grncli.media.clips import ffmpeg
+from grncli.media.clip_decoding import ffmpeg
 
 
 @pytest.fixture

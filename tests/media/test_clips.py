@@ -6,7 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from grncli.media.clips import ClipReading, count_frames, ffmpeg, read_frames, read_header
+from grncli.media.clip_decoding import ffmpeg
+from grncli.media.clips import ClipReading, count_frames, read_frames, read_header
 from grncli.media.framing import parse_size
 from grncli.media.random_crops import Crop, read_crop
 from grncli.media.reading import ReadSettings, read_pieces

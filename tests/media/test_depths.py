@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from grncli.media.clips import ffmpeg
+from grncli.media.clip_decoding import ffmpeg
 from grncli.media.images import open_image
 from grncli.runtime.errors import MediaError
 

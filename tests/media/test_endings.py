@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from grncli.media.images import decode_image, open_image
+from grncli.media.images import ImageDecoder, open_image
 from grncli.runtime.errors import MediaError
 
 AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -27,7 +27,7 @@ def saved(format, **options):
 
 
 def decoded(data):
-    image, note = decode_image(io.BytesIO(data))
+    image, note = ImageDecoder().decode(io.BytesIO(data))
     return np.asarray(image), note
 
 

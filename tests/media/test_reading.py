@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.media.clips import count_frames, ffmpeg, read_frames, read_header
+from grncli.media.clip_decoding import ffmpeg
+from grncli.media.clips import count_frames, read_frames, read_header
 from grncli.media.framing import parse_size
 from grncli.media.random_crops import Crop, read_crop
 from grncli.media.reading import ReadSettings, parse_reading, read_pieces

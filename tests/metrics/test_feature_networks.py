@@ -14,8 +14,9 @@ from grncli.metrics import feature_networks
 from grncli.metrics.feature_networks import PUBLISHED, load_feature_network
 from grncli.models.inception import InceptionV3
 from grncli.models.tokenizer import to_input
+from grncli.runs.importing import import_released
 from grncli.runs.networks import made_on_meta
-from grncli.runs.tokenizers import import_tokenizer, open_tokenizer
+from grncli.runs.tokenizers import open_tokenizer
 from grncli.runs.weight_files import WeightFile
 from grncli.runtime.errors import CheckpointError, GrnError
 
@@ -156,7 +157,7 @@ def inception_file(inception_weights, tmp_path_factory):
 def tokenizer_run(make_tokenizer, in_released_layout, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     torch.save({"ema": in_released_layout(make_tokenizer())}, folder / "released.ckpt")
-    import_tokenizer(folder / "released.ckpt", folder / "run")
+    import_released(folder / "released.ckpt", folder / "run")
     return folder / "run"
 
 

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from grncli.models.generator import Block, Generator, GeneratorConfig, GeneratorShape, TokenEmbedding
 from grncli.models.transformer import rotary
-from grncli.runs.generators import import_generator, load_generator
+from grncli.runs.generators import load_generator
+from grncli.runs.importing import import_released
 
 TINY = {
     "depth": 3,
@@ -63,7 +64,7 @@ def released(request, release_fixtures, tmp_path_factory):
     def logits_of(weights):
         run = folder / str(weights)
         file = release_fixtures / f"c2i_{request.param}.pth"
-        import_generator(file, run, weights=weights, settings=["in_context_start=1"])
+        import_released(file, run, weights=weights, settings=["in_context_start=1"])
         return load_generator(run)(outputs["state"].unsqueeze(2), outputs["t"], outputs["label"]).squeeze(3)
 
     return logits_of, outputs["logits"]

@@ -12,18 +12,13 @@ import yaml
 from grncli.models.generator import Generator, GeneratorConfig
 from grncli.models.transformer import position_embedding
 from grncli.runs.checkpoint import read_released, sha256_of, write_checkpoint
+from grncli.runs.describing import describe
 from grncli.runs.generator_recipe import Bits, GeneratorRecipe
-from grncli.runs.generators import (
-    describe_generator,
-    import_generator,
-    load_generator,
-    open_generator,
-    verify_generator,
-)
-from grncli.runs.importing import import_released
-from grncli.runs.networks import run_kind
+from grncli.runs.generators import GENERATOR, load_generator, open_generator
+from grncli.runs.importing import import_network, import_released, open_released
 from grncli.runs.recipe import dump_recipe
-from grncli.runs.tokenizers import describe_tokenizer, import_tokenizer, load_tokenizer
+from grncli.runs.rundir import recipe_kind
+from grncli.runs.tokenizers import load_tokenizer
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
 
 CONFIG = GeneratorConfig(
@@ -58,6 +53,10 @@ RELEASED_NAMES = [
     (r"^head\.", "final_layer."),
     (r"gain$", "weight"),
 ]
+
+
+def import_generator(file, run, **options):
+    return import_network(GENERATOR, file, run, open_released(file), **options)
 
 
 def generator(filled, seed=0, **config):
@@ -150,7 +149,7 @@ def tokenizer_file(make_tokenizer, in_released_layout, save):
 
 @pytest.fixture
 def tokenizer_run(tokenizer_file, tmp_path):
-    import_tokenizer(tokenizer_file, tmp_path / "tokenizer")
+    import_released(tokenizer_file, tmp_path / "tokenizer")
     return tmp_path / "tokenizer"
 
 
@@ -225,7 +224,7 @@ def test_released_depths_tell_where_the_context_joins(filled, save, tmp_path, de
 def test_another_depth_asks_where_the_context_joins(released, tmp_path, make):
     assert message_of(make, released, tmp_path / "run", error=UsageError) == (
         f"{released}: has 2 blocks, which no released generator has, so the block before which its in-context tokens "
-        "join is unknown; say it with --set in_context_start=N, counted from 0"
+        "join is unknown; give it with --set in_context_start=N, counted from 0"
     )
 
 
@@ -348,7 +347,7 @@ def test_a_tokenizer_is_known_by_its_file(tokenizer_file, tmp_path):
 
 def test_importing_by_the_file_gives_what_importing_by_the_kind_does(released, run, tmp_path):
     described = import_released(released, tmp_path / "again", settings=START)
-    assert described == {**describe_generator(run), "name": "again"}
+    assert described == {**describe(run), "name": "again"}
 
 
 @pytest.mark.parametrize("name", ["block_chunks.0.module.0.q.weight", "text_proj.weight"])
@@ -402,42 +401,47 @@ def test_sizes_edited_since_are_refused(run):
     assert "was made with network.in_context_start=1, and recipe.yaml says 0" in message_of(load_generator, run)
 
 
-@pytest.mark.parametrize("call", [load_generator, describe_generator])
-def test_the_run_of_a_tokenizer_is_refused(tokenizer_run, call):
+def test_the_run_of_a_tokenizer_is_refused(tokenizer_run):
     expected = f"{tokenizer_run}: is the run of a tokenizer, expected that of a generator"
-    assert message_of(call, tokenizer_run) == expected
+    assert message_of(load_generator, tokenizer_run) == expected
 
 
-@pytest.mark.parametrize("call", [load_tokenizer, describe_tokenizer])
-def test_the_run_of_a_generator_is_no_tokenizer(run, call):
-    assert message_of(call, run) == f"{run}: is the run of a generator, expected that of a tokenizer"
+def test_the_run_of_a_generator_is_no_tokenizer(run):
+    assert message_of(load_tokenizer, run) == f"{run}: is the run of a generator, expected that of a tokenizer"
 
 
 def test_a_run_knows_its_kind(run, tokenizer_run):
-    assert (run_kind(run), run_kind(tokenizer_run)) == ("generator", "tokenizer")
+    assert (recipe_kind(run), recipe_kind(tokenizer_run)) == ("generator", "tokenizer")
 
 
-@pytest.mark.parametrize("call", [load_generator, describe_generator])
-def test_what_is_no_run_is_refused(tmp_path, call):
-    assert "expected a run directory" in message_of(call, tmp_path / "none")
+def test_a_run_of_an_unknown_kind_is_refused_with_those_there_are(trained):
+    recipe = trained / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("kind: generator", "kind: teapot"))
+    refusal = f"{trained}: is the run of a teapot, expected that of a"
+    assert message_of(describe, trained) == f"{refusal} tokenizer or a generator"
+    assert message_of(load_generator, trained) == f"{refusal} generator"
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    assert "expected a run directory" in message_of(load_generator, tmp_path / "none")
 
 
 # Checking and describing
 
 
 def test_a_good_run_has_no_problems(run):
-    assert verify_generator(run) == []
+    assert describe(run, verify=True)["problems"] == []
 
 
 def test_a_weight_that_is_no_number_is_a_problem(run, network):
     broken = {**network.state_dict(), "context": torch.full((3, 16), float("nan"))}
     write_checkpoint(run, 1, {"ema": broken}, {"step": 1}, {})
-    (problem,) = verify_generator(run)
+    (problem,) = describe(run, verify=True)["problems"]
     assert "context has values that are no finite numbers" in problem
 
 
 def test_the_description_tells_what_was_imported(run, network):
-    described = describe_generator(run)
+    described = describe(run)
     recipe = described.pop("recipe")
     assert described == {
         "kind": "generator",
@@ -459,19 +463,19 @@ def test_the_description_tells_what_was_imported(run, network):
 
 
 def test_the_description_tells_what_was_trained_on(trained):
-    described = describe_generator(trained)
+    described = describe(trained)
     found = {name: described[name] for name in ("step", "complete", "grids", "tokenizer")}
     assert found == {"step": 1, "complete": False, "grids": {"1x3x3": 7}, "tokenizer": {"name": "tok"}}
 
 
 def test_the_description_can_be_written_as_json(run):
-    assert json.loads(json.dumps(describe_generator(run)))["classes"] == 5
+    assert json.loads(json.dumps(describe(run)))["classes"] == 5
 
 
 def test_a_recipe_that_lost_its_bits_is_told(trained):
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
     (trained / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "bits": None}))
-    assert "bits" in message_of(describe_generator, trained, error=GrnError)
+    assert "bits" in message_of(describe, trained, error=GrnError)
 
 
 # With the release's checkpoints

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from grncli.runs import loading
+from grncli.runs import importing, loading
 from grncli.runs.checkpoint import find_checkpoint, sha256_of, write_checkpoint
 from grncli.runs.loading import HeldFile
 from grncli.runs.networks import is_finite
@@ -69,7 +69,7 @@ def agrees(loaded, file, make_tokenizer):
 # Checkpoints that appear and go
 
 
-@pytest.mark.parametrize("moment", ["read_recipe_of", "read_state", "safe_open", "check_tensors", "fill"])
+@pytest.mark.parametrize("moment", ["parse_own_recipe", "read_state", "open_tensors", "check_tensors", "fill"])
 def test_a_checkpoint_that_appears_while_one_is_read_changes_nothing(run, write, monkeypatch, make_tokenizer, moment):
     once(monkeypatch, loading, moment, lambda: write(2))
     loaded = open_tokenizer(run)
@@ -77,7 +77,9 @@ def test_a_checkpoint_that_appears_while_one_is_read_changes_nothing(run, write,
     assert agrees(loaded, run / "checkpoints/step-00000001/ema.safetensors", make_tokenizer)
 
 
-@pytest.mark.parametrize("moment", ["read_recipe_of", "read_state", "HeldFile", "safe_open", "check_tensors", "fill"])
+@pytest.mark.parametrize(
+    "moment", ["parse_own_recipe", "read_state", "HeldFile", "open_tensors", "check_tensors", "fill"]
+)
 def test_a_checkpoint_that_is_removed_while_it_is_read_gives_one_whole_network(
     run, write, monkeypatch, make_tokenizer, moment
 ):
@@ -93,13 +95,13 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_one_whole_network(
     assert agrees(loaded, files[2] if loaded.step == 2 else kept, make_tokenizer)
 
 
-@pytest.mark.parametrize("moment", ["read_state", "HeldFile", "safe_open"])
+@pytest.mark.parametrize("moment", ["read_state", "HeldFile", "open_tensors"])
 def test_the_only_checkpoint_removed_while_it_is_read_is_told_in_a_sentence(run, monkeypatch, moment):
     once(monkeypatch, loading, moment, lambda: shutil.rmtree(run / "checkpoints"))
     assert "has no complete checkpoint yet" in message_of(open_tokenizer, run)
 
 
-@pytest.mark.parametrize("moment", ["read_state", "safe_open", "check_tensors"])
+@pytest.mark.parametrize("moment", ["read_state", "open_tensors", "check_tensors"])
 def test_a_checkpoint_written_anew_while_it_is_read_is_of_one_piece(run, monkeypatch, make_tokenizer, moment):
     folder = find_checkpoint(run)
 
@@ -169,9 +171,9 @@ def test_a_released_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypa
     file, other = tmp_path / "a.pth", tmp_path / "b.pth"
     torch.save({"ema": {}}, file)
     torch.save({"ema": {}}, other)
-    assert loading.open_released(file) == ({"ema": {}}, sha256_of(file))
-    once(monkeypatch, loading, "read_released", lambda: os.replace(other, file))
-    assert "was replaced while it was read" in message_of(loading.open_released, file)
+    assert importing.open_released(file) == ({"ema": {}}, sha256_of(file))
+    once(monkeypatch, importing, "read_released", lambda: os.replace(other, file))
+    assert "was replaced while it was read" in message_of(importing.open_released, file)
 
 
 # How far a training is

@@ -7,13 +7,19 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from grncli.runs import checkpoint, networks
+from grncli.runs import checkpoint, importing, recipe, tokenizers
 from grncli.runs.checkpoint import find_checkpoint, write_checkpoint
+from grncli.runs.describing import describe
+from grncli.runs.importing import import_network, open_released
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.rundir import locked_run
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
-from grncli.runs.tokenizers import describe_tokenizer, import_tokenizer, load_tokenizer, open_tokenizer
+from grncli.runs.tokenizers import TOKENIZER, load_tokenizer, open_tokenizer
 from grncli.runtime.errors import CheckpointError, GrnError, LockError, RecipeError, UsageError
+
+
+def import_tokenizer(file, run, **options):
+    return import_network(TOKENIZER, file, run, open_released(file), **options)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +119,7 @@ def test_impossible_rounds_are_refused(released, tmp_path):
 
 
 def test_the_description_tells_what_was_imported(run):
-    described = describe_tokenizer(run)
+    described = describe(run)
     found = {key: described[key] for key in ("kind", "name", "rounds", "channels", "stride", "step", "complete")}
     assert found == {
         "kind": "tokenizer",
@@ -127,11 +133,11 @@ def test_the_description_tells_what_was_imported(run):
 
 
 def test_the_description_can_be_written_as_json(run):
-    assert json.loads(json.dumps(describe_tokenizer(run)))["channels"] == 4
+    assert json.loads(json.dumps(describe(run)))["channels"] == 4
 
 
 def test_the_description_counts_the_parameters(run, network):
-    assert describe_tokenizer(run)["parameters"] == sum(p.numel() for p in network.parameters())
+    assert describe(run)["parameters"] == sum(p.numel() for p in network.parameters())
 
 
 # Wrong files
@@ -218,8 +224,8 @@ def test_a_failed_import_leaves_what_was_there(run, released, tmp_path, monkeypa
 @pytest.mark.parametrize("moment", ["clear_run", "refuse_links", "write_record", "take_checkpoint", "mark_complete"])
 def test_a_killed_import_can_be_repeated(run, released, monkeypatch, moment):
     with monkeypatch.context() as patched:
-        patched.setattr(networks, moment, die)
-        patched.setattr(networks, "remove", lambda path: None)  # as a kill, which tidies nothing
+        patched.setattr(importing, moment, die)
+        patched.setattr(importing, "remove", lambda path: None)  # as a kill, which tidies nothing
         with pytest.raises(Killed):
             import_tokenizer(released, run, weights="vae", overwrite=True)
     import_tokenizer(released, run, weights="vae", overwrite=True)
@@ -331,7 +337,7 @@ def test_a_missing_weight_is_refused(run):
     assert "to_moments.bias" in message_of(load_tokenizer, run)
 
 
-@pytest.mark.parametrize("function", [load_tokenizer, describe_tokenizer, open_tokenizer])
+@pytest.mark.parametrize("function", [load_tokenizer, open_tokenizer])
 def test_what_is_no_run_is_refused(tmp_path, function):
     assert "expected a run directory" in message_of(function, tmp_path / "none", error=GrnError)
 
@@ -388,3 +394,15 @@ def test_the_released_vae_weights_give_other_features(release_fixtures, outputs,
 @pytest.mark.parametrize("name", ["c2i_ind.pth", "c2i_bit.pth", "t2iv_bit.pth"])
 def test_other_released_checkpoints_are_refused(release_fixtures, tmp_path, name):
     assert f"{name}: " in message_of(import_tokenizer, release_fixtures / name, tmp_path / "run")
+
+
+def test_an_import_parses_its_recipe_once_and_looks_for_no_checkpoint(released, tmp_path, monkeypatch):
+    parsed = []
+    original = tokenizers.parse_recipe
+    monkeypatch.setattr(tokenizers, "parse_recipe", lambda *arguments: parsed.append(1) or original(*arguments))
+    for name in ("load_yaml", "parse_recipe"):
+        monkeypatch.setattr(recipe, name, lambda *arguments: pytest.fail("the run was read"))
+    described = import_tokenizer(released, tmp_path / "run")
+    monkeypatch.undo()
+    assert len(parsed) == 1
+    assert described == describe(tmp_path / "run")

@@ -23,8 +23,8 @@ def test_many_lines_at_once_are_the_lines_one_by_one(batch):
     assert encode_lines(batch, first="grid") == b"".join(map(encode_line, batch))
 
 
-def objects(path, **options):
-    return [line for _, line in read_lines(path, error=StoreError, remedy="restore it", **options)]
+def objects(path):
+    return [line for _, line in read_lines(path, error=StoreError, remedy="restore it")]
 
 
 def test_lines_end_at_a_line_feed_only(tmp_path):
@@ -32,14 +32,6 @@ def test_lines_end_at_a_line_feed_only(tmp_path):
     file = tmp_path / "lines.jsonl"
     file.write_bytes(b"".join(map(encode_line, lines)) + b'{"torn')
     assert objects(file) == lines
-
-
-def test_of_a_file_with_a_known_size_no_more_is_read(tmp_path):
-    file = tmp_path / "lines.jsonl"
-    file.write_bytes(b'{"a": 1}\n{"a": 2}\n')
-    assert objects(file, size=9) == [{"a": 1}]
-    with pytest.raises(StoreError, match=r"lines\.jsonl:3: cannot be read as JSON"):
-        objects(file, size=20)
 
 
 def test_a_damaged_line_is_named_by_its_number(tmp_path):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from grncli.store.verify import verify_store
 
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
@@ -13,7 +12,7 @@ from grncli.sampling import stage
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
 from grncli.sampling.timing import TIMING, Timing, log_timing, read_timing
-from grncli.store import part_name
+from grncli.store import part_name, verify_store
 
 SETTINGS = SampleOptions(steps=3, guidance=1.0, per_class=2, batch=2)
 MADE_BY = {"batch": 2, "device": "cpu", "dtype": "float32"}

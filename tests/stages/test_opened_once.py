@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 
 import pytest
-from grncli.store.reader import BitStore
 from grncli.store.samplelines import SampleLines
 from grncli.store.writer import PartWriter
 
@@ -14,6 +13,7 @@ from grncli.media.sources import list_sources
 from grncli.runs.checkpoint import find_checkpoint
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.tokenizers import open_tokenizer
+from grncli.store import BitStore
 
 NETWORK = (find_checkpoint, parse_recipe, open_tokenizer)
 

@@ -328,9 +328,9 @@ def test_bfloat16_is_close_to_float32_and_never_mixed_with_it(media_dir: Path, r
 def test_release_files_become_the_bits_of_the_release(release_fixtures: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
-    from grncli.runs.tokenizers import import_tokenizer
+    from grncli.runs.importing import import_released
 
-    import_tokenizer(release_fixtures / "tokenizer.ckpt", tmp_path / "run")
+    import_released(release_fixtures / "tokenizer.ckpt", tmp_path / "run")
     tokenize(str(release_fixtures / "media"), tmp_path / "s.zarr", tmp_path / "run", settings(size="native"))
     expected = load_file(release_fixtures / "media_expected.safetensors")
     store = open_store(tmp_path / "s.zarr")

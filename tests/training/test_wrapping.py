@@ -12,7 +12,7 @@ from grncli.models.layers import ResidualBlock
 from grncli.runs.tokenizer_recipe import Training
 from grncli.training.wrapping import wrap_generator, wrap_tokenizer
 
-CHECKPOINTED = Training(recompute=True)
+CHECKPOINTED = Training(activation_checkpointing=True)
 
 
 @pytest.fixture
@@ -110,6 +110,6 @@ def test_compiled_and_checkpointed_blocks_have_the_same_gradients(generator, mon
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile_module(self, backend="eager"))
     network = generator()
     names, kept = list(network.state_dict()), gradients(network, inputs(network))
-    wrap_generator(network, Training(recompute=True, compile=True))
+    wrap_generator(network, Training(activation_checkpointing=True, compile=True))
     assert_equal(gradients(network, inputs(network)), kept)
     assert list(network.state_dict()) == names

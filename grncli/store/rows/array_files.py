@@ -26,7 +26,77 @@ _OPEN_FILES = 128
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
-class PartArrays:
+class UnsyncedFiles:
+    """Files and directories of a part written since the last commit, kept open until they are on disk."""
+
+    def __init__(self, part: Path, before_opening: Callable[[], None]) -> None:
+        self.part = part
+        self._before_opening = before_opening
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._limit = _OPEN_FILES if soft < 0 else max(4, min(_OPEN_FILES, soft // 4))
+        self._fds: dict[Path, int] = {}
+        self._directories: dict[Path, None] = {}
+
+    def open(self, path: Path, *, create: bool = True) -> int:
+        """Descriptor of the file at ``path`` for writing; with ``create`` it and its folders are made if need be."""
+        fd = self._fds.get(path)
+        if fd is None:
+            if len(self._fds) >= self._limit:
+                self._sync_files()
+            self._before_opening()
+            if create:
+                self.make_directory(path.parent)
+            fd = self._fds[path] = self._open(path, os.O_CREAT if create else 0)
+            self._directories[path.parent] = None
+        return fd
+
+    def _open(self, path: Path, creating: int) -> int:
+        flags = os.O_RDWR | os.O_NOFOLLOW | creating
+        try:
+            return os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno not in _TOO_MANY or not self._fds:
+                raise
+        # Other parts of the process hold more than was left to them.
+        self._sync_files()
+        return os.open(path, flags, 0o666)
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Replace a file whole. Only what is read after the next ``sync`` may depend on it."""
+        replace_file(path, content, sync=False)
+        replaced = self._fds.pop(path, None)
+        if replaced is not None:
+            os.close(replaced)
+        self.open(path, create=False)
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory below the part, and those between; OSError where a link is in its place."""
+        if path == self.part:
+            return
+        if path.parent != self.part:
+            self.make_directory(path.parent)
+        if make_folder(path):
+            self._directories[path.parent] = None
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk."""
+        self._sync_files()
+        for directory in self._directories:
+            sync_directory(directory)
+        self._directories.clear()
+
+    def close(self) -> None:
+        """Close without waiting for the disk."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def _sync_files(self) -> None:
+        for fd in self._fds.values():
+            os.fsync(fd)
+        self.close()
+
+
+class PartArrays(UnsyncedFiles):
     """Arrays of every group in one part.
 
     Parameters
@@ -37,12 +107,10 @@ class PartArrays:
     def __init__(
         self, part: Path, schema: Schema, columns: Mapping[str, str], before_opening: Callable[[], None]
     ) -> None:
-        self.part = part
+        super().__init__(part, before_opening)
         self.schema = schema
         self._columns = columns
         self._groups: dict[str, list[GrowingArray]] = {}
-        self._before_opening = before_opening
-        self._files = UnsyncedFiles(part, before_opening)
 
     def restore(self, record: PartRecord) -> None:
         """Take every file back to what the record says, whatever a killed process left."""
@@ -50,7 +118,7 @@ class PartArrays:
             if self.schema.group_order(entry.name) is not None and entry.name not in record.groups:
                 refuse_link(entry)
                 shutil.rmtree(entry)
-        self._files.replace(self.part / METADATA, group_document())
+        self.replace(self.part / METADATA, group_document())
         for group, committed in record.groups.items():
             for array in self.group(group):
                 array.restore(committed)
@@ -62,10 +130,10 @@ class PartArrays:
         if name not in self._groups:
             directory = self.part / name
             self._before_opening()
-            self._files.make_directory(directory)
-            self._files.replace(directory / METADATA, group_document())
+            self.make_directory(directory)
+            self.replace(directory / METADATA, group_document())
             layouts = self.schema.layouts(name, self._columns)
-            self._groups[name] = [GrowingArray(directory / layout.name, layout, self._files) for layout in layouts]
+            self._groups[name] = [GrowingArray(directory / layout.name, layout, self) for layout in layouts]
         return self._groups[name]
 
     def rows(self, group: str) -> int | None:
@@ -96,14 +164,6 @@ class PartArrays:
             for array in arrays:
                 array.settle()
         self.sync()
-
-    def sync(self) -> None:
-        """Wait until every file is on disk."""
-        self._files.sync()
-
-    def close(self) -> None:
-        """Close every file without waiting."""
-        self._files.close()
 
 
 class GrowingArray:
@@ -176,73 +236,3 @@ class GrowingArray:
         fd = self._chunk_file(chunk, rows)
         os.ftruncate(fd, rows * self.layout.row_bytes)
         os.ftruncate(fd, self.layout.chunk_bytes)
-
-
-class UnsyncedFiles:
-    """Files and directories of a part written since the last commit, kept open until they are on disk."""
-
-    def __init__(self, part: Path, before_opening: Callable[[], None]) -> None:
-        self._part = part
-        self._before_opening = before_opening
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = _OPEN_FILES if soft < 0 else max(4, min(_OPEN_FILES, soft // 4))
-        self._fds: dict[Path, int] = {}
-        self._directories: dict[Path, None] = {}
-
-    def open(self, path: Path, *, create: bool = True) -> int:
-        """Descriptor of the file at ``path`` for writing; with ``create`` it and its folders are made if need be."""
-        fd = self._fds.get(path)
-        if fd is None:
-            if len(self._fds) >= self._limit:
-                self._sync_files()
-            self._before_opening()
-            if create:
-                self.make_directory(path.parent)
-            fd = self._fds[path] = self._open(path, os.O_CREAT if create else 0)
-            self._directories[path.parent] = None
-        return fd
-
-    def _open(self, path: Path, creating: int) -> int:
-        flags = os.O_RDWR | os.O_NOFOLLOW | creating
-        try:
-            return os.open(path, flags, 0o666)
-        except OSError as error:
-            if error.errno not in _TOO_MANY or not self._fds:
-                raise
-        # Other parts of the process hold more than was left to them.
-        self._sync_files()
-        return os.open(path, flags, 0o666)
-
-    def replace(self, path: Path, content: bytes) -> None:
-        """Replace a file whole. Only what is read after the next ``sync`` may depend on it."""
-        replace_file(path, content, sync=False)
-        replaced = self._fds.pop(path, None)
-        if replaced is not None:
-            os.close(replaced)
-        self.open(path, create=False)
-
-    def make_directory(self, path: Path) -> None:
-        """Create a directory below the part, and those between; OSError where a link is in its place."""
-        if path == self._part:
-            return
-        if path.parent != self._part:
-            self.make_directory(path.parent)
-        if make_folder(path):
-            self._directories[path.parent] = None
-
-    def sync(self) -> None:
-        """Wait until everything written is on disk."""
-        self._sync_files()
-        for directory in self._directories:
-            sync_directory(directory)
-        self._directories.clear()
-
-    def close(self) -> None:
-        """Close without waiting for the disk."""
-        while self._fds:
-            os.close(self._fds.popitem()[1])
-
-    def _sync_files(self) -> None:
-        for fd in self._fds.values():
-            os.fsync(fd)
-        self.close()

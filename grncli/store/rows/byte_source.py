@@ -5,7 +5,6 @@ and kills the process when a file is cut under it.
 """
 
 import errno
-import io
 import os
 import resource
 import stat
@@ -32,8 +31,8 @@ class ByteFile(Protocol):
     def size(self) -> int:
         """Bytes it had when it was opened."""
 
-    def read_into(self, target: memoryview, offset: int) -> int:
-        """Fill ``target`` from ``offset`` on; how many bytes there were, fewer where the file ends before."""
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` on; EOFError with the number of bytes there were where they are fewer."""
 
 
 class ByteSource(Protocol):
@@ -44,6 +43,9 @@ class ByteSource(Protocol):
 
     def open(self, name: str) -> ByteFile:
         """A file; FileNotFoundError where there is none, OSError where it cannot be read."""
+
+    def stream(self, name: str) -> BinaryIO:
+        """As ``open``, to be read from front to back."""
 
     def size(self, name: str) -> int | None:
         """Bytes of a plain file, None where there is none."""
@@ -56,33 +58,37 @@ class LocalFiles:
     """The files of a store in a local folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self._root = str(root)
 
     def where(self, name: str) -> str:
         """Path of a file."""
-        return str(self.root / name)
+        return f"{self._root}/{name}" if name else self._root
 
     def open(self, name: str) -> "LocalFile":
         """Open a file; where the process may open no more, every cache keeps fewer open from here on."""
         while True:
             try:
-                return LocalFile(open_plain(self.root / name))
+                return LocalFile(open_plain(self.where(name)))
             except OSError as error:
                 if error.errno not in _TOO_MANY or not any(cache.shrink() for cache in list(_caches)):
                     raise
 
+    def stream(self, name: str) -> BinaryIO:
+        """Open a file to be read from front to back."""
+        return os.fdopen(open_plain(self.where(name)), "rb")
+
     def size(self, name: str) -> int | None:
         """Bytes of a plain file, None where there is none."""
         try:
-            status = os.stat(self.root / name)
+            status = os.stat(self.where(name))
         except OSError:
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def list(self, folder: str) -> list[str]:
         """Names of what a folder holds."""
-        path = self.root / folder
-        return sorted(os.listdir(path)) if path.is_dir() else []
+        path = self.where(folder)
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
 
 class LocalFile:
@@ -94,15 +100,14 @@ class LocalFile:
         self._fd = fd
         self.size = os.fstat(fd).st_size
 
-    def read_into(self, target: memoryview, offset: int) -> int:
-        """Fill ``target`` from ``offset`` on, as far as the file reaches."""
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` on; EOFError where the file ends before."""
         got = os.preadv(self._fd, [target], offset)
         while got < target.nbytes:  # the system reads at most 2 GiB at a time
             more = os.preadv(self._fd, [target.cast("B")[got:]], offset + got)
             if not more:
-                break
+                raise EOFError(got)
             got += more
-        return got
 
     def __del__(self) -> None:
         os.close(self._fd)
@@ -145,44 +150,14 @@ class OpenFiles:
 _caches: "WeakSet[OpenFiles]" = WeakSet()  # of this process, whose files all count against one limit
 
 
-class _ByteStream(io.RawIOBase):
-    """A file of a source as Python's own kind of file, to be read from front to back."""
-
-    def __init__(self, file: ByteFile) -> None:
-        self._file = file
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._offset = offset + (self._offset if whence == os.SEEK_CUR else 0)
-        return self._offset
-
-    def readinto(self, buffer: Any) -> int:
-        got = self._file.read_into(memoryview(buffer), self._offset)
-        self._offset += got
-        return got
-
-
 @contextmanager
-def stream(source: ByteSource, name: str) -> Iterator[BinaryIO]:
+def reading(source: ByteSource, name: str) -> Iterator[BinaryIO]:
     """A file to be read from front to back; StoreError where it cannot be."""
     try:
-        with io.BufferedReader(_ByteStream(source.open(name))) as file:
+        with source.stream(name) as file:
             yield file
     except OSError as error:
         raise StoreError(f"{source.where(name)} cannot be read ({error.strerror}); restore it from a copy.") from None
-
-
-def read_bytes(source: ByteSource, name: str) -> bytes:
-    """Content of a small file; OSError where there is none."""
-    file = source.open(name)
-    data = bytearray(file.size)
-    return bytes(data[: file.read_into(memoryview(data), 0)])
 
 
 def read_document(source: ByteSource, name: str, remedy: str) -> Any:
@@ -196,14 +171,15 @@ def read_document(source: ByteSource, name: str, remedy: str) -> Any:
         If it is something else; ends with ``remedy``.
     """
     where = source.where(name)
-    if (source.size(name) or 0) > MAX_BYTES:
-        raise StoreError(f"{where}: is larger than {MAX_BYTES >> 10} KiB, expected a small JSON document; {remedy}")
     try:
-        data = read_bytes(source, name)
+        with source.stream(name) as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StoreError(f"{where}: cannot be read ({error.strerror}); {remedy}") from None
+    if len(data) > MAX_BYTES:
+        raise StoreError(f"{where}: is larger than {MAX_BYTES >> 10} KiB, expected a small JSON document; {remedy}")
     return parse_json(data, where, error=StoreError, remedy=remedy)
 
 

@@ -1,15 +1,15 @@
-"""Becoming the one writer of a part: creating the store, comparing settings, locking, overwriting.
+"""Becoming the one writer of a part: create the store, compare settings, lock, overwrite; and marking it complete.
 
 Every step that touches what parts share runs under the store's lock, which is held for moments only.
 
 ``--overwrite`` puts a marker into the part it begins, which stays until the part is complete: the same command again
-goes on instead of discarding what it has made so far.
+resumes instead of discarding its own rows.
 """
 
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Overwrite:
-    """What ``--overwrite`` may go on with, and what goes before it discards: see ``open_part``."""
+    """What ``--overwrite`` may resume, and what is called before it discards: see ``open_part``."""
 
     columns: Mapping[str, str]
     goes_on: Callable[[int, str], bool]
@@ -70,6 +70,7 @@ def store_lock(store: Path) -> PathLock:
 
 
 def _claim(store: Path, schema: Schema, part: int, overwrite: Overwrite | None) -> PathLock:
+    directory = store / part_name(part)
     _refuse_foreign(store, schema)
     store.mkdir(parents=True, exist_ok=True)
     with store_lock(store):
@@ -82,13 +83,12 @@ def _claim(store: Path, schema: Schema, part: int, overwrite: Overwrite | None) 
             _discard(store, schema, part, overwrite)
         else:
             _require_same(store, schema, overwrite)
-        lock = _lock_part(store, part)
-    directory = store / part_name(part)
+        lock = _lock_part(directory)
     try:
         if overwrite and not (directory / OVERWRITING).exists():
             replace_file(directory / OVERWRITING, b"")
         temporary_path(directory / COMMIT).unlink(missing_ok=True)
-        for path in sorted(_discarded(store, "part-*" if schema.parts == 1 else directory.name)):
+        for path in sorted(store.glob(_hidden(store / "part-*" if schema.parts == 1 else directory).name)):
             remove_now(path)
     except BaseException:
         lock.release()
@@ -155,10 +155,9 @@ def _existing_parts(store: Path) -> list[int]:
     return sorted(part for part in parts if part is not None)
 
 
-def _lock_part(store: Path, part: int) -> PathLock:
-    directory = store / part_name(part)
+def _lock_part(directory: Path) -> PathLock:
     if make_folder(directory):
-        sync_directory(store)
+        sync_directory(directory.parent)
     lock = PathLock(directory / LOCK)
     if not lock.try_acquire():
         raise StoreError(f"{directory} is being written by another process; wait until it has ended, or stop it first.")
@@ -170,37 +169,27 @@ def _discard_parts(store: Path, parts: list[int], overwrite: Overwrite) -> None:
 
     Of a part that is a link the link goes, and what it leads to stays.
     """
-    links = [store / part_name(part) for part in parts if (store / part_name(part)).is_symlink()]
-    locks: list[PathLock] = []
-    try:
-        for part in parts:
-            directory = store / part_name(part)
-            if directory not in links and directory.is_dir():
-                if (directory / LOCK).is_symlink():
-                    (directory / LOCK).unlink()
-                locks.append(_lock_part(store, part))
+    directories = [store / part_name(part) for part in parts]
+    links = [directory for directory in directories if directory.is_symlink()]
+    locked = [directory for directory in directories if directory not in links and directory.is_dir()]
+    with ExitStack() as locks:
+        for directory in locked:
+            if (directory / LOCK).is_symlink():
+                (directory / LOCK).unlink()
+            locks.callback(_lock_part(directory).release)
         overwrite.discarding()
         (store / COMPLETE).unlink(missing_ok=True)
-        for lock in locks:
-            directory = lock.path.parent
-            target = _hidden(directory)
-            remove_now(target)
-            os.rename(directory, target)
+        for directory in locked:
+            remove_now(_hidden(directory))
+            os.rename(directory, _hidden(directory))
         for link in links:
             link.unlink()
         sync_directory(store)
-    finally:
-        for lock in locks:
-            lock.release()
 
 
 def _hidden(part: Path) -> Path:
     """Where a part is moved to be deleted."""
     return part.with_name(f".{part.name}.old")
-
-
-def _discarded(store: Path, names: str) -> Iterator[Path]:
-    return store.glob(_hidden(store / names).name)
 
 
 def mark_complete(store: Path, schema: Schema) -> None:

@@ -1,7 +1,6 @@
-"""The commit record: what of a part counts. It is replaced in one step once the data it speaks of is on disk."""
+"""The commit record: what of a part counts. It is replaced in one step, after the data it counts are on disk."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,17 +52,6 @@ class PartRecord:
         content[_GROUPS] = {name: vars(group) for name, group in self.groups.items()}
         replace_file(part / COMMIT, json.dumps({"format": FORMAT, **content}).encode() + b"\n")
 
-    def contradictions(self, schema: Schema) -> Iterator[str]:
-        """Counts that the checksums beside them do not bear out: a store is read by what they say."""
-        for name, group in self.groups.items():
-            for layout in schema.layouts(name, self.columns):
-                chunks, checksums = layout.chunk_count(group.rows), len(group.crc32c.get(layout.name, []))
-                if chunks != checksums:
-                    yield (
-                        f"{group.rows} rows of {name}/{layout.name} have {chunks} chunks, "
-                        f"but the commit record has {checksums} checksums"
-                    )
-
 
 def read_record(source: ByteSource, part: int, schema: Schema) -> PartRecord | None:
     """Record of a part, None when nothing of it was ever committed; StoreError when it is damaged."""
@@ -81,14 +69,11 @@ def read_record(source: ByteSource, part: int, schema: Schema) -> PartRecord | N
             "update grn, or make the store again with --overwrite."
         )
     try:
-        record = _parse(content, schema)
+        return _parse(content, schema)
     except KeyError as error:
         raise _damaged(where, f"has no field {error.args[0]}") from None
     except ValueError as error:
         raise _damaged(where, str(error)) from None
-    for contradiction in record.contradictions(schema):
-        raise _damaged(where, contradiction)
-    return record
 
 
 def _parse(content: dict[str, Any], schema: Schema) -> PartRecord:
@@ -110,6 +95,15 @@ def _parse(content: dict[str, Any], schema: Schema) -> PartRecord:
     )
     if record.samples * _LEAST_LINE > record.samples_bytes:
         raise ValueError(f"field samples_bytes is {record.samples_bytes}, too few for {record.samples} samples")
+    for name, group in record.groups.items():
+        # A store is read by what its checksums say.
+        for layout in schema.layouts(name, columns):
+            chunks, checksums = layout.chunk_count(group.rows), len(group.crc32c.get(layout.name, []))
+            if chunks != checksums:
+                raise ValueError(
+                    f"{group.rows} rows of {name}/{layout.name} have {chunks} chunks, "
+                    f"but the commit record has {checksums} checksums"
+                )
     return record
 
 

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.jsonfiles import brief
-from grncli.runtime.jsonlines import LineFile, encode_lines, parse_line, parse_lines
-from grncli.store.rows.byte_source import ByteSource, stream
+from grncli.runtime.jsonlines import LineFile, encode_lines, parse_line
+from grncli.store.rows.byte_source import ByteSource, reading
 from grncli.store.rows.schema import RESTORE, TEXT, TEXT_OR_NULL, WHOLE, LineField, Schema
 
 _BUFFER_BYTES = 1 << 20
@@ -84,6 +86,7 @@ class RowLines:
     def __init__(self, source: ByteSource, name: str, size: int, rows: Mapping[str, int], schema: Schema) -> None:
         self._source = source
         self._name = name
+        self._where = source.where(name)
         self._size = size
         self._rows = rows
         self._schema = schema
@@ -95,20 +98,16 @@ class RowLines:
 
     def records(self) -> Iterator[Line]:
         """Every line, group after group, row after row."""
-        if len(self._rows) <= 1:
-            required = self._schema.required_fields
-            for _, line in read_lines(self._source, self._name, self._size, self._schema.line_fields, required):
-                yield line
-            return
-        for offsets in self._index().values():
-            yield from self._read(offsets)
+        if len(self._rows) > 1:
+            return chain.from_iterable(map(self._read, self._index().values()))
+        fields, required = self._schema.line_fields, self._schema.required_fields
+        return map(itemgetter(1), read_lines(self._source, self._name, self._size, fields, required))
 
     def _read(self, offsets: NDArray[np.int64]) -> Iterator[Line]:
-        where = self._source.where(self._name)
-        with stream(self._source, self._name) as file:
+        with reading(self._source, self._name) as file:
             for offset in offsets.tolist():
                 file.seek(offset)
-                place = f"{where}, byte {offset}"
+                place = f"{self._where}, byte {offset}"
                 line = parse_line(file.readline(), place, error=StoreError, remedy=_REMEDY)
                 _check(line, place, self._schema.line_fields, self._schema.required_fields)
                 yield line
@@ -119,7 +118,7 @@ class RowLines:
             head = _head(self._schema)
             index = {name: np.full(rows, -1, np.int64) for name, rows in self._rows.items()}
             offset = 0
-            with stream(self._source, self._name) as file:
+            with reading(self._source, self._name) as file:
                 size = self._source.size(self._name) or 0
                 if size < self._size:
                     raise self._damaged(f"{size} bytes, expected at least {self._size}")
@@ -128,7 +127,7 @@ class RowLines:
                     match = head.match(line)
                     offsets = index.get(match[1].decode()) if match else None
                     if match is None or offsets is None or int(match[2]) >= len(offsets):
-                        raise self._damaged(f"a line at byte {offset} that belongs to no sample")
+                        raise self._damaged(f"a line at byte {offset} of no sample")
                     offsets[int(match[2])] = offset
                     offset += len(line)
             if any((offsets < 0).any() for offsets in index.values()):
@@ -137,8 +136,7 @@ class RowLines:
         return self._offsets
 
     def _damaged(self, what: str) -> StoreError:
-        where = self._source.where(self._name)
-        return StoreError(f"{where} has {what}; {RESTORE}")
+        return StoreError(f"{self._where} has {what}; {RESTORE}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_offsets": None}
@@ -165,8 +163,7 @@ def encode_rows(group: str, first: int, records: Sequence[Mapping[str, Any]], sc
 
 def read_failures(source: ByteSource, name: str, size: int) -> Iterator[Line]:
     """Committed lines of ``failures.jsonl``."""
-    for _, line in read_lines(source, name, size, _FAILURE_FIELDS, _FAILURE_FIELDS):
-        yield line
+    return map(itemgetter(1), read_lines(source, name, size, _FAILURE_FIELDS, _FAILURE_FIELDS))
 
 
 def read_lines(
@@ -175,8 +172,13 @@ def read_lines(
     """Committed lines in the order they were written, each with its place; StoreError for a field that is not right."""
     if not size:
         return
-    with stream(source, name) as file:
-        for place, line in parse_lines(file, source.where(name), error=StoreError, remedy=_REMEDY, size=size):
+    where, number = source.where(name), 0
+    with reading(source, name) as file:
+        while size > 0:
+            data, number = file.readline(), number + 1
+            size -= len(data)
+            place = f"{where}:{number}"
+            line = parse_line(data, place, error=StoreError, remedy=_REMEDY)
             _check(line, place, fields, required)
             yield place, line
 

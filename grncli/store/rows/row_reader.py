@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grncli.runtime.errors import StoreError
-from grncli.store.rows.byte_source import ByteSource, OpenFiles, read_bytes
+from grncli.store.rows.byte_source import ByteSource, OpenFiles
 from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.row_lines import RowLines, read_failures, unresolved
 from grncli.store.rows.schema import COMMIT, COMPLETE, FAILURES, SAMPLES, Schema, parse_part, part_name
@@ -56,7 +56,7 @@ class RowStore(Generic[View]):
     def __init__(self, source: ByteSource, schema: Schema, view: Callable[[Sequence[Segment]], View]) -> None:
         self.source = source
         self.schema = schema
-        # The marker first: a writer that goes on takes it away before it touches its record.
+        # The marker first: a writer that resumes removes it before it changes its record.
         marked = source.size(COMPLETE) is not None
         there = {parse_part(name) for name in source.list("")}
         records = [read_record(source, part, schema) if part in there else None for part in range(schema.parts)]
@@ -105,12 +105,13 @@ class RowStore(Generic[View]):
             yield from unresolved(read_failures(self.source, name, size)).values()
 
     def digest(self) -> str:
-        """Hash of the commit records, hence of the checksums of all rows: a store made anew has another."""
+        """Hash of the commit records, hence of the checksums of all rows: a store that is made again has another."""
         digest = hashlib.sha256()
         for name in self.source.list(""):
             commit = f"{name}/{COMMIT}"
             if name.startswith("part-") and self.source.size(commit) is not None:
-                digest.update(read_bytes(self.source, commit))
+                with self.source.stream(commit) as file:
+                    digest.update(file.read())
         return digest.hexdigest()
 
     def _add_part(self, part: int, record: PartRecord) -> None:

@@ -194,7 +194,7 @@ class RowWriter:
                 )
 
     def _require_stored(self) -> None:
-        """StoreError unless all that the record speaks of is there: a look at each file, none into it."""
+        """StoreError unless every file that the record counts is there, with its size."""
         if read_record(self._source, self.part, self.schema) != self._record:
             raise StoreError(
                 f"{self.directory / COMMIT} was changed by another program; run the same command again, "
@@ -274,13 +274,13 @@ def _exact(layout: ArrayLayout, values: ArrayLike, n: int) -> NDArray[Any]:
 
     Numbers may be of any type that holds the same; rows of more than a number must have the stored one.
     """
-    found, shape = np.asarray(values), (n, *layout.row_shape)
+    array, shape = np.asarray(values), (n, *layout.row_shape)
     whole = layout.dtype.kind in "iu"
     kinds = "iu" if whole else "iuf"
-    if found.shape != shape or (found.dtype != layout.dtype if layout.row_shape else found.dtype.kind not in kinds):
-        raise ValueError(f"{layout.name} is {found.dtype} {found.shape}, expected {layout.dtype} {shape}")
-    stored = found.astype(layout.dtype, copy=False)
-    if whole and not layout.row_shape and not np.array_equal(found, stored):
+    if array.shape != shape or (array.dtype != layout.dtype if layout.row_shape else array.dtype.kind not in kinds):
+        raise ValueError(f"{layout.name} is {array.dtype} {array.shape}, expected {layout.dtype} {shape}")
+    stored = array.astype(layout.dtype, copy=False)
+    if whole and not layout.row_shape and not np.array_equal(array, stored):
         raise ValueError(f"{layout.name} has values that do not fit {layout.dtype}")
     return stored
 

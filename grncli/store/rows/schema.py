@@ -43,7 +43,6 @@ FLAG: LineField = ((bool,), "true or false")
 _PART_NAME = re.compile(r"part-([0-9]{5,})")
 _CHUNK_NAME = re.compile(r"c\.([0-9]+)[.0]*")
 _COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_COLUMN_KINDS = "iuf"
 _COLUMN_DTYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _COLUMN_DTYPES |= {"float16", "float32", "float64"}
 
@@ -59,9 +58,9 @@ def parse_part(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def unreadable(path: Path | str, found: str, expected: str) -> StoreError:
+def unreadable(path: Path | str, state: str, expected: str) -> StoreError:
     """The error for a file of an array that has not the bytes it should have."""
-    return StoreError(f"{path} {found}, expected {expected} bytes; {RESTORE}")
+    return StoreError(f"{path} {state}, expected {expected} bytes; {RESTORE}")
 
 
 @dataclass(frozen=True)
@@ -196,22 +195,16 @@ class Schema(ABC):
 
     def declare(self, columns: Iterable[tuple[str, DTypeLike]]) -> dict[str, str]:
         """Plain dtype name of each column; ValueError for one that cannot be."""
-        declared = {}
-        for name, dtype in columns:
-            plain = np.dtype(dtype)
-            if not self._may_name_column(name):
-                raise ValueError(f"{name!r} cannot be a column name")
-            if plain.kind not in _COLUMN_KINDS or plain.itemsize > 8:
-                raise ValueError(f"column {name!r} cannot hold {plain.name}")
-            declared[name] = plain.name
+        declared = {name: np.dtype(dtype).name for name, dtype in columns}
+        for name, dtype in declared.items():
+            if not self.is_column(name, dtype):
+                raise ValueError(f"there can be no column {name!r} of {dtype}")
         return declared
 
     def is_column(self, name: str, dtype: Any) -> bool:
-        """Whether a commit record may declare such a column."""
-        return self._may_name_column(name) and isinstance(dtype, str) and dtype in _COLUMN_DTYPES
-
-    def _may_name_column(self, name: str) -> bool:
-        return _COLUMN_NAME.fullmatch(name) is not None and name not in self.array_names
+        """Whether a writer or a commit record may declare such a column."""
+        named = _COLUMN_NAME.fullmatch(name) is not None and name not in self.array_names
+        return named and isinstance(dtype, str) and dtype in _COLUMN_DTYPES
 
 
 def group_document(attributes: Mapping[str, Any] | None = None) -> bytes:

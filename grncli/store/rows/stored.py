@@ -80,7 +80,11 @@ class StoredArray:
         """Committed rows of one chunk, in memory of their own."""
         file = self.open_chunk(chunk)  # whose size is checked before memory of that size is taken
         rows = np.empty((self.rows_in(chunk), *self.layout.row_shape), self.layout.dtype)
-        self.fill(rows.reshape(-1).view(np.uint8).data, file, chunk, 0)
+        target = rows.reshape(-1).view(np.uint8).data
+        try:
+            file.read_into(target, 0)
+        except EOFError as error:
+            raise self.cut_short(error, target, chunk, 0) from None
         return rows
 
     def read_all(self) -> NDArray[Any]:
@@ -93,11 +97,11 @@ class StoredArray:
             rows[first : first + self.rows_in(chunk)] = self.read_chunk(chunk)
         return rows
 
-    def fill(self, target: memoryview, file: ByteFile, chunk: int, offset: int) -> None:
-        """Fill ``target`` from ``offset`` of an open chunk; StoreError when the file became shorter."""
-        got = file.read_into(target, offset)
-        if got < target.nbytes:
-            raise unreadable(self.chunk_path(chunk), f"ends after {offset + got} bytes", f"{offset + target.nbytes}")
+    def cut_short(self, error: EOFError, target: memoryview, chunk: int, offset: int) -> StoreError:
+        """The error for a chunk file that became shorter after it was opened."""
+        return unreadable(
+            self.chunk_path(chunk), f"ends after {offset + error.args[0]} bytes", f"{offset + target.nbytes}"
+        )
 
 
 def stored_arrays(
@@ -129,6 +133,7 @@ class ArrayReader:
         self._dtype = array.layout.dtype
         self._files = files
         self._key = key
+        self._open = array.open_chunk
         if self._row_bytes > _LARGE_ROW and array.rows:
             array.open_chunk(0)
 
@@ -141,8 +146,12 @@ class ArrayReader:
 
     def read_into(self, target: memoryview, chunk: int, first: int) -> None:
         """Fill ``target`` with rows of one chunk, from row ``first`` of it."""
-        file = self._files.get(self._key + chunk, self.array.open_chunk, chunk)
-        self.array.fill(target, file, chunk, first * self._row_bytes)
+        file = self._files.get(self._key + chunk, self._open, chunk)
+        offset = first * self._row_bytes
+        try:
+            file.read_into(target, offset)
+        except EOFError as error:
+            raise self.array.cut_short(error, target, chunk, offset) from None
 
 
 class Segment:
@@ -166,9 +175,10 @@ class Segment:
 
     def kept_column(self, name: str) -> NDArray[Any]:
         """As ``column``, read once: for a number that every sample is read with."""
-        if name not in self._kept:
-            self._kept[name] = self.column(name)
-        return self._kept[name]
+        values = self._kept.get(name)
+        if values is None:
+            values = self._kept[name] = self.column(name)
+        return values
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": {}}

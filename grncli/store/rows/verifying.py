@@ -1,7 +1,7 @@
 """Checking a store against its commit records, in one pass over every file and a chunk at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import google_crc32c
@@ -9,7 +9,7 @@ import numpy as np
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.monitor import Monitor
-from grncli.store.rows.byte_source import ByteSource, read_document, stream
+from grncli.store.rows.byte_source import ByteSource, read_document, reading
 from grncli.store.rows.record import GroupRecord, PartRecord, read_record
 from grncli.store.rows.row_lines import read_failures, read_lines
 from grncli.store.rows.schema import COMPLETE, FAILURES, METADATA, RESTORE, SAMPLES, Schema, parse_part, part_name
@@ -28,29 +28,23 @@ def verify_rows(source: ByteSource, schema: Schema, monitor: Monitor) -> list[st
             records[part] = read_record(source, part, schema) or PartRecord()
         except StoreError as error:
             problems.append(str(error))
-    progress = _Progress(monitor, source, schema, records)
-    for part, record in records.items():
-        problems += _part(source, schema, part, record, progress)
+    parts = {part: list(stored_arrays(source, part, record, schema)) for part, record in records.items()}
+    total = sum(array.nbytes for groups in parts.values() for _, arrays in groups for array in arrays)
+    done = 0
+
+    def checked(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        monitor.progress(done, total, "")
+        monitor.require_time(f"after {done} of {total} bytes")
+
+    for part, groups in parts.items():
+        for group, arrays in groups:
+            for array in arrays:
+                problems += _array(array, records[part].groups[group], schema, checked)
+                problems += _settled(array) if records[part].complete else ()
+        problems += _lines(source, part_name(part), records[part], schema)
     return [*problems, *_marker(source, schema, records, marked)]
-
-
-class _Progress:
-    """Bytes of arrays that are checked, of those of all parts."""
-
-    def __init__(self, monitor: Monitor, source: ByteSource, schema: Schema, records: dict[int, PartRecord]) -> None:
-        self._monitor = monitor
-        self._done = 0
-        self._total = sum(
-            array.nbytes
-            for part, record in records.items()
-            for _, arrays in stored_arrays(source, part, record, schema)
-            for array in arrays
-        )
-
-    def add(self, nbytes: int) -> None:
-        self._done += nbytes
-        self._monitor.progress(self._done, self._total, "")
-        self._monitor.require_time(f"after {self._done} of {self._total} bytes")
 
 
 def _marker(source: ByteSource, schema: Schema, records: dict[int, PartRecord], marked: bool) -> Iterator[str]:
@@ -65,13 +59,8 @@ def _marker(source: ByteSource, schema: Schema, records: dict[int, PartRecord], 
             yield f"{source.where(name)} is not one of the store's {schema.parts} parts; move it away."
 
 
-def _part(source: ByteSource, schema: Schema, part: int, record: PartRecord, progress: _Progress) -> Iterator[str]:
-    for group, arrays in stored_arrays(source, part, record, schema):
-        for array in arrays:
-            yield from _chunks(array, record.groups[group], schema, progress)
-            if record.complete:
-                yield from _settled(array)
-    samples, failures = (f"{part_name(part)}/{name}" for name in (SAMPLES, FAILURES))
+def _lines(source: ByteSource, folder: str, record: PartRecord, schema: Schema) -> Iterator[str]:
+    samples, failures = f"{folder}/{SAMPLES}", f"{folder}/{FAILURES}"
     yield from _log(source, samples, record.samples_bytes, record.samples_crc32c)
     yield from _samples(source, samples, record, schema)
     yield from _log(source, failures, record.failures_bytes, record.failures_crc32c)
@@ -82,7 +71,7 @@ def _part(source: ByteSource, schema: Schema, part: int, record: PartRecord, pro
         yield str(error)
 
 
-def _chunks(array: StoredArray, committed: GroupRecord, schema: Schema, progress: _Progress) -> Iterator[str]:
+def _array(array: StoredArray, committed: GroupRecord, schema: Schema, checked: Callable[[int], None]) -> Iterator[str]:
     for chunk, expected in enumerate(committed.crc32c.get(array.layout.name, [])):
         try:
             rows = array.read_chunk(chunk)
@@ -94,7 +83,7 @@ def _chunks(array: StoredArray, committed: GroupRecord, schema: Schema, progress
             yield _changed(array.chunk_path(chunk), checksum, expected)
         else:
             yield from schema.problems_in(array.layout, rows, array.chunk_path(chunk))
-        progress.add(rows.nbytes)
+        checked(rows.nbytes)
 
 
 def _log(source: ByteSource, name: str, size: int, expected: int) -> Iterator[str]:
@@ -103,7 +92,7 @@ def _log(source: ByteSource, name: str, size: int, expected: int) -> Iterator[st
         return
     checksum, where = 0, source.where(name)
     try:
-        with stream(source, name) as file:
+        with reading(source, name) as file:
             while size > 0 and (piece := file.read(min(size, _LOG_PIECE))):
                 checksum, size = google_crc32c.extend(checksum, piece), size - len(piece)
     except StoreError as error:
@@ -123,9 +112,9 @@ def _settled(array: StoredArray) -> Iterator[str]:
     """What holds of a complete part only: files of exact size, no others, and documents that say the same."""
     source, size = array.source, array.layout.stored_chunk_rows(array.rows, complete=True) * array.layout.row_bytes
     for chunk in range(array.chunks):
-        if source.size(array.chunk_name(chunk)) not in (size, None):
-            found = source.size(array.chunk_name(chunk))
-            yield f"{array.chunk_path(chunk)} has {found} bytes, expected {size}; Zarr readers cannot read it."
+        present = source.size(array.chunk_name(chunk))
+        if present not in (size, None):
+            yield f"{array.chunk_path(chunk)} has {present} bytes, expected {size}; Zarr readers cannot read it."
     for name in source.list(array.folder):
         if (array.layout.parse_chunk(name) or 0) >= array.chunks:
             yield f"{source.where(f'{array.folder}/{name}')} was never committed; remove it."

@@ -69,12 +69,12 @@ def classes_of(prompts: Sequence[Prompt], labels: Sequence[str]) -> list[int]:
     words = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)")
     chosen = []
     for prompt in prompts:
-        found = {name for word in words.findall(prompt.text.casefold()) for name in spelled.get(word, ())}
+        named = {name for word in words.findall(prompt.text.casefold()) for name in spelled.get(word, ())}
         if prompt.text in numbers:
-            found = {prompt.text}
-        if len(found) != 1:
-            raise _no_class(prompt, sorted(found), labels)
-        chosen.append(numbers[found.pop()])
+            named = {prompt.text}
+        if len(named) != 1:
+            raise _no_class(prompt, sorted(named), labels)
+        chosen.append(numbers[named.pop()])
     return chosen
 
 
@@ -83,11 +83,11 @@ def shortened(text: str) -> str:
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")
 
 
-def _no_class(prompt: Prompt, found: Sequence[str], labels: Sequence[str]) -> UsageError:
+def _no_class(prompt: Prompt, named: Sequence[str], labels: Sequence[str]) -> UsageError:
     known = ", ".join(labels[:SHOWN_CLASSES]) + (", ..." if len(labels) > SHOWN_CLASSES else "")
-    named = f"names {len(found)} classes ({', '.join(found[:SHOWN_CLASSES])})" if found else "names no class"
+    names = f"names {len(named)} classes ({', '.join(named[:SHOWN_CLASSES])})" if named else "names no class"
     return UsageError(
-        f"{prompt.place}: the prompt {shortened(prompt.text)} {named}, expected exactly one class of {known}"
+        f"{prompt.place}: the prompt {shortened(prompt.text)} {names}, expected exactly one class of {known}"
     )
 
 

@@ -7,12 +7,12 @@ which every parser reads and ``os.fsencode`` turns back into the bytes.
 import json
 import os
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from grncli.runtime.errors import GrnError
-from grncli.runtime.files import naming, open_plain, read_plain
+from grncli.runtime.files import open_plain
 from grncli.runtime.text import one_line
 
 MAX_BYTES = 64 << 20
@@ -55,15 +55,23 @@ def read_json(path: Path, *, error: type[GrnError], remedy: str, most: int = MAX
     FileNotFoundError
         If there is no such file.
     """
+    return load_json(lambda: os.fdopen(open_plain(path), "rb"), str(path), error=error, remedy=remedy, most=most)
+
+
+def load_json(
+    opener: Callable[[], BinaryIO], where: str, *, error: type[GrnError], remedy: str, most: int = MAX_BYTES
+) -> Any:
+    """As `read_json`, of a file that ``opener`` opens and messages call ``where``."""
     try:
-        data = read_plain(path, most)
+        with opener() as file:
+            data = file.read(most + 1)
     except FileNotFoundError:
         raise
     except OSError as problem:
-        raise error(f"{path}: cannot be read as JSON ({problem.strerror or problem}); {remedy}") from None
-    if data is None:
-        raise error(f"{path}: is larger than {most >> 10} KiB, expected a small JSON document; {remedy}")
-    return parse_json(data, path, error=error, remedy=remedy)
+        raise error(f"{where}: cannot be read as JSON ({problem.strerror or problem}); {remedy}") from None
+    if len(data) > most:
+        raise error(f"{where}: is larger than {most >> 10} KiB, expected a small JSON document; {remedy}")
+    return parse_json(data, where, error=error, remedy=remedy)
 
 
 def parse_json(data: bytes, path: Path | str, *, error: type[GrnError], remedy: str) -> Any:
@@ -75,40 +83,3 @@ def parse_json(data: bytes, path: Path | str, *, error: type[GrnError], remedy: 
     except ValueError as problem:  # also UnicodeDecodeError, and a number of thousands of digits
         reason = one_line(problem, 120)
     raise error(f"{path}: cannot be read as JSON ({reason}); {remedy}") from None
-
-
-def json_lines(path: Path, *, error: type[GrnError], remedy: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file in order; a last line without its end, which a killed process left, is none.
-
-    Lines end at a line feed only: names may hold what else Unicode takes for the end of a line. Raises as `read_json`,
-    naming the number of the line, also for a line that is no object.
-    """
-    with os.fdopen(open_plain(path), "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            place = f"{path}:{number}"
-            value = parse_json(line, place, error=error, remedy=remedy)
-            if not isinstance(value, dict):
-                raise error(f"{place}: holds {brief(value)}, expected a JSON object; {remedy}")
-            yield value
-
-
-def cut_torn_line(path: Path) -> None:
-    """Take away a last line without its end, so that lines can be appended; harmless where there is no such file."""
-    try:
-        os.close(open_plain(path))
-    except FileNotFoundError:
-        return
-    with naming(path), path.open("r+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - (1 << 16))
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)

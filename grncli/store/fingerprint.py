@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -61,7 +62,7 @@ class Fingerprint:
         return {ATTRIBUTE: {"format": FORMAT, **values}}
 
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any], where: Path) -> "Fingerprint":
+    def from_attributes(cls, attributes: Mapping[str, Any], where: Path | str) -> "Fingerprint":
         """Read the attributes of the root group at ``where``; StoreError when they do not make sense."""
         values = attributes.get(ATTRIBUTE)
         if not isinstance(values, dict) or type(values.get("format")) is not int:
@@ -78,7 +79,7 @@ class Fingerprint:
             _check_fields(values)
         except ValueError as error:
             raise StoreError(
-                f"{where / METADATA}: the {ATTRIBUTE!r} attributes are damaged ({error}); "
+                f"{where}/{METADATA}: the {ATTRIBUTE!r} attributes are damaged ({error}); "
                 "restore the file, or make the store again with --overwrite."
             ) from None
         return cls(**{f.name: values[f.name] for f in fields(cls)})
@@ -105,7 +106,7 @@ class Fingerprint:
 
 def read_fingerprint(source: ByteSource) -> Fingerprint:
     """Fingerprint of a store; StoreError when there is none to read."""
-    where = Path(source.where(""))
+    where = source.where("")
     attributes = root_attributes(source)
     if attributes is None:
         raise StoreError(_not_a_store(where))
@@ -154,10 +155,10 @@ def _same_network(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return "sha256" in stored and stored["sha256"] == asked.get("sha256")
 
 
-def _not_a_store(store: Path) -> str:
-    if not store.exists():
+def _not_a_store(store: str) -> str:
+    if not os.path.exists(store):
         return f"{store} does not exist; give the path of a store made by grn tokenize or grn sample."
-    if not store.is_dir():
+    if not os.path.isdir(store):
         return f"{store} is a file, not a bit store; give the path of a store directory."
     return f"{store} is not a bit store: it has no {METADATA}; give a store made by grn tokenize or grn sample."
 

@@ -6,7 +6,7 @@ import pytest
 
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, StoreError
-from grncli.runtime.jsonfiles import brief, cut_torn_line, json_lines, read_json, to_json
+from grncli.runtime.jsonfiles import brief, read_json, to_json
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,6 @@ def test_pipes_and_large_files_are_refused_without_being_read(tmp_path):
         read_json(tmp_path / "pipe", error=StoreError, remedy="")
     with pytest.raises(StoreError, match="is larger than 1 KiB"):
         read_json(tmp_path / "large", error=StoreError, remedy="", most=1024)
-    for read in (cut_torn_line, lambda path: list(json_lines(path, error=StoreError, remedy=""))):
-        with pytest.raises(OSError, match="is no plain file") as caught:
-            read(tmp_path / "pipe")
-        assert caught.value.filename == str(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none", error=StoreError, remedy="")
 
@@ -71,33 +67,6 @@ def test_pipes_and_large_files_are_refused_without_being_read(tmp_path):
 def test_any_file_name_survives_json():
     name = os.fsdecode(b"\xff\xfe \xe2\x80\xa8.png")
     assert os.fsencode(json.loads(to_json({"name": name}).encode("utf-8"))["name"]) == b"\xff\xfe \xe2\x80\xa8.png"
-
-
-def test_lines_end_at_a_line_feed_only(tmp_path):
-    records = [{"name": "a\u2028b\u0085c\x0bd"}, {"name": "e"}]
-    file = tmp_path / "lines.jsonl"
-    file.write_text("".join(to_json(record) + "\n" for record in records) + '{"torn', encoding="utf-8")
-    assert list(json_lines(file, error=StoreError, remedy="")) == records
-
-
-def test_a_damaged_line_is_named_by_its_number(tmp_path):
-    file = tmp_path / "lines.jsonl"
-    file.write_text("{}\n{broken}\n")
-    with pytest.raises(StoreError, match=r"lines\.jsonl:2: cannot be read as JSON .*; restore it"):
-        list(json_lines(file, error=StoreError, remedy="restore it"))
-    file.write_text("{}\n[3]\n")
-    with pytest.raises(StoreError, match=r"lines\.jsonl:2: holds \[3\], expected a JSON object"):
-        list(json_lines(file, error=StoreError, remedy="restore it"))
-
-
-@pytest.mark.parametrize("torn", [b"", b"x", b"y" * 200_000])
-@pytest.mark.parametrize("whole", [b"", b"{}\n", b"z" * 70_000 + b"\n"])
-def test_only_a_torn_line_is_cut(tmp_path, whole, torn):
-    file = tmp_path / "log"
-    file.write_bytes(whole + torn)
-    cut_torn_line(file)
-    assert file.read_bytes() == whole
-    cut_torn_line(tmp_path / "none")
 
 
 def test_what_is_shown_of_a_value_is_short_and_harmless():

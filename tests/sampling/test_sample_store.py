@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from grncli.store.verify import verify_store
 
 from grncli.evaluation.sampling_costs import cost_of
 from grncli.runs import loading
@@ -17,7 +16,7 @@ from grncli.sampling import pictures, plan, sample_store
 from grncli.sampling.sample_store import COLUMNS, is_sample_store, nfe_of, samples_of
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
-from grncli.store import Fingerprint, open_part, open_store
+from grncli.store import Fingerprint, open_part, open_store, verify_store
 
 OPTIONS = SampleOptions(steps=4, per_class=3, batch=2, guidance=2.0)
 OLD = {"evaluations" if name == "nfe" else name: dtype for name, dtype in COLUMNS.items()}

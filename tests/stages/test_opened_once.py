@@ -13,6 +13,7 @@ from grncli.runs.generators import open_generator
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.store import BitStore, PartWriter
+from grncli.store.rows.row_lines import RowLines
 
 NETWORK = (find_checkpoint, parse_recipe, open_tokenizer)
 
@@ -64,7 +65,7 @@ def test_tokenize(options, store, count_calls, grn_inside, media_dir, run_dir, t
 def test_decode(store, count_calls, grn_inside, media_dir, run_dir, tmp_path):
     arguments = ["decode", store, tmp_path / "out", "--tokenizer", run_dir, "--device", "cpu", "--compare", media_dir]
     opened = (*NETWORK, list_sources, BitStore.__init__)
-    each = BitStore.record
+    each = RowLines.record
     counts = count_calls((*opened, each, StoreDecoder.decode), lambda: grn_inside(*arguments))
     samples = len(BitStore(store))
     assert counts.pop(StoreDecoder.decode.__qualname__) < samples  # in batches

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.files import open_plain
-from grncli.runtime.jsonfiles import MAX_BYTES, parse_json
+from grncli.runtime.jsonfiles import load_json
 from grncli.store.rows.schema import METADATA
 
 _MOST_OPEN_FILES = 4096
@@ -170,17 +170,7 @@ def read_document(source: ByteSource, name: str, remedy: str) -> Any:
     StoreError
         If it is something else; ends with ``remedy``.
     """
-    where = source.where(name)
-    try:
-        with source.stream(name) as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{where}: cannot be read ({error.strerror}); {remedy}") from None
-    if len(data) > MAX_BYTES:
-        raise StoreError(f"{where}: is larger than {MAX_BYTES >> 10} KiB, expected a small JSON document; {remedy}")
-    return parse_json(data, where, error=StoreError, remedy=remedy)
+    return load_json(lambda: source.stream(name), source.where(name), error=StoreError, remedy=remedy)
 
 
 def root_attributes(source: ByteSource) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from grncli.media.clip_log import Log
 from grncli.media.framing import MAX_PIXELS, require_pixels
+from grncli.runtime.errors import MediaError
 
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,gif,flv,asf,ogg,yuv4mpegpipe"
 PICTURE = ("-map", "0:V:0")
@@ -57,11 +58,14 @@ def widen_pipe(pipe: IO[bytes]) -> None:
 
 @lru_cache(maxsize=1)
 def ffmpeg() -> str:
-    """Path of the bundled ffmpeg."""
+    """Path of the bundled ffmpeg; MediaError where there is none."""
     # Imported here because images do not need it and a worker should start fast.
     import imageio_ffmpeg
 
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise MediaError("no ffmpeg is found to read and write clips with; reinstall imageio-ffmpeg") from error
 
 
 @dataclass(frozen=True)

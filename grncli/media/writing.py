@@ -9,12 +9,12 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from grncli.media.clip_decoding import ffmpeg
 from grncli.media.selection import evenly_spread
 from grncli.runtime.errors import MediaError
 from grncli.runtime.files import whole_file
@@ -96,10 +96,6 @@ def _check_pixels(pixels: NDArray[np.uint8], *, dimensions: int) -> None:
 
 
 def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction, comment: str | None) -> list[str]:
-    try:
-        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise MediaError("No ffmpeg found to write clips with; reinstall imageio-ffmpeg.") from error
     height, width = size
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i pipe:0"
     # Without this, swscale converts RGB with the BT.601 matrix and leaves no tag, and players guess. The flags
@@ -114,7 +110,7 @@ def _ffmpeg_command(target: Path, size: tuple[int, int], rate: Fraction, comment
     options = f"-hide_banner -loglevel error -y {source} -vf {convert},{tag} {encode} {container}"
     # "file:" keeps ffmpeg from reading a colon or a leading dash in the name as a protocol or an option.
     metadata = [] if comment is None else ["-metadata", f"comment={_encodable(comment)}"]
-    return [ffmpeg, *options.split(), *metadata, f"file:{target}"]
+    return [ffmpeg(), *options.split(), *metadata, f"file:{target}"]
 
 
 def _encodable(comment: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grncli.media import writing
+from grncli.media import clip_decoding, writing
 from grncli.media.writing import contact_sheet, write_mp4, write_png
 from grncli.runtime.errors import MediaError
 from grncli.runtime.files import whole_file
@@ -257,3 +257,14 @@ def test_names_that_are_no_utf8_go_into_comments_as_escapes(tmp_path):
     assert Image.open(tmp_path / "a.png").text["Comment"] == "caf\\udce9 \\udcff\\udcfe.png"
     write_mp4(tmp_path / "a.mp4", frames, 8, comment)
     assert rb"caf\udce9 \udcff\udcfe.png" in (tmp_path / "a.mp4").read_bytes()
+
+
+def test_a_missing_ffmpeg_is_named(tmp_path, monkeypatch):
+    def missing():
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+    clip_decoding.ffmpeg.cache_clear()
+    with pytest.raises(MediaError, match="reinstall imageio-ffmpeg"):
+        write_mp4(tmp_path / "c.mp4", np.zeros((2, 8, 8, 3), np.uint8), 8)
+    assert not list(tmp_path.iterdir())

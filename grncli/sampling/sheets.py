@@ -38,8 +38,8 @@ def class_sheet(rows: Iterable[tuple[str, Sequence[Frames]]]) -> Frames:
     return contact_sheet(pictures, captions, cell=96)
 
 
-def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames | None:
-    """A sheet of the first samples of each class that a store has; None where it has none."""
+def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames:
+    """A sheet of the first samples of each class that a store has."""
     store, labels = samples.store, samples.store.labels
     by_class: dict[str, list[Frames]] = {}
     for sample in samples.entries:
@@ -49,8 +49,6 @@ def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames | None:
             del by_class[name]
         elif len(row) < COLUMNS * (1 if labels else ROWS):
             row.append(decode_packed(tokenizer, store[sample.place].bits, store.rounds))
-    if not by_class:
-        return None
     place = {name: number for number, name in enumerate(labels)}
     rows = [
         (name if start == 0 else "", frames[start : start + COLUMNS])

@@ -63,7 +63,7 @@ def open_session(
             progress(done if total is None else min(done, total), total, note)
 
         with joined(launch, torch.device("cpu") if exchange_on_cpu else chosen, stop) as processes:
-            monitor = Monitor(stop, show, progress.say) if processes.leads else Monitor(stop)
-            if all_speak and not processes.leads:
+            monitor = Monitor(stop, show, progress.say) if processes.is_main else Monitor(stop)
+            if all_speak and not processes.is_main:
                 monitor = Monitor(stop, say=progress.say)
             yield Session(chosen, processes, progress, monitor)

@@ -108,11 +108,11 @@ def tokenize(
         summary = tokenize(src, out, tokenizer, settings, monitor=progress.monitor(stop))
     if json:
         print_json({"out": str(out), **asdict(summary)})
-    made = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
+    added = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
     failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
     cut = f", {summary.cut} read with a note" if summary.cut else ""
-    say(f"{out}: {made}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
+    say(f"{out}: {added}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
 
 
 def _say_plan(

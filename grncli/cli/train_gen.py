@@ -98,7 +98,7 @@ def _is_override(text: str) -> bool:
 def _show_costs(recipe: "GeneratorRecipe", *, json: bool) -> None:
     from grncli.training.estimate import estimate
 
-    costs = estimate(recipe, recipe.training.dtype)
+    costs = estimate(recipe)
     if json:
         print_json(costs)
         return
@@ -116,7 +116,7 @@ def _cost_lines(costs: dict[str, Any]) -> list[tuple[str, str]]:
             f"{costs['samples']} of {costs['largest_grid']} tokens and less, "
             f"{costs['steps_per_epoch']:.1f} steps an epoch, {costs['epochs']:.1f} epochs",
         ),
-        ("tokens a step", f"{costs['tokens_per_step']} ({costs['elements_per_step']} elements)"),
+        ("tokens a step", f"{costs['tokens_per_step']} ({costs['elements_per_step']} channels)"),
         (
             "operations",
             f"{costs['flops_per_step'] / 1e12:.3g} TFLOP a step, {costs['flops'] / 1e18:.3g} EFLOP in all",

@@ -20,7 +20,7 @@ def check_alike(session: Session, *texts: object) -> None:
 def conclude(session: Session, out: Path, steps: int, added: int, last: Mapping[str, float], *, json: bool) -> None:
     """Say what was trained, and print the ``last`` numbers of the log as JSON."""
     session.progress.close()
-    if not session.processes.leads:
+    if not session.processes.is_main:
         return
     if json:
         print_json(last)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.media.writing import write_mp4, write_png
+from grncli.media.writing import write_media
 from grncli.runtime.errors import UsageError
 from grncli.runtime.files import MAX_NAME
 from grncli.runtime.folders import ClaimedFolder, FolderMarker, inside, refuse_link
@@ -101,10 +101,7 @@ class OutputFolder:
             if name not in self._files:
                 self._list.append(encode_line({"index": index, "key": record["key"], "file": name}))
                 self._files[name] = index
-            if clip:
-                write_mp4(file, frames, float(record.get("fps") or DEFAULT_FPS))
-            else:
-                write_png(file, frames[0])
+            write_media(file, frames, fps_of(record))
         self.written += 1
 
     def _name(self, index: int, record: Mapping[str, Any], *, clip: bool) -> str:
@@ -158,6 +155,11 @@ def file_name(record: Mapping[str, Any], suffix: str) -> str:
     name += "@flip" if record.get("flip") else ""
     folders = [_shortened(part) if len(os.fsencode(part)) > MAX_NAME else part for part in folders]
     return "/".join([*folders, _shortened(name) + suffix])
+
+
+def fps_of(record: Mapping[str, Any]) -> float:
+    """Frame rate of a sample that is a clip."""
+    return float(record.get("fps") or DEFAULT_FPS)
 
 
 def source_key(record: Mapping[str, Any]) -> str:

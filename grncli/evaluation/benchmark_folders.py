@@ -10,9 +10,9 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from grncli.decoding.outputs import DEFAULT_FPS, file_name
+from grncli.decoding.outputs import file_name, fps_of
 from grncli.decoding.store_decoding import check_fit
-from grncli.media.writing import write_mp4, write_png
+from grncli.media.writing import write_media
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runtime.errors import StoreError, UsageError
 from grncli.runtime.files import MAX_NAME, whole_file
@@ -228,10 +228,7 @@ def _decoder(store: BitStore, run: str, device: str, say: Say) -> Write:
 
     def write(entry: Entry, target: Path) -> None:
         frames = decode_packed(tokenizer, store[entry.index].bits, rounds)
-        if target.suffix == ".png":
-            write_png(target, frames[0])
-        else:
-            write_mp4(target, frames, float(entry.record.get("fps") or DEFAULT_FPS))
+        write_media(target, frames, fps_of(entry.record))
 
     return write
 

@@ -13,7 +13,7 @@ from grncli.metrics.frechet import Moments
 from grncli.metrics.statistics_files import Distribution
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 ADDED_AT_ONCE = 256  # vectors: each addition to a covariance reads and writes all of it
 
@@ -62,7 +62,7 @@ class Collector:
         if self._rows >= ADDED_AT_ONCE:
             self._flush()
 
-    def distribution(self, about: dict[str, Any], processes: Processes = ALONE) -> Distribution:
+    def distribution(self, about: dict[str, Any], processes: Processes = SINGLE_PROCESS) -> Distribution:
         """The sums of all processes; MediaError where no picture was counted."""
         self._flush()
         self._merge(processes)
@@ -155,7 +155,7 @@ def collect(
     keep: bool = False,
     probabilities: bool = False,
     one_size: bool = True,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     monitor: Monitor | None = None,
 ) -> Distribution:
     """The distribution of pictures, in one pass over them.

@@ -20,7 +20,7 @@ from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.jsonfiles import or_null
 from grncli.runtime.monitor import Monitor, Say
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 LABELS = {
     "fid": "FID",
@@ -104,7 +104,7 @@ def generation(
     reference: str,
     settings: GenSettings,
     *,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     monitor: Monitor | None = None,
 ) -> Generation:
     """Compare samples with a reference: media, bit stores, arrays of pictures or statistics files, each of the two.
@@ -209,7 +209,7 @@ def load_distribution(
     reading: PictureReading,
     wanted: frozenset[str],
     *,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     monitor: Monitor | None = None,
 ) -> Distribution:
     """Statistics from a file, or of pictures in the features of ``network``, with what the ``wanted`` metrics need."""

@@ -23,7 +23,7 @@ from grncli.metrics.pairwise import FeatureErrors, Spread, Tally
 from grncli.metrics.quality import LARGER_IS_BETTER, Metric, measure_frames
 from grncli.runtime.errors import MediaError
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 Frames = NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ def compare(
     one_size: bool = False,
     spread: int,
     worst: int = 0,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     monitor: Monitor | None = None,
 ) -> PairComparison:
     """Measure every pair, in one pass.

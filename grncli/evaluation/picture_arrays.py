@@ -18,7 +18,7 @@ from grncli.metrics.statistics_files import npz_members
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.files import whole_file
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE
+from grncli.runtime.processes import SINGLE_PROCESS
 
 ARRAY = "arr_0"  # uint8 [N, H, W, 3]
 ARRAY_BATCH = 64
@@ -102,7 +102,7 @@ def write_pictures(path: Path, pictures: Pictures, *, monitor: Monitor | None = 
     monitor, sizes, count = monitor or Monitor(), OneSize(wanted=True), 0
     with tempfile.TemporaryFile(dir=path.absolute().parent) as rows, whole_file(path) as temporary:
         pixels = pictures.measure(_pixels, monitor=monitor)
-        for measured in measured_by_all(pixels, len(pictures), sizes, ALONE, monitor):
+        for measured in measured_by_all(pixels, len(pictures), sizes, SINGLE_PROCESS, monitor):
             if measured.shape[0] > 1:
                 raise UsageError(f"{measured.name} is a clip of {measured.shape[0]} frames; expected single pictures")
             rows.write(measured.result)

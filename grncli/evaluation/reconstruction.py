@@ -15,7 +15,7 @@ from grncli.metrics.quality import LPIPS_NETWORKS, METRICS, Metric, open_metrics
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor, Say
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 FRECHET_NETWORKS = {"rfid": "inception", "rfvd": "i3d", "rfd": None}  # the last by any other network
 SHEET_SPREAD, SHEET_WORST = 6, 4
@@ -37,7 +37,7 @@ class ReconSettings:
 
 
 def reconstruction(
-    src: str, settings: ReconSettings, *, processes: Processes = ALONE, monitor: Monitor | None = None
+    src: str, settings: ReconSettings, *, processes: Processes = SINGLE_PROCESS, monitor: Monitor | None = None
 ) -> PairComparison:
     """Measure reconstructions of the pictures of ``src``.
 

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -59,10 +60,9 @@ def misses_rows(file: BinaryIO) -> bool:
     passes = _PNG_PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = ((_ceil_div(width - left, across), _ceil_div(height - top, down)) for left, top, across, down in passes)
     missing = sum(rows * (1 + _ceil_div(columns * bits, 8)) for columns, rows in sizes if columns > 0)
-    unpacker, at = zlib.decompressobj(), 8
-    while missing > 0 and at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        packed = data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+    unpacker = zlib.decompressobj()
+    for kind, start, end in png_chunks(data):
+        packed = data[start:end] if kind == b"IDAT" else b""
         while packed and missing > 0:
             try:
                 missing -= len(unpacker.decompress(packed, _PART))
@@ -70,8 +70,16 @@ def misses_rows(file: BinaryIO) -> bool:
                 # Whoever read the picture has met it too, unless it is behind the last row.
                 return False
             packed = unpacker.unconsumed_tail
-        at += 12 + length
     return missing > 0
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of each chunk of a PNG, and where its content begins and ends; the last may be cut short."""
+    at = 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], at + 8, at + 8 + length
+        at += 12 + length
 
 
 def with_end(data: bytes) -> list[bytes]:

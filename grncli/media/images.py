@@ -33,7 +33,7 @@ from PIL import (
 )
 
 from grncli.media.depths import to_rgb
-from grncli.media.endings import misses_end, with_end
+from grncli.media.endings import misses_end, png_chunks, with_end
 from grncli.media.formats import HEAD_BYTES, image_format, open_plain
 from grncli.media.framing import MAX_PIXELS, require_pixels
 from grncli.runtime.errors import MediaError
@@ -225,13 +225,11 @@ def _without_texts(file: BinaryIO) -> BinaryIO:
     """A PNG without its texts and colour profile: Pillow refuses all of a file in which they unpack to too much."""
     file.seek(0)
     data = file.read()
-    parts, at = [data[:8]], 8
-    while at < len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    parts = [data[:8]]
+    for kind, start, end in png_chunks(data):
         # XMP that is not compressed may say which way is up.
-        if data[at + 4 : at + 8] not in _PNG_TEXTS or data.startswith(_PLAIN_XMP, at + 8):
-            parts.append(data[at:end])
-        at = end
+        if kind not in _PNG_TEXTS or data.startswith(_PLAIN_XMP, start):
+            parts.append(data[start - 8 : end + 4])
     return io.BytesIO(b"".join(parts))
 
 

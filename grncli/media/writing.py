@@ -81,6 +81,14 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, comment: str | 
             raise MediaError(printable(f"{path}: ffmpeg could not write the clip ({said})."))
 
 
+def write_media(path: Path, frames: NDArray[np.uint8], fps: float, comment: str | None = None) -> None:
+    """Write ``frames`` [T, H, W, 3] as PNG if there is one, else as MP4."""
+    if len(frames) == 1:
+        write_png(path, frames[0], comment)
+    else:
+        write_mp4(path, frames, fps, comment)
+
+
 def _check_pixels(pixels: NDArray[np.uint8], *, dimensions: int) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != dimensions or pixels.shape[-1] != 3 or not pixels.size:
         axes = "T, H, W, 3" if dimensions == 4 else "H, W, 3"

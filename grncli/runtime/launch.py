@@ -153,9 +153,9 @@ def _number(environment: Mapping[str, str], name: str, least: int, below: int = 
     text = environment.get(name)
     if text is not None and re.fullmatch(r"[0-9]{1,10}", text) and least <= int(text) < below:
         return int(text)
-    found = "missing" if text is None else repr(text[:40])
+    value = "missing" if text is None else repr(text[:40])
     raise UsageError(
-        f"the environment variable {name} is {found}, expected a whole number from {least}"
+        f"the environment variable {name} is {value}, expected a whole number from {least}"
         f"{f' to {below - 1}' if below < 1 << 31 else ''}, as srun and torchrun set it"
     )
 

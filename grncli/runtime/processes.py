@@ -35,7 +35,7 @@ class Processes:
     count: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
@@ -71,9 +71,9 @@ class Processes:
         longest = max(int(other) for other in lengths)
         padded = torch.zeros(longest, dtype=torch.float64)
         padded[: len(vector)] = torch.from_numpy(vector)
-        found = [torch.empty_like(padded) for _ in range(self.count)]
-        dist.all_gather(found, padded)
-        return [part[: int(size)].numpy() for part, size in zip(found, lengths, strict=True)]
+        vectors = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(vectors, padded)
+        return [part[: int(size)].numpy() for part, size in zip(vectors, lengths, strict=True)]
 
     def gather_json(self, document: Any) -> list[Any]:
         """A document of each process, by rank: anything that JSON can hold."""
@@ -105,7 +105,7 @@ class Processes:
             dist.barrier()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def joined(launch: Launch, device: torch.device, stop: Stop) -> Iterator[Process
         If they cannot connect, or one of them ends too early.
     """
     if launch.count == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     on_gpu = device.type == "cuda"
     if on_gpu:

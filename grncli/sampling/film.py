@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.decoding.store_decoding import decode_index
+from grncli.media.selection import evenly_spread
 from grncli.media.writing import contact_sheet, write_mp4, write_png
 from grncli.models.tokenizer import Tokenizer
 from grncli.refinement import BLANK, ERASED, FILLED, KEPT, REFINED, changes
@@ -95,7 +96,7 @@ def _strip(trace: Sequence[TraceStep], tokenizer: Tokenizer, codec: TokenCodec) 
 def _still(samples: Sequence[FinishedSample], strips: Sequence[Sequence[tuple[Frames, Frames, Frames]]]) -> Frames:
     rows, captions = [], []
     for sample, strip in zip(samples, strips, strict=True):
-        shown = np.unique(np.linspace(0, len(strip) - 1, SHOWN_STEPS).round().astype(int)).tolist()
+        shown = evenly_spread(SHOWN_STEPS, len(strip))
         for part in (0, 2):
             rows.append([strip[step][part] for step in shown])
         captions += [""] * len(shown)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from grncli.decoding.outputs import DEFAULT_FPS, file_name
 from grncli.decoding.store_decoding import decode_index
 from grncli.hbq import unpack
-from grncli.media.writing import write_mp4, write_png
+from grncli.media.writing import write_media
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.fitting import BitFormat, require_fit
@@ -99,11 +99,7 @@ class PictureFolder:
         """Write the file of one sample, packed bits ``[t, h, w, M, bytes]``."""
         frames = decode_packed(self.tokenizer, packed, self.rounds)
         path = inside(self.folder, self.name(record, len(frames)), create=True)
-        comment = to_json(about)
-        if len(frames) == 1:
-            write_png(path, frames[0], comment)
-        else:
-            write_mp4(path, frames, self.fps, comment)
+        write_media(path, frames, self.fps, to_json(about))
 
     @staticmethod
     def name(record: Mapping[str, Any], frames: int) -> str:

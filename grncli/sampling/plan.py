@@ -232,29 +232,14 @@ def _find_subjects(
             raise UsageError(f"--prompts {options.prompts}: the generator was trained without classes to be named")
         prompts = read_prompts(options.prompts)
         return PromptSubjects(*learned, prompts, classes_of(prompts, labels))
-    start = _find_start(options, store, grid, recipe, tokenizer)
-    if start is None:
+    if options.init is None:
         return ClassSubjects(*learned, classes, every)
+    if options.init.resolve() == store.resolve():
+        raise UsageError(f"--init {options.init}: is where the samples go, expected another OUT")
+    stride, seed = recipe.bits.stride, options.seed
+    start = Start(
+        options.init, options.keep, grid, recipe.network, tokenizer=tokenizer, stride=stride, labels=labels, seed=seed
+    )
     if not every and len(classes) > 1:
         raise UsageError(f"--classes {options.classes} with --init: expected one class, or none for their own")
     return StartedSubjects(*learned, start, None if every else classes[0])
-
-
-def _find_start(
-    options: SampleOptions, store: Path, grid: Grid, recipe: GeneratorRecipe, tokenizer: Mapping[str, str]
-) -> Start | None:
-    if options.init is None:
-        return None
-    if options.init.resolve() == store.resolve():
-        raise UsageError(f"--init {options.init}: is where the samples go, expected another OUT")
-    bits = recipe.bits
-    return Start(
-        options.init,
-        options.keep,
-        grid,
-        recipe.network,
-        tokenizer=tokenizer,
-        stride=bits.stride,
-        labels=bits.labels,
-        seed=options.seed,
-    )

@@ -10,7 +10,8 @@ from torch import nn
 
 from grncli.conditions import ClassCondition
 from grncli.decoding.store_decoding import decode_index
-from grncli.media.writing import contact_sheet, write_png
+from grncli.media.selection import evenly_spread
+from grncli.media.writing import contact_sheet, shown_frames, write_png
 from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.generator_recipe import GeneratorRecipe
@@ -23,7 +24,6 @@ from grncli.store import grid_name
 
 COLUMNS = 8
 ROWS = 12
-FRAMES = 4  # of each clip
 
 Frames = NDArray[np.uint8]
 
@@ -32,14 +32,14 @@ def class_sheet(rows: Iterable[tuple[str, Sequence[Frames]]]) -> Frames:
     """A contact sheet of samples, uint8 ``[T, H, W, 3]`` each, a row for each name."""
     pictures, captions = [], []
     for name, samples in rows:
-        shown = [frame for frames in samples for frame in _spread(frames)]
+        shown = [frame for clip in samples for frame in shown_frames(clip)]
         pictures.append(shown)
         captions += [name, *[""] * (len(shown) - 1)]
     return contact_sheet(pictures, captions, cell=96)
 
 
-def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames | None:
-    """A sheet of the first samples of each class that a store has; None where it has none."""
+def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames:
+    """A sheet of the first samples of each class that a store has."""
     store, labels = samples.store, samples.store.labels
     by_class: dict[str, list[Frames]] = {}
     for sample in samples.entries:
@@ -49,8 +49,6 @@ def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames | None:
             del by_class[name]
         elif len(row) < COLUMNS * (1 if labels else ROWS):
             row.append(decode_packed(tokenizer, store[sample.place].bits, store.rounds))
-    if not by_class:
-        return None
     place = {name: number for number, name in enumerate(labels)}
     rows = [
         (name if start == 0 else "", frames[start : start + COLUMNS])
@@ -67,8 +65,7 @@ def preview_sheet(
     bits, config, preview = recipe.bits, recipe.network, recipe.preview
     tokenizer = load_fitting_tokenizer(run, bits, config, say=say).network.to(device)
     grid = choose_grid(None, bits.grids)
-    classes = np.linspace(0, max(len(bits.labels) - 1, 0), preview.classes).round().astype(int)
-    chosen = list(dict.fromkeys(classes.tolist()))
+    chosen = evenly_spread(preview.classes, max(1, len(bits.labels)))
     settings = SamplingSettings(
         schedule=Fixed(preview.steps),
         guidance=preview.guidance,
@@ -95,8 +92,3 @@ def preview_sheet(
         write_png(folder / f"samples-{step:08d}.png", class_sheet(zip(names, rows, strict=True)))
 
     return write
-
-
-def _spread(frames: Frames) -> list[Frames]:
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), FRAMES)).round().astype(int)
-    return list(frames[chosen])

@@ -195,11 +195,9 @@ class PartSampling:
 
 def _write_sheet(plan: SamplingPlan, samples: StoredSamples) -> list[Path]:
     sheet = plan.options.sheet
-    if sheet is None or plan.tokenizer is None:
+    if sheet is None or plan.tokenizer is None or not samples.entries:
         return []
     picture = stored_sheet(samples, plan.tokenizer.network)
-    if picture is None:
-        return []
     with store_lock(plan.store):  # other parts may write the same sheet
         write_png(sheet, picture)
     return [sheet]

@@ -8,6 +8,7 @@ from end to end and never a sample alone. An epoch visits every sample once; bat
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.overlap import Prefetcher
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, Grid, GridView, grid_name
 from grncli.training.objective import Batch
 
@@ -87,9 +88,9 @@ def combine_stores(stores: Sequence[BitStore]) -> tuple[Bits, list[GridSamples]]
     grids = sorted({grid for store in stores for grid in store.grids})
     samples = []
     for grid in grids:
-        having = [store for store in stores if grid in store.grids]
-        labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in having]
-        views, paths = [store.grid(grid) for store in having], [str(store.path) for store in having]
+        own = [store for store in stores if grid in store.grids]
+        labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in own]
+        views, paths = [store.grid(grid) for store in own], [str(store.path) for store in own]
         samples.append(GridSamples(grid, views, paths, np.concatenate(labels)))
     rates = {store.fingerprint.preprocessing.get("fps") for store in stores}
     bits = Bits(
@@ -121,7 +122,7 @@ class BitLoader:
         buffer: float,
         validation: int = 0,
         seed: int = 0,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self.batch = batch
         self.processes = processes
@@ -155,8 +156,7 @@ class BitLoader:
         # A step has one grid. They take turns by their share of the samples, from the first step on.
         shares = np.array([len(order) for order in self._orders]) / self.epoch_samples
         taken = np.zeros(len(shares), np.int64)
-        step = 0
-        while True:
+        for step in count():
             turn = int(np.argmax(shares * (step + 1) - taken))
             if step >= first_step:
                 places = taken[turn] * self.batch + np.arange(self.batch)
@@ -164,7 +164,6 @@ class BitLoader:
                 mine = slice(self.processes.rank, None, self.processes.count)
                 yield self._orders[turn].read(places[mine], numbers[mine])
             taken[turn] += 1
-            step += 1
 
 
 class Order:
@@ -236,9 +235,9 @@ def most_frequent(samples: Sequence[GridSamples]) -> GridSamples:
 
 def check_validation(samples: Sequence[GridSamples], validation: int) -> None:
     """Raise RecipeError if nothing would be left to train on."""
-    held = len(most_frequent(samples))
-    if validation >= held:
-        raise RecipeError(f"data.validation is {validation}, expected less than the {held} samples")
+    available = len(most_frequent(samples))
+    if validation >= available:
+        raise RecipeError(f"data.validation is {validation}, expected less than the {available} samples")
 
 
 def _batch(samples: GridSamples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:

@@ -87,7 +87,7 @@ class WholeFileCheckpointer:
         self.keep, self.keep_every = keep, keep_every
         self.say = say
         self._place: Place | None = None  # of the process that writes
-        if processes.leads:
+        if processes.is_main:
             run.mkdir(parents=True, exist_ok=True)
             self._place = Place(run)
 
@@ -109,7 +109,7 @@ class WholeFileCheckpointer:
             position = Position(saved.step, own_sums(saved.sums, self.processes.rank, self.processes.count))
             break
         self.processes.wait()  # until all have read, also what is damaged
-        if self.processes.leads:
+        if self.processes.is_main:
             for checkpoint in damaged:
                 set_aside(checkpoint)
         return position

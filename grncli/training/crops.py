@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from math import floor
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grncli.media.decoder import DecoderPool
 from grncli.media.random_crops import Crop
+from grncli.media.selection import evenly_spread
 from grncli.media.sources import Source
 from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError
@@ -45,8 +46,7 @@ class CropSampler:
             raise UsageError(
                 f"{src} holds no {kind}s, which the recipe's data.{kind} wants; add some or set data.{kind}=null"
             )
-        count = self.data.validation
-        chosen = set(np.linspace(0, len(usable) - 1, count).round().astype(int).tolist()) if count else set()
+        chosen = set(evenly_spread(self.data.validation, len(usable)))
         left = [source for i, source in enumerate(usable) if i not in chosen]
         if len(left) < media.batch:
             held = f" ({len(chosen)} more are held out)" if chosen else ""
@@ -76,8 +76,8 @@ class CropSampler:
         return Crop(size=media.size, frames=frames, fps=fps, scale=media.scale, flip=self.data.flip, seed=seed)
 
     @lru_cache(maxsize=4)  # noqa: B019 - the sampler lives as long as the run
-    def _order(self, kind: str, count: int, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed, epoch, len(kind)]).permutation(count)
+    def _order(self, kind: str, sources: int, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch, len(kind)]).permutation(sources)
 
 
 class CropLoader:
@@ -97,10 +97,10 @@ class CropLoader:
         with Prefetcher(self._decode(first_step), depth=4, abandon=self.pool.abandon) as ahead:
             yield from ahead
 
-    def fixed(self, count: int) -> dict[str, list[Tensor]]:
-        """Crops for previews, one for each of ``count`` sources of a kind: uint8 ``[T, S, S, 3]``."""
+    def fixed(self, most: int) -> dict[str, list[Tensor]]:
+        """Crops for previews, one for each of up to ``most`` sources of a kind: uint8 ``[T, S, S, 3]``."""
         return self._centred(
-            {kind: own[:: max(1, len(own) // count)][:count] for kind, own in self.sampler.sources.items()}
+            {kind: own[:: max(1, len(own) // most)][:most] for kind, own in self.sampler.sources.items()}
         )
 
     def held_out(self) -> dict[str, list[Tensor]]:
@@ -123,18 +123,10 @@ class CropLoader:
         return self.sampler.step(step)[self.processes.rank :: self.processes.count]
 
     def _decode(self, first_step: int) -> Iterator[Batch]:
-        def wanted_crops() -> Iterator[tuple[Source, Crop]]:
-            step = first_step
-            while True:
-                yield from self._share(step)
-                step += 1
-
-        results = self.pool.crops(wanted_crops())
-        step = first_step
-        while True:
+        results = self.pool.crops(crop for step in count(first_step) for crop in self._share(step))
+        for step in count(first_step):
             wanted = self._share(step)
             yield self._batch(wanted, list(islice(results, len(wanted))))
-            step += 1
 
     def _batch(self, wanted: Sequence[tuple[Source, Crop]], results: Sequence[NDArray[np.uint8] | MediaError]) -> Batch:
         """A source that cannot be read gives its place to the next one of the batch that can."""

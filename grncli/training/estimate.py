@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from grncli.models.generator import Generator
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runtime.devices import DTYPES
 from grncli.store import parse_grid
 from grncli.training.wrapping import checkpoint_activations
 
@@ -16,13 +17,13 @@ BACKWARD = 2  # operations of a backward pass, in forward passes
 FLOAT_BYTES = 4
 
 
-def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
+def estimate(recipe: GeneratorRecipe) -> dict[str, Any]:
     """Parameters, tokens, operations and bytes of a step on the largest grid of the bits; JSON-ready.
 
-    Parameters
-    ----------
-    dtype : of the forward pass; weights, gradients, moments and moving averages are float32 in any case
+    The number format of the recipe is that of the forward pass; weights, gradients, moments and moving averages are
+    float32 in any case.
     """
+    dtype = recipe.training.dtype
     grids = {name: grid for name in recipe.bits.grids if (grid := parse_grid(name))}
     largest = max(grids, key=lambda name: grids[name][0] * grids[name][1] * grids[name][2])
     tokens = torch.Size(grids[largest]).numel()
@@ -32,10 +33,9 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
         network = Generator(recipe.network)
         if recipe.training.activation_checkpointing:
             checkpoint_activations(network.blocks)
-        flops, activations = _count(network.to(getattr(torch, dtype)), piece, grids[largest])
+        flops, activations = _count(network.to(DTYPES[dtype]), piece, grids[largest])
     parameters = sum(p.numel() for p in network.parameters())
-    # Weights, gradients, two moments, and the moving averages.
-    held = parameters * FLOAT_BYTES * (4 + len(recipe.optimization.decays))
+    weights = parameters * FLOAT_BYTES * recipe.optimization.copies
     passes = 1 + BACKWARD + (1 if recipe.training.activation_checkpointing else 0)
     step_flops = flops * passes * recipe.optimization.gradient_accumulation
     return {
@@ -49,7 +49,7 @@ def estimate(recipe: GeneratorRecipe, dtype: str) -> dict[str, Any]:
         "flops_per_step": step_flops,
         "flops": step_flops * recipe.training.steps,
         "dtype": dtype,
-        "memory": {"weights": held, "activations": activations, "total": held + activations},
+        "memory": {"weights": weights, "activations": activations, "total": weights + activations},
     }
 
 

@@ -13,7 +13,7 @@ from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, open_store
 from grncli.training.bit_loader import BitLoader, GridSamples, check_validation, combine_stores
 from grncli.training.logs import LogLine
@@ -40,7 +40,7 @@ def train_generator(
     *,
     device: torch.device,
     overwrite: bool = False,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     sheet: Preview | None = None,
     monitor: Monitor | None = None,
     report: Callable[[LogLine], None] = lambda line: None,
@@ -113,7 +113,7 @@ def make_plan(
     require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
     classes = _classes(recipe, bits.labels, samples, stores)
     settled = network.settle(rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, classes=classes)
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, ALONE)
+    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
     check_validation(samples, recipe.data.validation)
     if not classes:
         samples = [replace(part, labels=np.full_like(part.labels, -1)) for part in samples]

@@ -17,7 +17,7 @@ from grncli.runs.checkpoint import PREVIEWS
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.errors import GrnError
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.runtime.stopping import Stopped
 from grncli.training.checkpointer import Checkpointer, Position
 from grncli.training.logs import Averages, LogLine, RunLog, Stopwatch
@@ -38,7 +38,7 @@ class TrainingContext:
 
     device: torch.device
     dtype: torch.dtype = torch.float32
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
     monitor: Monitor = field(default_factory=Monitor)
     report: Callable[[LogLine], None] = lambda line: None
 
@@ -71,7 +71,7 @@ class TrainingLoop:
         self.step = position.step
         if self.step >= self.training.steps:
             return
-        if self.context.processes.leads:
+        if self.context.processes.is_main:
             self._log = RunLog(self.run, self.step, self.training)
         if self.step % self.training.log_every:
             self._averages.restore(position.sums, self.context.device)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from grncli.media.writing import contact_sheet, write_mp4, write_png
+from grncli.media.writing import contact_sheet, shown_frames, write_mp4, write_png
 from grncli.metrics.quality import mean_over_frames, psnr, ssim
 from grncli.models.discriminator import (
     ClipDiscriminator,
@@ -28,7 +28,6 @@ from grncli.training.crops import CropLoader
 from grncli.training.objective import Batch, Trainable
 
 PREVIEWED = 8
-PREVIEW_FRAMES = 4  # of each clip on the sheet
 PREVIEW_FPS = 8.0
 CONTRAST = 2  # of differences, around mid-grey
 
@@ -181,5 +180,4 @@ def preview_rows(triples: Sequence[tuple[Frames, Frames, Frames]]) -> list[list[
     """Rows of a contact sheet from uint8 ``[T, S, S, 3]``: images side by side, the frames of a clip in a row."""
     if len(triples[0][0]) == 1:
         return [[part[0] for part in column] for column in zip(*triples, strict=True)]
-    shown = np.linspace(0, len(triples[0][0]) - 1, PREVIEW_FRAMES).round().astype(int)
-    return [list(part[shown]) for triple in triples for part in triple]
+    return [shown_frames(part) for triple in triples for part in triple]

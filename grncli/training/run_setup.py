@@ -175,7 +175,7 @@ def settle_dtype(
     dtype = recipe.training.dtype
     if dtype == "auto":
         dtype = "bfloat16" if (recorded or dtype_name(pick_dtype("auto", device))) == "bfloat16" else "float32"
-        first = torch.tensor(int(processes.leads and dtype == "bfloat16"), device=device)
+        first = torch.tensor(int(processes.is_main and dtype == "bfloat16"), device=device)
         dtype = "bfloat16" if processes.total(first).item() else "float32"
     if present is not None and recorded is None and list_checkpoints(present.run):
         say(
@@ -209,13 +209,13 @@ def open_run(
     """
     processes.wait()
     with contextlib.ExitStack() as stack:
-        if processes.leads:
+        if processes.is_main:
             stack.enter_context(locked_run(run))
             _prepare(run, recipe, data, overwrite, say)
             place = Place(run)
         processes.wait()
         yield
-        if processes.leads:
+        if processes.is_main:
             place.check()
             mark_complete(run)
 

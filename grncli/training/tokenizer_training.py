@@ -13,7 +13,7 @@ from grncli.models.tokenizer import Tokenizer
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runs.tokenizer_recipe import TokenizerLosses, TokenizerRecipe
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE, Processes
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.training.crops import CropLoader, CropSampler
 from grncli.training.logs import LogLine
 from grncli.training.loop import TrainingContext
@@ -30,7 +30,7 @@ def train_tokenizer(
     *,
     device: torch.device,
     overwrite: bool = False,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     cache: Path | None = None,
     monitor: Monitor | None = None,
     report: Callable[[LogLine], None] = lambda line: None,

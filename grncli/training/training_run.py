@@ -91,7 +91,7 @@ def prepare_run(
     prepared = TrainingRun(run, recipe, data, context, overwrite, done)
     if prepared.left:
         check_extras(recipe.training)
-    elif context.processes.leads:
+    elif context.processes.is_main:
         touch_complete(run, recipe)
     return prepared
 

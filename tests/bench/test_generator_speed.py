@@ -12,7 +12,6 @@ from grncli.models.generator import Generator, GeneratorConfig
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import AskedGeneratorRecipe, BitData, GeneratorOptimization
 from grncli.runs.tokenizer_recipe import Training
-from grncli.runtime.stopping import Stop
 from grncli.sampling.sampler import Request, Sampler, SamplingSettings, measure_entropies
 from grncli.schedules import Complexity, Fixed
 from grncli.store import Fingerprint, open_part
@@ -77,7 +76,6 @@ def test_a_training_step_costs_what_the_module_costs(store, tmp_path, capsys):
         make_plan(recipe, [store]),
         tmp_path / "run",
         device=torch.device("cpu"),
-        stop=Stop(),
         report=lambda line: lines.append(line.numbers),
     )
     ours = min(line["seconds"] for line in lines[1:-1])

@@ -13,6 +13,7 @@ MEANINGS = {
     **dict.fromkeys(("reference", "select", "steps", "weights"), 2),
     "dtype": 3,
     "frames": 3,
+    "size": 3,
     "seed": 3,
     "rounds": 4,
     "sheet": 4,

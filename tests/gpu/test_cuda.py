@@ -288,6 +288,16 @@ def test_a_training_that_is_stopped_after_every_step_goes_the_same_way(
         assert there == pytest.approx(here, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.skipif(not ON_CUDA, reason="compiling takes minutes on a CPU")
+def test_a_compiled_training_goes_the_same_way(
+    training: list[object], trained: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    options = ("--device", DEVICE, "training.dtype=float32", "training.compile=true")
+    grn(*training, "--out", tmp_path / "run", *options)
+    compiled, plain = ([line["loss"] for line in log(run)] for run in (tmp_path / "run", trained(DEVICE, "float32")))
+    assert compiled == pytest.approx(plain, rel=0.01)
+
+
 def test_a_trained_network_can_be_used(trained: Callable[[str, str], Path], training: list[object]) -> None:
     load = load_generator if training[0] == "train-gen" else load_tokenizer
     network = load(trained(DEVICE, "bfloat16"))

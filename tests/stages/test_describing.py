@@ -90,9 +90,9 @@ def test_an_import_is_described_in_json(grn_inside: Callable, release_fixtures: 
 @pytest.mark.parametrize(
     ("limit", "options", "words"),
     [
-        (3, (), ("3 of 12 sources",)),
+        (3, (), ("3 of 12",)),
         (12, (), ("all sources", "nothing")),
-        (3, ("--overwrite", "--rounds", 2), ("anew", "3 samples")),
+        (3, ("--overwrite", "--rounds", 2), ("3 samples", "discarded")),
     ],
 )
 def test_a_dry_run_says_what_becomes_of_a_store_that_is_there(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from grncli.runs.tokenizer_recipe import Optimization
-from grncli.runtime.processes import ALONE
+from grncli.runtime.processes import SINGLE_PROCESS
 from grncli.training.logs import Averages, own_sums
 from grncli.training.objective import Batch, Trainable
 from grncli.training.training_state import TrainingState
@@ -17,7 +17,7 @@ def state(**settings):
     torch.manual_seed(0)
     network = nn.Linear(2, 1)
     trainable = Trainable("", network, lambda batch, step: (torch.zeros(()), {}), Optimization(**settings))
-    return TrainingState(trainable, torch.device("cpu"), ALONE)
+    return TrainingState(trainable, torch.device("cpu"), SINGLE_PROCESS)
 
 
 def take_steps(training, steps):
@@ -30,20 +30,20 @@ def test_a_number_is_averaged_over_the_steps_that_had_it():
     averages = Averages()
     averages.add({"loss": torch.tensor(1.0), "rare": torch.tensor(5.0)})
     averages.add({"loss": torch.tensor(3.0)})
-    assert ALONE.mean(averages.take()) == {"loss": 2.0, "rare": 5.0}
+    assert SINGLE_PROCESS.mean(averages.take()) == {"loss": 2.0, "rare": 5.0}
 
 
 def test_a_pair_is_averaged_by_its_weights():
     averages = Averages()
     averages.add({"accuracy": torch.tensor([3.0, 4.0])})
     averages.add({"accuracy": torch.tensor([1.0, 12.0])})
-    assert ALONE.mean(averages.take()) == {"accuracy": 0.25}
+    assert SINGLE_PROCESS.mean(averages.take()) == {"accuracy": 0.25}
 
 
 def test_a_pair_without_weight_is_left_out():
     averages = Averages()
     averages.add({"accuracy": torch.zeros(2), "loss": torch.tensor(1.0)})
-    assert ALONE.mean(averages.take()) == {"loss": 1.0}
+    assert SINGLE_PROCESS.mean(averages.take()) == {"loss": 1.0}
 
 
 def test_sums_go_on_exactly_where_they_were():

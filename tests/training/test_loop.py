@@ -12,7 +12,7 @@ from grncli.runs.checkpoint import list_checkpoints, read_state, read_tensors
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.errors import CheckpointError, GrnError
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import ALONE
+from grncli.runtime.processes import SINGLE_PROCESS
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.loop import TrainingContext, TrainingLoop
@@ -94,7 +94,7 @@ def launch(
         device=torch.device("cpu"), dtype=dtype, monitor=monitor, report=report or (lambda _: None)
     )
     checkpointer = WholeFileCheckpointer(
-        run, {"width": 16}, ALONE, keep=settings.keep, keep_every=settings.keep_every, say=monitor.say
+        run, {"width": 16}, SINGLE_PROCESS, keep=settings.keep, keep_every=settings.keep_every, say=monitor.say
     )
     TrainingLoop(objective, run, settings, checkpointer, context).train()
 

@@ -11,7 +11,7 @@ from grncli.runs.checkpoint import COMPLETE, list_checkpoints, write_checkpoint
 from grncli.runs.rundir import locked_run, read_record
 from grncli.runs.tokenizer_recipe import TokenizerRecipe, Training
 from grncli.runtime.errors import CheckpointError
-from grncli.runtime.processes import ALONE
+from grncli.runtime.processes import SINGLE_PROCESS
 from grncli.training.run_setup import PresentRun, bits_record, media_record, open_run, touch_complete
 
 A, B = bits_record(["a"], 10), bits_record(["b"], 10)
@@ -34,7 +34,7 @@ def work(run, steps, asked=None, data=A, *, overwrite=False, said=None):
     asked = asked or recipe()
     said = [] if said is None else said
     try:
-        with open_run(run, asked, data, ALONE, overwrite=overwrite, say=said.append):
+        with open_run(run, asked, data, SINGLE_PROCESS, overwrite=overwrite, say=said.append):
             save(run, steps)
             if steps < asked.training.steps:
                 raise Stopped

@@ -82,7 +82,7 @@ def gen(
             seed=seed,
         )
         measured = generation(samples, reference, settings, processes=session.processes, monitor=session.monitor)
-    if not session.processes.leads:
+    if not session.processes.is_main:
         return
     cost = measured.cost if measured.cost is not None and len(measured.cost.steps) > 1 else None
     draw = None if cost is None else partial(_draw, cost)

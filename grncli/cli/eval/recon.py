@@ -94,7 +94,7 @@ def recon(
             download=download,
         )
         report = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
-    if session.processes.leads:
+    if session.processes.is_main:
         outputs.write(
             tabulate(report), report.to_json(), picture=report.sheet, warnings=report.warnings, printed=SHOWN_TABLES
         )

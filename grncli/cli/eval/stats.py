@@ -85,7 +85,7 @@ def stats(
                 say=session.monitor.say,
             )
             document, text = _write_statistics(source, out, network, session, one_size=size is None, keep=keep_features)
-    if session.processes.leads:
+    if session.processes.is_main:
         if json:
             print_json({**document, "out": str(out)})
         say(f"{out}: {text}")
@@ -110,7 +110,7 @@ def _write_statistics(
     statistics = collect(
         pictures, network, keep=keep, one_size=one_size, processes=session.processes, monitor=session.monitor
     )
-    if session.processes.leads:
+    if session.processes.is_main:
         write_statistics(out, statistics, features=keep)
     document = {"kind": "stats", "dimensions": len(statistics.mean), **statistics.about}
     return document, f"statistics of {statistics.count} features of {len(statistics.mean)} dimensions by {network.name}"

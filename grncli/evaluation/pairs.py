@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,14 +104,15 @@ class Stored(Pairs):
         device = self._store.decoder.device
         for places, indices, bits in self._store.batches(share):
             shape = _pixels_of(bits, self._store.store.stride)
-            sources = [(row, index, self._find(index, shape, monitor.say)) for row, index in enumerate(indices)]
-            known = [(row, index, frames) for row, index, frames in sources if frames is not None]
+            records = [self._store.store.record(index) for index in indices]
+            sources = [(row, self._find(record, shape, monitor.say)) for row, record in enumerate(records)]
+            known = [(row, frames) for row, frames in sources if frames is not None]
             if known:
-                packed = torch.from_numpy(bits[[row for row, _, _ in known]]).to(device)
-                originals = torch.from_numpy(np.stack([frames for _, _, frames in known])).to(device)
+                packed = torch.from_numpy(bits[[row for row, _ in known]]).to(device)
+                originals = torch.from_numpy(np.stack([frames for _, frames in known])).to(device)
                 results = measure(originals, self._versions(packed))
-                for (row, index, _), result in zip(known, results, strict=True):
-                    yield Measured(places[row], self._name(index), tuple(originals.shape[1:4]), result)
+                for (row, _), result in zip(known, results, strict=True):
+                    yield Measured(places[row], str(records[row]["key"]), tuple(originals.shape[1:4]), result)
             if monitor.stop_reason:
                 return
 
@@ -120,11 +122,8 @@ class Stored(Pairs):
         for m, _ in self.rows:
             yield Version(_decode(decoder.tokenizer, dequantize(prefix(index_map, decoder.rounds, m or 0), m or 0)))
 
-    def _name(self, index: int) -> str:
-        return str(self._store.store.record(index)["key"])
-
-    def _find(self, index: int, shape: tuple[int, ...], say: Say) -> Frames | None:
-        frames, name = self._sources.find(self._store.store.record(index)), self._name(index)
+    def _find(self, record: dict[str, Any], shape: tuple[int, ...], say: Say) -> Frames | None:
+        frames, name = self._sources.find(record), record["key"]
         if frames is None:
             text = f"{name}: its source is gone or cannot be read"
             if self._strict:

@@ -334,7 +334,7 @@ def test_pictures_have_the_size_asked_for(tmp_path):
     assert decoded(clip, 45).shape == (2, 45, 45, 3)
 
 
-def test_an_interrupted_overwrite_goes_on_and_a_complete_one_is_drawn_anew(tmp_path):
+def test_an_interrupted_overwrite_resumes_and_a_complete_one_is_drawn_again(tmp_path):
     write_shapes(tmp_path, **FEW)
 
     def killed(done, total, note):

@@ -84,7 +84,7 @@ def doubt(sources, text="dirs"):
     return doubts(classes_of(sources, text), sources)
 
 
-def test_one_class_of_everything_is_told_with_the_level_that_divides(listed):
+def test_one_class_of_everything_is_reported_with_the_level_that_divides(listed):
     sources = listed(*(f"{name}/images/{number}.png" for name in ("cat", "dog", "owl") for number in range(2)))
     assert doubt(sources) == (
         "--labels dirs: all sources are of one class, images; --labels dirs:-2 gives 3 (cat, dog, ...)"
@@ -92,11 +92,11 @@ def test_one_class_of_everything_is_told_with_the_level_that_divides(listed):
     assert doubt(sources, "dirs:1") is None
 
 
-def test_one_class_without_a_better_level_is_told(listed):
+def test_one_class_without_a_better_level_is_reported(listed):
     assert doubt(listed("cat/1.png", "cat/2.png")) == "--labels dirs: all sources are of one class, cat"
 
 
-def test_a_class_for_each_source_is_told(listed):
+def test_a_class_for_each_source_is_reported(listed):
     sources = listed(*(f"{number % 2}/{number}/frame.png" for number in range(10)))
     assert doubt(sources) == (
         "--labels dirs: each of 10 sources is a class of its own; --labels dirs:-2 gives 2 (0, 1, ...)"

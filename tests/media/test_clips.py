@@ -124,7 +124,7 @@ def test_a_window_starts_when_its_first_frame_is_shown(make_clip, name):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.flv"])
-def test_a_constant_rate_is_told_as_such(make_clip, name):
+def test_a_constant_rate_is_recognised(make_clip, name):
     found, _ = read(make_clip(name, frames=36, fps=29.97, size="32x32"), frames=5)
     [rate] = {piece.fps for piece in found}
     assert rate == pytest.approx(30000 / 1001, abs=1e-9)
@@ -236,7 +236,7 @@ def test_a_clip_that_does_not_say_how_long_it_is_cannot_end_inside_a_packet(make
             frames_of(changed(path, f"cut_{path.name}", lambda data, cut=cut: data[:-cut]))
 
 
-def test_damage_to_the_first_picture_is_told_once(make_clip):
+def test_damage_to_the_first_picture_is_reported_once(make_clip):
     path = make_clip("a.mkv", "-c:v", "libx264", *NOISE, frames=12)
     data = bytearray(path.read_bytes())
     start = data.index(b"x264 - core") + 1000

@@ -131,7 +131,7 @@ def test_tiffs_of_another_program(layout, compression):
     assert found is None or np.abs(found - colour).max() <= 4
 
 
-def test_a_tiff_that_lacks_strips_is_refused():
+def test_a_tiff_without_all_its_strips_is_refused():
     data = bytearray(tiff(packed(GREY / 255, 8, "<"), 8, 1))
     at = data.index(struct.pack("<HHI", 257, 4, 1)) + 8
     data[at : at + 4] = struct.pack("<I", HEIGHT + 1)

@@ -55,7 +55,7 @@ def test_a_jpeg_without_its_end_marker_is_taken_with_a_note(options):
 
 
 @pytest.mark.parametrize("options", JPEGS)
-def test_a_jpeg_that_lacks_pixels_is_refused(options):
+def test_a_jpeg_without_all_its_pixels_is_refused(options):
     data = saved("JPEG", **options)
     whole, _ = decoded(data)
     taken = []
@@ -70,7 +70,7 @@ def test_a_jpeg_that_lacks_pixels_is_refused(options):
     assert max(taken, default=0) < 8
 
 
-def test_a_progressive_jpeg_that_lacks_whole_scans_is_refused():
+def test_a_progressive_jpeg_without_all_its_scans_is_refused():
     data = saved("JPEG", progressive=True)
     starts = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
     assert len(starts) > 5

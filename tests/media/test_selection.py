@@ -68,7 +68,7 @@ def doubt(classes=CLASSES, **options):
     return selection.doubt(classes, selection.places(map(str, range(len(classes))), len(classes)))
 
 
-def test_a_limit_that_leaves_one_class_of_several_is_told_with_the_remedy():
+def test_a_limit_that_leaves_one_class_of_several_is_reported_with_the_remedy():
     assert doubt(limit=40) == "--limit 40: takes one class only (ant) of 3; --sample 40 draws from all"
 
 

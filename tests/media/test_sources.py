@@ -379,7 +379,7 @@ def test_links_in_a_tar_are_problems(tmp_path):
     assert "is a link" in problems(list_sources(str(tmp_path / "x.tar")))["link.png"]
 
 
-def test_members_of_one_name_are_told_apart(tmp_path):
+def test_members_of_one_name_are_kept_apart(tmp_path):
     path = write_tar(tmp_path / "x.tar", ["a.png", "a.png"])
     listing = list_sources(path)
     assert len({source.name for source in listing.sources}) == 2

@@ -225,7 +225,7 @@ def test_shortened_caption_keeps_both_ends():
     assert font.getlength(short) <= 90
 
 
-def test_captions_hold_no_letter_the_font_lacks():
+def test_captions_hold_only_letters_of_the_font():
     font = writing.ImageFont.load_default(12)
     assert (
         writing._shorten("Fluß in Zürich 32\N{MULTIPLICATION SIGN}32 ±2 河.png", font, 1000)

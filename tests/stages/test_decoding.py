@@ -141,7 +141,7 @@ def test_overwriting_removes_what_was_decoded_and_nothing_else(store: Path, run_
     assert sorted(file.name for file in (out / "a").iterdir()) == ["00@flip.png", "mine.png"]
 
 
-def test_bits_made_anew_are_other_bits(media_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+def test_bits_of_other_sources_are_other_bits(media_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     sources, out = tmp_path / "in", tmp_path / "out"
     shutil.copytree(media_dir / "a", sources)
     for name in ("00.png", "02.png"):
@@ -254,7 +254,7 @@ def test_a_full_disk_names_the_file_and_leaves_no_line_twice(
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
 
 
-def test_a_run_killed_before_a_listed_file_goes_on(
+def test_a_run_killed_before_a_listed_file_resumes(
     store: Path, run_dir: Path, tmp_path: Path, read_tree: Callable
 ) -> None:
     decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 4, None)))
@@ -300,7 +300,7 @@ def test_what_lies_behind_a_link_is_neither_written_nor_removed(store: Path, run
     assert sorted(outside.iterdir()) == before
 
 
-def test_an_interrupted_overwrite_is_repeated_or_gone_on_with(
+def test_an_interrupted_overwrite_is_repeated_or_resumed(
     store: Path, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Callable
 ) -> None:
     out, again = tmp_path / "out", DecodeSettings(rounds=1, select=(0, 4, None), overwrite=True)
@@ -327,14 +327,14 @@ def test_a_folder_that_is_moved_away_is_an_error(at: int, store: Path, run_dir: 
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"a":' * 9000, "\x00"])
-def test_a_damaged_manifest_is_told(content: str, store: Path, run_dir: Path, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_reported(content: str, store: Path, run_dir: Path, tmp_path: Path) -> None:
     decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(0, 1, None)))
     (tmp_path / "out/decode.json").write_text(content)
     with pytest.raises(UsageError, match=r"decode\.json.*choose another DIR"):
         decode(store, tmp_path / "out", run_dir, DecodeSettings(overwrite=True))
 
 
-def test_settings_that_name_no_reading_are_told(store: Path, run_dir: Path, media_dir: Path, tmp_path: Path) -> None:
+def test_settings_without_a_reading_are_reported(store: Path, run_dir: Path, media_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "s.zarr")
     document = (tmp_path / "s.zarr/zarr.json").read_text()
     (tmp_path / "s.zarr/zarr.json").write_text(document.replace('"frames": null', '"frames": 4.5'))

@@ -9,6 +9,7 @@ import pytest
 from grncli.decoding.store_decoding import StoreDecoder
 from grncli.media.sources import list_sources
 from grncli.runs.checkpoint import find_checkpoint
+from grncli.runs.generators import open_generator
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.store import BitStore, PartWriter
@@ -78,3 +79,43 @@ def test_decode_that_finds_its_files_decodes_nothing(store, count_calls, grn_ins
         counts = count_calls((*functions, StoreDecoder.decode), lambda: grn_inside(*arguments))
         assert bool(counts.pop(StoreDecoder.decode.__qualname__)) == decoded
         assert counts == once(*functions)
+
+
+@pytest.fixture(scope="module")
+def generator(make_run, make_generator_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return make_generator_run(folder / "gen", make_run(folder / "tok", rounds=2)), folder / "tok"
+
+
+def test_sample(generator, count_calls, grn_inside, tmp_path):
+    run, tokenizer = generator
+    arguments = ["sample", run, tmp_path / "out", "--tokenizer", tokenizer, "--steps", 2, "--per-class", 1]
+    opened = (open_tokenizer, open_generator, PartWriter.__init__, BitStore.__init__)
+    of_each_run = (find_checkpoint, parse_recipe)
+    counts = count_calls((*opened, *of_each_run), lambda: grn_inside(*arguments, "--device", "cpu"))
+    assert counts == once(*opened) | {function.__qualname__: 2 for function in of_each_run}
+
+
+def test_eval_recon_of_a_store(store, count_calls, grn_inside, media_dir, run_dir):
+    options = ["--tokenizer", run_dir, "--compare", media_dir, "--metrics", "psnr", "--device", "cpu"]
+    arguments = ["eval", "recon", store, *options]
+    opened = (*NETWORK, list_sources, BitStore.__init__)
+    counts = count_calls((*opened, BitStore.record), lambda: grn_inside(*arguments))
+    assert counts == once(*opened) | {BitStore.record.__qualname__: len(BitStore(store))}
+
+
+RECIPE = """\
+kind: generator
+network: {prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, in_context_tokens: 2, in_context_start: 1}
+data: {batch: 4, validation: 2}
+training: {steps: 2, log_every: 1, checkpoint_every: 2, validate_every: 2, preview_every: 2, dtype: float32}
+"""
+
+
+def test_train_gen(store, count_calls, grn_inside, run_dir, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    arguments = ["train-gen", tmp_path / "tiny.yaml", store, "--out", tmp_path / "run", "--tokenizer", run_dir]
+    opened, records = (find_checkpoint, open_tokenizer, BitStore.__init__), BitStore.record
+    counts = count_calls((*opened, parse_recipe, records), lambda: grn_inside(*arguments, "--device", "cpu"))
+    recipes = {parse_recipe.__qualname__: 2}  # its own, and the tokenizer's
+    assert counts == once(*opened) | recipes | {records.__qualname__: 0}

@@ -121,7 +121,7 @@ def test_a_limit_with_a_draw_is_wrong_usage(command, grn_inside, media_dir, run_
 # Stores of drawn sources
 
 
-def test_a_larger_draw_does_not_go_on_with_a_smaller_ones_store(media_dir, run_dir, tmp_path):
+def test_a_larger_draw_does_not_resume_the_store_of_a_smaller_one(media_dir, run_dir, tmp_path):
     tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(sample=3))
     for sample, asked in ((5, "5"), (None, "none")):
         with pytest.raises(StoreMismatch, match=rf"made with preprocessing\.sample=3; this command asks for {asked}\."):
@@ -129,7 +129,7 @@ def test_a_larger_draw_does_not_go_on_with_a_smaller_ones_store(media_dir, run_d
     assert tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(sample=3)).made == 0
 
 
-def test_a_draw_from_other_sources_is_told_as_such(media_dir, run_dir, tmp_path, make_copy):
+def test_a_draw_from_other_sources_is_reported(media_dir, run_dir, tmp_path, make_copy):
     folder = make_copy(media_dir)
     tokenize(str(folder), tmp_path / "s.zarr", run_dir, settings(sample=3))
     (folder / keys(tmp_path / "s.zarr")[0]).unlink()
@@ -165,7 +165,7 @@ def test_a_store_without_a_draw_says_nothing_of_one(store):
 # One class of several
 
 
-def test_a_limit_that_leaves_one_class_is_told(media_dir, run_dir, store, tmp_path):
+def test_a_limit_that_leaves_one_class_is_reported(media_dir, run_dir, store, tmp_path):
     expected = "--limit 3: takes one class only (a) of 4; --sample 3 draws from all"
     said = []
     tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(limit=3), monitor=Monitor(say=said.append))
@@ -174,7 +174,7 @@ def test_a_limit_that_leaves_one_class_is_told(media_dir, run_dir, store, tmp_pa
     assert said[2:] == [f"{media_dir}: {expected}"]
 
 
-def test_a_limit_that_leaves_one_class_of_a_store_is_told(media_dir, run_dir, tmp_path):
+def test_a_limit_that_leaves_one_class_of_a_store_is_reported(media_dir, run_dir, tmp_path):
     tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(labels="dirs"))
     said = []
     for options in ({"limit": 3}, {"limit": 8}, {"sample": 3}):
@@ -223,7 +223,7 @@ def test_another_level_is_another_store(nested, run_dir, tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["dirs:0", "dir", "dirs:9"])
-def test_a_level_that_cannot_be_meant_is_refused(nested, run_dir, tmp_path, labels):
+def test_an_invalid_level_is_refused(nested, run_dir, tmp_path, labels):
     with pytest.raises(UsageError, match=f"--labels {labels}: "):
         tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels=labels))
     assert not (tmp_path / "s.zarr").exists()

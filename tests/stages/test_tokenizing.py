@@ -135,7 +135,7 @@ def test_finished_store_is_left_alone(media_dir: Path, run_dir: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("asked", [0, 1, 3, 6])
-def test_stopped_run_goes_on_to_the_same_bytes(
+def test_resumed_store_is_byte_identical(
     asked: int, media_dir: Path, run_dir: Path, tmp_path: Path, read_tree: Callable
 ) -> None:
     options = settings(batch=2, frames=5, size="16")
@@ -212,7 +212,7 @@ def test_another_tokenizer_is_refused(
         tokenize(str(media_dir), tmp_path / "s.zarr", make_run(tmp_path / "other", seed=1), settings())
 
 
-def test_overwrite_starts_anew(media_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+def test_overwrite_discards_what_is_there(media_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings())
     tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run_dir, settings(rounds=2, overwrite=True))
     store = open_store(tmp_path / "s.zarr")
@@ -244,7 +244,7 @@ def test_bad_sources_are_recorded_and_good_ones_are_all_there(damaged_dir: Path,
     assert len([text for text in said if text.endswith("skipped")]) == 6
 
 
-def test_mended_sources_come_in_with_retry_failed(
+def test_repaired_sources_come_in_with_retry_failed(
     damaged_dir: Path, media_dir: Path, run_dir: Path, tmp_path: Path
 ) -> None:
     tokenize(str(damaged_dir), tmp_path / "s.zarr", run_dir, settings())
@@ -270,8 +270,8 @@ def test_strict_stops_at_the_first_bad_source(damaged_dir: Path, run_dir: Path, 
     assert not list(store.failures())
 
 
-def test_strict_run_goes_on_after_mending(media_dir: Path, run_dir: Path, tmp_path: Path, read_tree: Callable) -> None:
-    folder = tmp_path / "mended"
+def test_strict_run_resumes_after_a_repair(media_dir: Path, run_dir: Path, tmp_path: Path, read_tree: Callable) -> None:
+    folder = tmp_path / "repaired"
     shutil.copytree(media_dir, folder)
     good = (folder / "wide/0.png").read_bytes()
     (folder / "wide/0.png").write_bytes(b"bad")
@@ -343,7 +343,7 @@ def test_release_files_become_the_bits_of_the_release(release_fixtures: Path, tm
     assert len(store) == len(expected) // 2
 
 
-def test_an_overwrite_that_was_stopped_goes_on_unless_the_sources_are_others(
+def test_a_stopped_overwrite_resumes_unless_the_sources_are_others(
     media_dir: Path, run_dir: Path, tmp_path: Path, read_tree: Callable
 ) -> None:
     settings = TokenizeSettings(workers=0, batch=1, overwrite=True)

@@ -46,7 +46,7 @@ from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import naming, sync_directory, whole_file
-from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant
+from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant, remove_now
 from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import to_json
 
@@ -197,7 +197,8 @@ def tidy_run(run: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, a link or a directory with all in it; harmless where there is none."""
     with _removing(path):
-        remove_folder(path)
+        # What has a hidden name needs no other one.
+        (remove_now if path.name.startswith(".") else remove_folder)(path)
 
 
 @contextmanager

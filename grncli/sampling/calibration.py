@@ -59,7 +59,7 @@ def settle_schedule(plan: SamplingPlan, monitor: Monitor) -> Complexity:
         say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted for {stored['target_steps']:g} steps")
         return replace(start, k=stored["k"], b=stored["b"])
     if options.k is None or options.b is None:
-        say("k and b of the paper's GRN_bit-B fill what is not given; --target-steps fits them to this generator")
+        say("k and b that are not set are the paper's for GRN_bit-B; --target-steps fits them to this generator")
     k = Complexity.k if options.k is None else options.k
     return replace(start, k=k, b=Complexity.b if options.b is None else options.b)
 

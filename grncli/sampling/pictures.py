@@ -1,6 +1,5 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +20,7 @@ from grncli.runs.generator_recipe import Bits
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
 from grncli.runtime.files import whole_file
-from grncli.runtime.folders import inside
+from grncli.runtime.folders import FolderMarker, inside
 from grncli.runtime.jsonfiles import to_json
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stopped
@@ -69,10 +68,13 @@ class PictureFolder:
         self.tokenizer = tokenizer
         self.rounds = rounds
         self.fps = fps or DEFAULT_FPS
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file, expected OUT.zarr or a folder for pictures")
-        if folder.is_dir() and any(folder.iterdir()) and not os.path.lexists(self.bits):
-            raise UsageError(f"{folder} holds files that grn sample did not write; choose another OUT")
+        FolderMarker(
+            folder=folder,
+            file=self.bits,
+            command="grn sample",
+            purpose="OUT.zarr or a folder for pictures",
+            remedy="choose another OUT",
+        ).require_ours()
         if self.bits.is_symlink():
             raise UsageError(
                 f"{self.bits} is a link, and nothing is written or removed through links; put what it leads to in its "

@@ -113,7 +113,7 @@ def make_plan(
     earlier = open_earlier(store, overwrite=options.overwrite, parts=options.parts)
     options = _with_dtype(options, earlier)
     generator = generator or open_generator(run, options.weights, say=say)
-    recipe, codec, bits = generator.recipe, generator.recipe.network.codec, generator.recipe.bits
+    recipe, bits = generator.recipe, generator.recipe.bits
     options.check_guidance(has_classes=bool(bits.labels))
     classes = parse_classes(options.classes, bits.labels)
     grid = choose_grid(options.grid, bits.grids)
@@ -121,31 +121,39 @@ def make_plan(
     made_by = dict(bits.tokenizer or (tokenizer.identity if tokenizer is not None else {}))
     pictures = None
     if not is_store(out) and tokenizer is not None:
-        pictures = PictureFolder(out, tokenizer.network, codec.rounds, bits.fps)
+        pictures = PictureFolder(out, tokenizer.network, recipe.network.codec.rounds, bits.fps)
     subjects = _find_subjects(options, classes, store, grid, recipe, made_by)
     settings = options.sampling_settings(options.first_schedule(), relative=recipe.refinement.target == "relative")
-    fingerprint = Fingerprint(
-        rounds=codec.rounds,
-        channels=codec.channels,
-        stride=bits.stride,
-        tokenizer=made_by,
-        preprocessing={
-            "generator": generator.identity["sha256"],
-            "weights": options.weights,
-            "dtype": options.dtype,
-            "grid": list(grid),
-            **subjects.described(),
-            **describe_settings(settings),
-        },
-        labels=bits.labels,
-        parts=options.parts,
-        versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
-    )
+    preprocessing = {
+        "generator": generator.identity["sha256"],
+        "weights": options.weights,
+        "dtype": options.dtype,
+        "grid": list(grid),
+        **subjects.described(),
+        **describe_settings(settings),
+    }
+    fingerprint = _fingerprint(recipe, options.parts, made_by, preprocessing)
     generator.network.to(options.device, DTYPES[options.dtype])
     if earlier is not None and not options.overwrite:
         _check_same(earlier, fingerprint, options)
     places = (store, pictures, columns_beside(earlier))
     return SamplingPlan(run, options, generator, tokenizer, settings, grid, subjects, *places, fingerprint)
+
+
+def _fingerprint(
+    recipe: GeneratorRecipe, parts: int, tokenizer: Mapping[str, Any], preprocessing: Mapping[str, Any]
+) -> Fingerprint:
+    bits, codec = recipe.bits, recipe.network.codec
+    return Fingerprint(
+        rounds=codec.rounds,
+        channels=codec.channels,
+        stride=bits.stride,
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
+        labels=bits.labels,
+        parts=parts,
+        versions={"grn": version("grncli"), "torch": torch.__version__, "python": sys.version.split()[0]},
+    )
 
 
 def is_store(out: Path) -> bool:

@@ -291,3 +291,17 @@ def test_the_mark_is_an_empty_file(run):
     (run / COMPLETE).unlink()
     mark_complete(run)
     assert (run / COMPLETE).read_bytes() == b""
+
+
+def test_what_is_left_of_an_import_killed_while_it_tidies_is_in_nobodys_way(run, tmp_path, monkeypatch):
+    begun = tmp_path / "begun"
+    (begun / ".import.partial" / "checkpoints").mkdir(parents=True)
+
+    def kill(path):
+        raise Killed
+
+    monkeypatch.setattr(folders.shutil, "rmtree", kill)
+    with pytest.raises(Killed):
+        rundir.remove(begun / ".import.partial")
+    monkeypatch.undo()
+    check_run_is_free(begun, "tokenizer", overwrite=False)

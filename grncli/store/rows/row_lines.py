@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,11 @@ def _head(schema: Schema) -> re.Pattern[bytes]:
 
 def encode_rows(group: str, first: int, records: Sequence[Mapping[str, Any]], schema: Schema) -> bytes:
     """Lines of rows from number ``first`` on, with group and row in front, which is where the reader looks for them."""
-    field = schema.group_field
+    field, required = schema.group_field, set(schema.required_fields)
+    for record in filterfalse(required.issubset, records):
+        raise ValueError(f"a record has no {' or no '.join(schema.required_fields)}: {dict(record)}")
     lines = []
     for row, record in enumerate(records, start=first):
-        if any(name not in record for name in schema.required_fields):
-            raise ValueError(f"a record has no {' or no '.join(schema.required_fields)}: {dict(record)}")
         line = {field: group, "row": row, **record}
         if field in record or "row" in record:  # a line taken over from another store
             line |= {field: group, "row": row}

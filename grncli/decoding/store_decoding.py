@@ -90,7 +90,7 @@ def _decode(
     decoded = 0
     with BackgroundWriter() as writer:
         for rows in decoder.batched(indices):
-            records = [decoder.store.record(index) for index in rows]
+            records = list(decoder.store.records(rows))
             if not comparison.wanted and outputs.have(rows, records, clips=decoder.store.grid_of(rows[0])[0] > 1):
                 continue
             if decoded and (reason := monitor.stop_reason):  # each call decodes something, so that short ones end too

@@ -104,7 +104,7 @@ class Stored(Pairs):
         device = self._store.decoder.device
         for places, indices, bits in self._store.batches(share):
             shape = _pixels_of(bits, self._store.store.stride)
-            records = [self._store.store.record(index) for index in indices]
+            records = list(self._store.store.records(indices))
             sources = [(row, self._find(record, shape, monitor.say)) for row, record in enumerate(records)]
             known = [(row, frames) for row, frames in sources if frames is not None]
             if known:

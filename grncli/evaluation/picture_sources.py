@@ -150,8 +150,9 @@ class StorePictures(Pictures):
         monitor = monitor or Monitor()
         for numbers, indices, bits in self.batches(share):
             frames = torch.from_numpy(self.decoder.decode(bits))
-            for place, index, result in zip(numbers, indices, compute(frames), strict=True):
-                name = f"{self.src}: {self.store.record(index)['key']}"
+            records = self.store.records(indices)
+            for place, index, record, result in zip(numbers, indices, records, compute(frames), strict=True):
+                name = f"{self.src}: {record['key']}"
                 yield Measured(place, name, tuple(frames.shape[1:4]), result, self._classes[index])
             if monitor.stop_reason:
                 return

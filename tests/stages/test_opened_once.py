@@ -65,11 +65,10 @@ def test_tokenize(options, store, count_calls, grn_inside, media_dir, run_dir, t
 def test_decode(store, count_calls, grn_inside, media_dir, run_dir, tmp_path):
     arguments = ["decode", store, tmp_path / "out", "--tokenizer", run_dir, "--device", "cpu", "--compare", media_dir]
     opened = (*NETWORK, list_sources, BitStore.__init__)
-    each = RowLines.record
-    counts = count_calls((*opened, each, StoreDecoder.decode), lambda: grn_inside(*arguments))
-    samples = len(BitStore(store))
-    assert counts.pop(StoreDecoder.decode.__qualname__) < samples  # in batches
-    assert counts == once(*opened) | {each.__qualname__: samples}
+    counts = count_calls((*opened, RowLines.of, StoreDecoder.decode), lambda: grn_inside(*arguments))
+    batches = counts.pop(StoreDecoder.decode.__qualname__)
+    assert batches < len(BitStore(store))
+    assert counts == once(*opened) | {RowLines.of.__qualname__: batches}
 
 
 def test_decode_that_finds_its_files_decodes_nothing(store, count_calls, grn_inside, run_dir, tmp_path):
@@ -100,8 +99,10 @@ def test_eval_recon_of_a_store(store, count_calls, grn_inside, media_dir, run_di
     options = ["--tokenizer", run_dir, "--compare", media_dir, "--metrics", "psnr", "--device", "cpu"]
     arguments = ["eval", "recon", store, *options]
     opened = (*NETWORK, list_sources, BitStore.__init__)
-    counts = count_calls((*opened, BitStore.record), lambda: grn_inside(*arguments))
-    assert counts == once(*opened) | {BitStore.record.__qualname__: len(BitStore(store))}
+    counts = count_calls((*opened, RowLines.of, StoreDecoder.read), lambda: grn_inside(*arguments))
+    batches = counts.pop(StoreDecoder.read.__qualname__)
+    assert batches < len(BitStore(store))
+    assert counts == once(*opened) | {RowLines.of.__qualname__: batches}
 
 
 RECIPE = """\
@@ -115,7 +116,7 @@ training: {steps: 2, log_every: 1, checkpoint_every: 2, validate_every: 2, previ
 def test_train_gen(store, count_calls, grn_inside, run_dir, tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     arguments = ["train-gen", tmp_path / "tiny.yaml", store, "--out", tmp_path / "run", "--tokenizer", run_dir]
-    opened, records = (find_checkpoint, open_tokenizer, BitStore.__init__), BitStore.record
+    opened, records = (find_checkpoint, open_tokenizer, BitStore.__init__), RowLines.of
     counts = count_calls((*opened, parse_recipe, records), lambda: grn_inside(*arguments, "--device", "cpu"))
     recipes = {parse_recipe.__qualname__: 2}  # its own, and the tokenizer's
     assert counts == once(*opened) | recipes | {records.__qualname__: 0}

@@ -92,9 +92,9 @@ class RowLines:
         self._schema = schema
         self._offsets: dict[str, NDArray[np.int64]] | None = None
 
-    def record(self, group: str, row: int) -> Line:
-        """Line of one row."""
-        return next(self._read(self._index()[group][row : row + 1]))
+    def of(self, group: str, rows: Sequence[int]) -> Iterator[Line]:
+        """Lines of some rows of a group, in the order given."""
+        return self._read(self._index()[group][list(rows)])
 
     def records(self) -> Iterator[Line]:
         """Every line, group after group, row after row."""

@@ -7,8 +7,10 @@ what was committed at opening; in a store that is written further, later opening
 import hashlib
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -91,13 +93,16 @@ class RowStore(Generic[View]):
 
     def record(self, index: int) -> dict[str, Any]:
         """The line of one sample in ``samples.jsonl``; the first call reads through its part's file."""
-        segment, row = self._locate(index)
-        return self._lines[segment.part].record(segment.group, row)
+        return next(self.records([index]))
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The lines of all samples, in the order of the store."""
-        for lines in self._lines.values():
-            yield from lines.records()
+    def records(self, indices: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """The lines of all samples in the order of the store, or of some in the order given."""
+        if indices is None:
+            for lines in self._lines.values():
+                yield from lines.records()
+            return
+        for segment, places in groupby(map(self._locate, indices), key=itemgetter(0)):
+            yield from self._lines[segment.part].of(segment.group, [row for _, row in places])
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """Sources that could not be read, and were not since: ``source``, ``position``, ``error``."""

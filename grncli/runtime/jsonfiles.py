@@ -59,9 +59,15 @@ def read_json(path: Path, *, error: type[GrnError], remedy: str, most: int = MAX
 
 
 def load_json(
-    opener: Callable[[], BinaryIO], where: str, *, error: type[GrnError], remedy: str, most: int = MAX_BYTES
+    opener: Callable[[], BinaryIO],
+    where: str,
+    *,
+    error: type[GrnError],
+    remedy: str,
+    most: int = MAX_BYTES,
+    seen: Callable[[bytes], object] = lambda data: None,
 ) -> Any:
-    """As `read_json`, of a file that ``opener`` opens and messages call ``where``."""
+    """As `read_json`, of a file that ``opener`` opens and messages call ``where``; its bytes go to ``seen``."""
     try:
         with opener() as file:
             data = file.read(most + 1)
@@ -71,6 +77,7 @@ def load_json(
         raise error(f"{where}: cannot be read as JSON ({problem.strerror or problem}); {remedy}") from None
     if len(data) > most:
         raise error(f"{where}: is larger than {most >> 10} KiB, expected a small JSON document; {remedy}")
+    seen(data)
     return parse_json(data, where, error=error, remedy=remedy)
 
 

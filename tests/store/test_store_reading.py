@@ -161,6 +161,13 @@ def test_store_stays_readable_with_few_file_descriptors(tmp_path, small_chunks):
     assert held <= open_now + 8 + 1
 
 
+def test_the_digest_is_that_of_what_was_committed_at_opening(tmp_path):
+    run(tmp_path / "bits.zarr", sources=4)
+    opened, same = (open_store(tmp_path / "bits.zarr") for _ in range(2))
+    run(tmp_path / "bits.zarr", sources=6)
+    assert opened.digest() == same.digest() != open_store(tmp_path / "bits.zarr").digest()
+
+
 def test_pickle_holds_the_snapshot_and_little_else(store):
     store.record(0)
     store.grid((2, 2, 2)).labels()

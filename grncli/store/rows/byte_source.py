@@ -160,8 +160,10 @@ def reading(source: ByteSource, name: str) -> Iterator[BinaryIO]:
         raise StoreError(f"{source.where(name)} cannot be read ({error.strerror}); restore it from a copy.") from None
 
 
-def read_document(source: ByteSource, name: str, remedy: str) -> Any:
-    """The JSON document in a small file.
+def read_document(
+    source: ByteSource, name: str, remedy: str, seen: Callable[[bytes], object] = lambda data: None
+) -> Any:
+    """The JSON document in a small file, whose bytes go to ``seen``.
 
     Raises
     ------
@@ -170,7 +172,7 @@ def read_document(source: ByteSource, name: str, remedy: str) -> Any:
     StoreError
         If it is something else; ends with ``remedy``.
     """
-    return load_json(lambda: source.stream(name), source.where(name), error=StoreError, remedy=remedy)
+    return load_json(lambda: source.stream(name), source.where(name), error=StoreError, remedy=remedy, seen=seen)
 
 
 def root_attributes(source: ByteSource) -> dict[str, Any] | None:

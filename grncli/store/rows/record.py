@@ -1,6 +1,7 @@
 """The commit record: what of a part counts. It is replaced in one step, after the data it counts are on disk."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,17 @@ class PartRecord:
         replace_file(part / COMMIT, json.dumps({"format": FORMAT, **content}).encode() + b"\n")
 
 
-def read_record(source: ByteSource, part: int, schema: Schema) -> PartRecord | None:
-    """Record of a part, None when nothing of it was ever committed; StoreError when it is damaged."""
+def read_record(
+    source: ByteSource, part: int, schema: Schema, seen: Callable[[bytes], object] = lambda data: None
+) -> PartRecord | None:
+    """Record of a part, None when nothing of it was ever committed; StoreError when it is damaged.
+
+    ``seen`` is called with the bytes of the file.
+    """
     name = f"{part_name(part)}/{COMMIT}"
     where = source.where(name)
     try:
-        content = read_document(source, name, _REMEDY)
+        content = read_document(source, name, _REMEDY, seen)
     except FileNotFoundError:
         return None
     if not isinstance(content, dict) or type(content.get("format")) is not int:

@@ -20,7 +20,7 @@ from grncli.runtime.errors import StoreError
 from grncli.store.rows.byte_source import ByteSource, OpenFiles
 from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.row_lines import RowLines, read_failures, unresolved
-from grncli.store.rows.schema import COMMIT, COMPLETE, FAILURES, SAMPLES, Schema, parse_part, part_name
+from grncli.store.rows.schema import COMPLETE, FAILURES, SAMPLES, Schema, parse_part, part_name
 from grncli.store.rows.stored import ArrayReader, Segment, stored_arrays
 
 View = TypeVar("View", bound="GroupView")
@@ -61,7 +61,11 @@ class RowStore(Generic[View]):
         # The marker first: a writer that resumes removes it before it changes its record.
         marked = source.size(COMPLETE) is not None
         there = {parse_part(name) for name in source.list("")}
-        records = [read_record(source, part, schema) if part in there else None for part in range(schema.parts)]
+        digest = hashlib.sha256()
+        records = [
+            read_record(source, part, schema, digest.update) if part in there else None for part in range(schema.parts)
+        ]
+        self._digest = digest.hexdigest()
         self.parts = [_summary(part, record or PartRecord()) for part, record in enumerate(records)]
         self.complete = marked and all(part.complete for part in self.parts)
         self.columns = next((dict(record.columns) for record in records if record is not None), {})
@@ -111,13 +115,7 @@ class RowStore(Generic[View]):
 
     def digest(self) -> str:
         """Hash of the commit records, hence of the checksums of all rows: a store that is made again has another."""
-        digest = hashlib.sha256()
-        for name in self.source.list(""):
-            commit = f"{name}/{COMMIT}"
-            if name.startswith("part-") and self.source.size(commit) is not None:
-                with self.source.stream(commit) as file:
-                    digest.update(file.read())
-        return digest.hexdigest()
+        return self._digest
 
     def _add_part(self, part: int, record: PartRecord) -> None:
         for group, arrays in stored_arrays(self.source, part, record, self.schema):

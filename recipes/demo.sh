@@ -27,7 +27,7 @@ grn sample "$out/generator" "$out/samples" --tokenizer "$out/tokenizer" --steps 
 if [ ! -e "$out/classifier.pt" ]; then
     python "$project/recipes/feature_network.py" "$out/shapes/images" "$out/classifier.pt" --test "$out/held-out/images"
 fi
-measure=(--reference "$out/held-out/images" --features "$out/classifier.pt" --metrics agreement --json)
+measure=(--reference "$out/held-out/images" --features "$out/classifier.pt" --metrics class-accuracy --json)
 grn eval gen "$out/held-out/images" "${measure[@]}" >"$out/held-out.json"
 grn eval gen "$out/decoded" "${measure[@]}" >"$out/decoded.json"
 grn eval gen "$out/samples" "${measure[@]}" >"$out/samples.json"

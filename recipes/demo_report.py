@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from grncli.demo.drawings import SETS
+from grncli.demo.shape_sets import SETS
 from grncli.media.writing import contact_sheet, write_png
 
 # Report, what it is about, and the share of right classes in per cent that the demo is made to reach.
@@ -33,7 +33,7 @@ def main() -> None:
     print("Colour and shape both right, as a classifier of drawings sees them:")
     for name, what, promised in MEASURED:
         found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        share = 100 * next(figure["value"] for figure in found["figures"] if figure["metric"] == "agreement")
+        share = 100 * next(figure["value"] for figure in found["figures"] if figure["metric"] == "class-accuracy")
         below = "" if share >= promised else f", below the {promised:g} % expected"
         print(f"  {what:<32}{share:5.1f} % of {found['samples']['count']}{below}")
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import class_names, list_sources
-from grncli.media.writing import whole_file
+from grncli.media.sources import list_sources, sorted_names
+from grncli.runtime.files import whole_file
 
 
 class Classifier(nn.Module):
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
 def read(src: str, size: str) -> tuple[Tensor, Tensor, list[str]]:
     """All pictures uint8 [N, 3, H, W], their classes [N], and the names of these."""
     sources = list_sources(src).sources
-    names = class_names(sources)
+    names = sorted_names({source.label for source in sources if source.label is not None})
     numbers = {name: number for number, name in enumerate(names)}
     settings = ReadSettings(parse_size(size), (1, 1, 1))
     pixels = [next(read_pieces(source, settings)).pixels[0] for source in sources]

@@ -1,6 +1,7 @@
 """The rooms of the package: what may import what, one name for one thing, and no module that outgrows its room."""
 
 import ast
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
@@ -107,3 +108,8 @@ def test_modules_and_functions_keep_their_size():
 def test_the_top_of_the_package_holds_the_method():
     loose = [name for name in GRAPH if "." not in name and not (PACKAGE / name).is_dir()]
     assert len(loose) <= 8, loose
+
+
+@pytest.mark.parametrize("script", sorted(PACKAGE.parent.glob("recipes/*.py")), ids=lambda path: path.name)
+def test_the_scripts_beside_the_recipes_import_what_there_is(script):
+    assert callable(runpy.run_path(str(script), run_name="script")["main"])

@@ -52,7 +52,6 @@ def info(
 def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
     state = "complete" if facts["complete"] else "NOT complete: run the command that makes it again to resume it"
     time, height, width = facts["stride"]
-    tokenizer = facts["tokenizer"]
     labels = [f"{name} ({count})" for name, count in facts["labels"].items()]
     return [
         ("", f"{path}: bit store, {state}"),
@@ -64,7 +63,7 @@ def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
             f"{facts['bits_per_pixel']:.3g} bits a pixel",
         ),
         _field("size", f"{format_bytes(facts['bits_bytes'])} of bits, {format_bytes(facts['disk_bytes'])} on disk"),
-        _field("tokenizer", f"{tokenizer.get('name')} ({str(tokenizer.get('sha256'))[:12]})"),
+        _field("tokenizer", _tokenizer(facts["tokenizer"])),
         _field("preprocessing", ", ".join(f"{k}={v}" for k, v in facts["preprocessing"].items() if v is not None)),
         *([_field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
         *map(_show_part, facts["parts"]),
@@ -88,7 +87,8 @@ def _show_failures(failures: Sequence[dict[str, Any]]) -> list[Field]:
 def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
     time, height, width = facts["stride"]
     imported = facts["recipe"]["imported"]
-    origin = f"imported from {imported['file']} ({imported['weights']})" if imported else f"step {facts['step']}"
+    source = ", ".join(imported[name] for name in ("file", "weights") if name in imported) if imported else ""
+    origin = f"imported from {source or 'a released file'}" if imported else f"step {facts['step']}"
     state = "" if facts["complete"] else f", NOT complete ({facts['recipe']['training']['steps']} steps wanted)"
     depth = "continuous features" if facts["rounds"] is None else f"{facts['rounds']} rounds"
     return [
@@ -101,13 +101,16 @@ def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
 
 
 def _show_generator(facts: dict[str, Any]) -> list[Field]:
-    tokenizer = facts["tokenizer"]
     predicts = "indices" if facts["prediction"] == "ind" else "bits"
     return [
         _field("predicts", f"{predicts} (GRN_{facts['prediction']}), {facts['classes'] or 'no'} classes"),
         _field("latent grids", ", ".join(_some(list(facts["grids"]), SHOWN_LABELS))),
-        _field("tokenizer", f"{tokenizer.get('name', 'not known')} ({str(tokenizer.get('sha256', ''))[:12]})"),
+        _field("tokenizer", _tokenizer(facts["tokenizer"])),
     ]
+
+
+def _tokenizer(identity: dict[str, Any]) -> str:
+    return f"{identity.get('name')} ({str(identity['sha256'])[:12]})" if "sha256" in identity else "not known"
 
 
 def _field(name: str, text: str) -> Field:

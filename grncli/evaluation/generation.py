@@ -9,13 +9,14 @@ from typing import Any
 from grncli.evaluation.feature_collection import collect
 from grncli.evaluation.measuring import PictureReading, show_size
 from grncli.evaluation.picture_arrays import ArrayPictures, holds_pictures
-from grncli.evaluation.picture_sources import is_store, open_once, open_pictures
+from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
 from grncli.evaluation.sampling_costs import Cost, cost_of
 from grncli.metrics.distributions import NEIGHBOURS, kid, precision, recall
 from grncli.metrics.feature_files import FeatureFile
 from grncli.metrics.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
 from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.statistics_files import Distribution, holds_statistics, read_statistics, same_network
+from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.jsonfiles import or_null
@@ -120,9 +121,9 @@ def generation(
     pictures = [path for path in (samples, reference) if not holds_statistics(Path(path))]
     check_metrics(settings.metrics)
     check_options(samples, reference, pictures, settings)
-    network = open_network(settings, monitor.say) if pictures else None
-    wanted = _possible_with(network, settings.metrics)
     reading = open_tokenizer_of(settings.reading, pictures, monitor.say)
+    network = open_network(settings, reading.opened, monitor.say) if pictures else None
+    wanted = _possible_with(network, settings.metrics)
     # The reference first: most mistakes are in it, and it is often a file that is read quickly.
     theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, processes=processes, monitor=monitor)
     if settings.metrics and wanted & FROM_FEATURES:
@@ -143,22 +144,16 @@ def generation(
     )
 
 
-def open_network(settings: GenSettings, say: Say) -> FeatureNetwork:
+def open_network(settings: GenSettings, opened: LoadedTokenizer | None, say: Say) -> FeatureNetwork:
     """The feature network of the options; by default the one that defines the metrics."""
     return load_feature_network(
         settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
         cache=settings.cache / "features",
         download=settings.download,
         device=settings.reading.device,
+        opened=opened,
         say=say,
     )
-
-
-def open_tokenizer_of(reading: PictureReading, pictures: Sequence[str], say: Say) -> PictureReading:
-    """Open the tokenizer once, where both sides may be stores."""
-    if reading.tokenizer is None or not any(map(is_store, pictures)):
-        return reading
-    return replace(reading, tokenizer=open_once(reading.tokenizer, reading.device, say))
 
 
 def check_metrics(metrics: Sequence[str] | None) -> None:

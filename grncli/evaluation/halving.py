@@ -121,14 +121,15 @@ class Judge:
         self._run, self._settings, device = run, settings, settings.reading.device
         # Without progress: a search counts trials.
         self._monitor = Monitor(stop=monitor.stop)
+        self._tokenizer = open_once(settings.reading.tokenizer, device, monitor.say)
         self._network = load_feature_network(
             settings.features or "inception",
             cache=settings.cache / "features",
             download=settings.download,
             device=device,
+            opened=self._tokenizer,
             say=monitor.say,
         )
-        self._tokenizer = open_once(settings.reading.tokenizer, device, monitor.say)
         reading = replace(settings.reading, tokenizer=self._tokenizer)
         self._reference = load_distribution(
             reference, self._network, reading, frozenset(), monitor=replace(self._monitor, say=monitor.say)

@@ -44,6 +44,11 @@ class PictureReading:
         """Which pictures are measured."""
         return Selection(self.limit, self.sample)
 
+    @property
+    def opened(self) -> LoadedTokenizer | None:
+        """The tokenizer, where it has been opened already."""
+        return None if isinstance(self.tokenizer, str) else self.tokenizer
+
     def require_plain(self, path: Path, reason: str) -> None:
         """UsageError where options for files are set and ``path`` holds samples; ``reason`` is why --size is none."""
         if self.size not in (None, "native"):

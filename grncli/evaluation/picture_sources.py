@@ -4,6 +4,7 @@ What is measured of a batch counts once its sources are known to be sound: a cli
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,13 @@ class StorePictures(Pictures):
 def open_once(tokenizer: str | LoadedTokenizer, device: str, say: Say) -> LoadedTokenizer:
     """The tokenizer of a run, unless it has been opened already."""
     return open_tokenizer(tokenizer, device, say=say) if isinstance(tokenizer, str) else tokenizer
+
+
+def open_tokenizer_of(reading: PictureReading, pictures: Sequence[str], say: Say) -> PictureReading:
+    """The same with an open tokenizer, where any of ``pictures`` is a store."""
+    if reading.tokenizer is None or not any(map(is_store, pictures)):
+        return reading
+    return replace(reading, tokenizer=open_once(reading.tokenizer, reading.device, say))
 
 
 def choose_samples(store: BitStore, selection: Selection) -> Sequence[int]:

@@ -4,12 +4,13 @@ A picture is encoded once and decoded from each number of rounds asked for; or t
 in a bit store or in a folder of another tokenizer's reconstructions.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pair_comparison import PairComparison, compare
 from grncli.evaluation.pairs import Rounds, open_pairs
+from grncli.evaluation.picture_sources import open_once
 from grncli.metrics.feature_networks import FeatureNetwork, load_feature_network
 from grncli.metrics.quality import LPIPS_NETWORKS, METRICS, Metric, open_metrics
 from grncli.runs.weight_files import default_cache
@@ -49,6 +50,9 @@ def reconstruction(
         If ``monitor`` asked for it.
     """
     monitor = monitor or Monitor()
+    if settings.reading.tokenizer is not None and settings.reconstructions is None:
+        loaded = open_once(settings.reading.tokenizer, settings.reading.device, monitor.say)
+        settings = replace(settings, reading=replace(settings.reading, tokenizer=loaded))
     pairs = open_pairs(
         src, settings.reading, settings.rounds, settings.compare, settings.reconstructions, say=monitor.say
     )
@@ -103,6 +107,7 @@ def _choose_networks(settings: ReconSettings, say: Say) -> dict[str, FeatureNetw
             cache=settings.cache / "features",
             download=settings.download,
             device=settings.reading.device,
+            opened=settings.reading.opened,
             say=say,
         )
         label = f"r{network.frechet}"

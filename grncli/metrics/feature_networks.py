@@ -22,7 +22,7 @@ from grncli.models.tokenizer import Tokenizer, to_input
 from grncli.runs.checkpoint import read_released, read_tensors, sha256_of
 from grncli.runs.loading import HeldFile
 from grncli.runs.networks import fill, made_on_meta
-from grncli.runs.tokenizers import open_tokenizer
+from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runs.weight_files import Say, WeightFile, find_weights, present_weights, take_weights
 from grncli.runtime.errors import CheckpointError, GrnError
 
@@ -237,6 +237,7 @@ def load_feature_network(
     cache: Path,
     download: bool = False,
     device: str | torch.device = "cpu",
+    opened: LoadedTokenizer | None = None,
     say: Say = lambda text: None,
 ) -> FeatureNetwork:
     """A network by name, file or run.
@@ -250,6 +251,7 @@ def load_feature_network(
     cache : directory with published files under their names, ``features`` in `grncli.runs.weight_files.default_cache`
     download : fetch the published file that is missing, once; without it nothing is ever fetched
     device : where to compute
+    opened : a tokenizer that is open already, used where ``which`` is its run
     say : gets a sentence before something is fetched, and where the training of a tokenizer is not finished
 
     Returns
@@ -268,7 +270,7 @@ def load_feature_network(
         return _load_file(_find_published(str(which), cache, download, say), device)
     path = Path(which)
     if path.is_dir():
-        loaded = open_tokenizer(path, say=say)
+        loaded = opened if opened is not None and opened.run == path else open_tokenizer(path, say=say)
         return TokenizerFeatures(Identity(**loaded.identity), device, loaded.network)
     if not path.is_file():
         names = ", ".join(PUBLISHED)

@@ -96,13 +96,26 @@ def test_sample(generator, count_calls, grn_inside, tmp_path):
 
 
 def test_eval_recon_of_a_store(store, count_calls, grn_inside, media_dir, run_dir):
-    options = ["--tokenizer", run_dir, "--compare", media_dir, "--metrics", "psnr", "--device", "cpu"]
-    arguments = ["eval", "recon", store, *options]
+    options = ["--tokenizer", run_dir, "--compare", media_dir, "--metrics", "psnr,rfd", "--features", run_dir]
+    arguments = ["eval", "recon", store, *options, "--size", "native", "--device", "cpu"]
     opened = (*NETWORK, list_sources, BitStore.__init__)
     counts = count_calls((*opened, RowLines.of, StoreDecoder.read), lambda: grn_inside(*arguments))
     batches = counts.pop(StoreDecoder.read.__qualname__)
     assert batches < len(BitStore(store))
     assert counts == once(*opened) | {RowLines.of.__qualname__: batches}
+
+
+def test_eval_gen_and_stats_of_a_store(store, count_calls, grn_inside, run_dir, tmp_path):
+    options = ["--tokenizer", run_dir, "--features", run_dir, "--size", "native", "--device", "cpu"]
+
+    def opened(*arguments):
+        results = []
+        counts = count_calls(NETWORK, lambda: results.append(grn_inside("eval", *arguments, *options)))
+        assert results[0].returncode == 0, results[0].stderr
+        return counts
+
+    assert opened("stats", store, tmp_path / "a.npz") == once(*NETWORK)
+    assert opened("gen", store, "--reference", tmp_path / "a.npz") == once(*NETWORK)
 
 
 RECIPE = """\

@@ -57,7 +57,7 @@ def stats(
         raise UsageError("--pictures needs no features; leave --features and --keep-features out")
     with open_session("eval stats", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.measuring import PictureReading
-        from grncli.evaluation.picture_sources import open_pictures
+        from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
         from grncli.metrics.feature_networks import load_feature_network
 
         reading = PictureReading(
@@ -72,6 +72,7 @@ def stats(
             device=str(session.device),
             strict=strict,
         )
+        reading = open_tokenizer_of(reading, [src], session.monitor.say)
         source = open_pictures(src, reading, say=session.monitor.say)
         if pictures:
             document, text = _write_pictures(source, out, session)
@@ -82,6 +83,7 @@ def stats(
                 cache=weights,
                 download=download,
                 device=str(session.device),
+                opened=reading.opened,
                 say=session.monitor.say,
             )
             document, text = _write_statistics(source, out, network, session, one_size=size is None, keep=keep_features)

@@ -1,12 +1,20 @@
 """Options that several commands take, each declared once; an option of one command stands in its signature."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Option
 
+from grncli.cli.console import default_workers
 from grncli.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from grncli.evaluation.feature_collection import NetworkOptions
+    from grncli.evaluation.measuring import PictureReading
 
 MAX_SEED = 2**63 - 1
 
@@ -79,18 +87,76 @@ def overwrite(what: str) -> Any:
     return Option("--overwrite", help=what)
 
 
-def cache_folder(folder: Path | None) -> Path:
-    """Where weights lie that were downloaded: ``folder``, or that of the user."""
-    from grncli.runs.weight_files import default_cache
+@dataclass(frozen=True, kw_only=True)
+class NetworkGroup:
+    """Which feature network is used, and where its weights are found."""
 
-    return folder or default_cache()
+    features: Features = None
+    cache: Cache = None
+    download: Download = False
+
+    def settings(self) -> "NetworkOptions":
+        """The same for the stages."""
+        from grncli.evaluation.feature_collection import NetworkOptions
+        from grncli.runs.weight_files import default_cache
+
+        return NetworkOptions(features=self.features, cache=self.cache or default_cache(), download=self.download)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureGroup:
+    """Which pictures are measured, and how they are read."""
+
+    size: EvalSize = None
+    frames: EvalFrames = None
+    fps: Fps = None
+    limit: Limit = None
+    sample: Sample = None
+    batch: Batch = None
+    workers: Workers = None
+    strict: Strict = False
+
+    def reading(self, device: object, tokenizer: str | None) -> "PictureReading":
+        """The same for the stages, with the device and the tokenizer that decode stores."""
+        from grncli.evaluation.measuring import PictureReading
+
+        workers = default_workers() if self.workers is None else self.workers
+        return PictureReading(**vars(self) | {"workers": workers, "device": str(device), "tokenizer": tokenizer})
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is a group (a dataclass) by the options of the group."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+            continue
+        kinds = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            Parameter(option.name, Parameter.KEYWORD_ONLY, default=option.default, annotation=kinds[option.name])
+            for option in fields(groups[name])
+        ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{option.name: values.pop(option.name) for option in fields(group)})
+        command(**values)
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def parse_metrics(text: str | None) -> tuple[str, ...] | None:
     """Names from a comma-separated list; None for None."""
     if text is None:
         return None
-    names: Sequence[str] = [name.strip().lower() for name in text.split(",") if name.strip()]
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
     if not names:
         raise UsageError(f"--metrics {text!r}: expected names, such as psnr,ssim")
-    return tuple(names)
+    return names

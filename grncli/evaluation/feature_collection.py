@@ -1,21 +1,44 @@
 """One pass over pictures through a feature network, in one process or several."""
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from grncli.evaluation.measuring import OneSize, Pictures, measured_by_all
+from grncli.evaluation.measuring import OneSize, PictureReading, Pictures, measured_by_all
 from grncli.metrics.distributions import ClassScores
 from grncli.metrics.feature_files import FeatureFile
-from grncli.metrics.feature_networks import FeatureNetwork, Features
+from grncli.metrics.feature_networks import FeatureNetwork, Features, load_feature_network
 from grncli.metrics.frechet import Moments
 from grncli.metrics.statistics_files import Distribution
+from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import MediaError, UsageError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 ADDED_AT_ONCE = 256  # vectors: each addition to a covariance reads and writes all of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which feature network is used, and where downloaded weights are."""
+
+    features: str | None = None  # name, file or run; None takes the network that defines the metric
+    cache: Path = field(default_factory=default_cache)  # of the weights of all networks
+    download: bool = False  # fetch published weights that are missing
+
+    def open(self, default: str, reading: PictureReading, say: Say) -> FeatureNetwork:
+        """The network asked for, or else ``default``, on the device of ``reading``; see `load_feature_network`."""
+        return load_feature_network(
+            self.features or default,
+            cache=self.cache / "features",
+            download=self.download,
+            device=reading.device,
+            opened=reading.opened,
+            say=say,
+        )
 
 
 class Collector:

@@ -6,21 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grncli.evaluation.feature_collection import collect
+from grncli.evaluation.feature_collection import NetworkOptions, collect
 from grncli.evaluation.measuring import PictureReading, show_size
 from grncli.evaluation.picture_arrays import ArrayPictures, holds_pictures
 from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
 from grncli.evaluation.sampling_costs import Cost, cost_of
 from grncli.metrics.distributions import NEIGHBOURS, kid, precision, recall
 from grncli.metrics.feature_files import FeatureFile
-from grncli.metrics.feature_networks import FRECHET, PUBLISHED, FeatureNetwork, load_feature_network
+from grncli.metrics.feature_networks import FRECHET, PUBLISHED, FeatureNetwork
 from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.statistics_files import Distribution, holds_statistics, read_statistics, same_network
-from grncli.runs.tokenizers import LoadedTokenizer
-from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.jsonfiles import or_null
-from grncli.runtime.monitor import Monitor, Say
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 LABELS = {
@@ -46,9 +44,7 @@ class GenSettings:
 
     reading: PictureReading
     metrics: tuple[str, ...] | None = None  # None takes what the inputs allow
-    features: str | None = None
-    cache: Path = field(default_factory=default_cache)
-    download: bool = False
+    networks: NetworkOptions = field(default_factory=NetworkOptions)
     seed: int = 0  # of KID's subsets
 
 
@@ -122,7 +118,8 @@ def generation(
     check_metrics(settings.metrics)
     check_options(samples, reference, pictures, settings)
     reading = open_tokenizer_of(settings.reading, pictures, monitor.say)
-    network = open_network(settings, reading.opened, monitor.say) if pictures else None
+    defining = "i3d" if "fvd" in (settings.metrics or ()) else "inception"
+    network = settings.networks.open(defining, reading, monitor.say) if pictures else None
     wanted = _possible_with(network, settings.metrics)
     # The reference first: most mistakes are in it, and it is often a file that is read quickly.
     theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, processes=processes, monitor=monitor)
@@ -144,18 +141,6 @@ def generation(
     )
 
 
-def open_network(settings: GenSettings, opened: LoadedTokenizer | None, say: Say) -> FeatureNetwork:
-    """The feature network of the options; by default the one that defines the metrics."""
-    return load_feature_network(
-        settings.features or ("i3d" if "fvd" in (settings.metrics or ()) else "inception"),
-        cache=settings.cache / "features",
-        download=settings.download,
-        device=settings.reading.device,
-        opened=opened,
-        say=say,
-    )
-
-
 def check_metrics(metrics: Sequence[str] | None) -> None:
     """Refuse names that are no metric."""
     for name in metrics or ():
@@ -171,7 +156,7 @@ def check_options(samples: str, reference: str, pictures: Sequence[str], setting
         raise UsageError("SAMPLES and --reference are both standard input; expected paths on it for one of them")
     reading = settings.reading
     for name, value in {
-        "--features": settings.features,
+        "--features": settings.networks.features,
         "--size": reading.size,
         "--frames": reading.frames,
         "--fps": reading.fps,

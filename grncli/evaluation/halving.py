@@ -8,20 +8,19 @@ twice. Distances are compared within a round only: the fewer samples, the larger
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grncli.evaluation.feature_collection import collect
+from grncli.evaluation.feature_collection import NetworkOptions, collect
 from grncli.evaluation.generation import check_together, load_distribution, unsaid
 from grncli.evaluation.grids import SEARCHED, Point, Value, name_of
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.picture_sources import StorePictures, open_once
 from grncli.evaluation.sampling_costs import mean_nfe
 from grncli.evaluation.search_folder import SearchFolder, Trial
-from grncli.metrics.feature_networks import load_feature_network
 from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.statistics_files import Distribution
 from grncli.runs.generators import open_generator
@@ -40,11 +39,9 @@ class SearchSettings:
 
     grid: Mapping[str, Sequence[Value]]
     sampling: SampleOptions  # what the grid does not vary; per_class of the last round
-    features: str | None = None
+    networks: NetworkOptions = field(default_factory=NetworkOptions)
     reading: PictureReading  # of the reference, and the tokenizer
     halvings: int = 2
-    cache: Path
-    download: bool = False
     overwrite: bool = False
 
 
@@ -118,21 +115,14 @@ class Judge:
     def __init__(self, run: Path, reference: str, out: Path, settings: SearchSettings, monitor: Monitor) -> None:
         if settings.reading.tokenizer is None:
             raise UsageError("a search needs --tokenizer RUN, the tokenizer that the generator was trained for")
-        self._run, self._settings, device = run, settings, settings.reading.device
+        self._run, self._settings = run, settings
         # Without progress: a search counts trials.
         self._monitor = Monitor(stop=monitor.stop)
-        self._tokenizer = open_once(settings.reading.tokenizer, device, monitor.say)
-        self._network = load_feature_network(
-            settings.features or "inception",
-            cache=settings.cache / "features",
-            download=settings.download,
-            device=device,
-            opened=self._tokenizer,
-            say=monitor.say,
-        )
-        reading = replace(settings.reading, tokenizer=self._tokenizer)
+        self._tokenizer = open_once(settings.reading.tokenizer, settings.reading.device, monitor.say)
+        self._reading = replace(settings.reading, tokenizer=self._tokenizer)
+        self._network = settings.networks.open("inception", self._reading, monitor.say)
         self._reference = load_distribution(
-            reference, self._network, reading, frozenset(), monitor=replace(self._monitor, say=monitor.say)
+            reference, self._network, self._reading, frozenset(), monitor=replace(self._monitor, say=monitor.say)
         )
         self._generator = open_generator(run, settings.sampling.weights, say=monitor.say)
         self._classes = self._check_fit()
@@ -176,9 +166,9 @@ class Judge:
     def _measure(self, point: Point, per_class: int) -> Trial:
         store = self._folder.store_of(point)
         options = replace(_at(self._settings.sampling, point), per_class=per_class)
-        sample(self._run, store, options, self._monitor, generator=self._generator)
+        sample(self._run, store, options, self._monitor, generator=self._generator, tokenizer=self._tokenizer)
         # The store may hold more than these, of an earlier search for more.
-        reading = replace(self._settings.reading, tokenizer=self._tokenizer, size=None, limit=per_class * self._classes)
+        reading = replace(self._reading, size=None, limit=per_class * self._classes)
         pictures = StorePictures(store, reading)
         try:
             ours = collect(pictures, self._network, monitor=self._monitor)

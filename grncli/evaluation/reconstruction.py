@@ -7,13 +7,13 @@ in a bit store or in a folder of another tokenizer's reconstructions.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from grncli.evaluation.feature_collection import NetworkOptions
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pair_comparison import PairComparison, compare
 from grncli.evaluation.pairs import Rounds, open_pairs
 from grncli.evaluation.picture_sources import open_once
-from grncli.metrics.feature_networks import FeatureNetwork, load_feature_network
+from grncli.metrics.feature_networks import FeatureNetwork
 from grncli.metrics.quality import LPIPS_NETWORKS, METRICS, Metric, open_metrics
-from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
@@ -29,12 +29,11 @@ class ReconSettings:
     reading: PictureReading
     rounds: tuple[Rounds, ...] | None = None  # None takes those the tokenizer was trained for
     metrics: tuple[str, ...] | None = None  # None takes what there are weights for
-    features: str | None = None  # network of rfd
+    # The features are those of rfd; the LPIPS weights are in the same cache.
+    networks: NetworkOptions = field(default_factory=NetworkOptions)
     compare: str | None = None  # SRC of a store
     reconstructions: str | None = None  # decoded by others
     lpips: Path | None = None
-    cache: Path = field(default_factory=default_cache)
-    download: bool = False
 
 
 def reconstruction(
@@ -71,45 +70,39 @@ def reconstruction(
 
 def choose_metrics(settings: ReconSettings, say: Say) -> tuple[dict[str, Metric], dict[str, FeatureNetwork]]:
     """Metrics of pairs and networks of Fréchet distances; by default those whose weights are present."""
-    names = settings.metrics
+    names, networks = settings.metrics, settings.networks
     known = (*METRICS, *LPIPS_NETWORKS, *FRECHET_NETWORKS)
     for name in names or ():
         if name not in known:
             raise UsageError(f"--metrics {name}: there is no such metric, expected some of {', '.join(known)}")
-    if names and settings.features is not None and not set(names) & set(FRECHET_NETWORKS):
-        raise UsageError(f"--features {settings.features}: --metrics has no Fréchet distance, expected rfd among them")
+    if names and networks.features is not None and not set(names) & set(FRECHET_NETWORKS):
+        raise UsageError(f"--features {networks.features}: --metrics has no Fréchet distance, expected rfd among them")
     if names and settings.lpips is not None and not set(names) & LPIPS_NETWORKS.keys():
         raise UsageError(f"--lpips {settings.lpips}: --metrics has no LPIPS, expected lpips or lpips-vgg among them")
     metrics = open_metrics(
         names or tuple(METRICS),
         optional=() if names else ("lpips",),
         lpips=settings.lpips,
-        cache=settings.cache / "lpips",
+        cache=networks.cache / "lpips",
         device=settings.reading.device,
-        download=settings.download,
+        download=networks.download,
         say=say,
     )
     return metrics, _choose_networks(settings, say)
 
 
 def _choose_networks(settings: ReconSettings, say: Say) -> dict[str, FeatureNetwork]:
+    options = settings.networks
     if settings.metrics is None:
-        names = [] if settings.features is None else ["rfd"]
+        names = [] if options.features is None else ["rfd"]
     else:
         names = [name for name in settings.metrics if name in FRECHET_NETWORKS]
     networks: dict[str, FeatureNetwork] = {}
     for name in names:
-        origin = settings.features if settings.features is not None else FRECHET_NETWORKS[name]
+        origin = options.features or FRECHET_NETWORKS[name]
         if origin is None:
             raise UsageError("--metrics rfd needs --features FILE|RUN, the network whose features are compared")
-        network = load_feature_network(
-            origin,
-            cache=settings.cache / "features",
-            download=settings.download,
-            device=settings.reading.device,
-            opened=settings.reading.opened,
-            say=say,
-        )
+        network = options.open(origin, settings.reading, say)
         label = f"r{network.frechet}"
         if name not in (label, "rfd"):
             raise UsageError(

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from grncli.evaluation.feature_collection import collect
+from grncli.evaluation.feature_collection import NetworkOptions, collect
 from grncli.evaluation.generation import GenSettings, generation
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.picture_sources import open_pictures
@@ -131,6 +131,10 @@ def place(forms, kind):
     return forms / {"zip": "pictures.zip", "array": "array.npz", "statistics": "statistics.npz"}.get(kind, kind)
 
 
+def networks_of(features):
+    return NetworkOptions(features=features, cache=Path("no/cache"))
+
+
 @pytest.fixture(scope="module")
 def gen(networks, tokenizer):
     def measure(samples, reference, *, features="colours.pt", stop=None, said=None, processes=None, **options):
@@ -138,7 +142,7 @@ def gen(networks, tokenizer):
         given = {name: options.pop(name) for name in list(options) if name in READING}
         reading = PictureReading(**{"workers": 0, "tokenizer": str(tokenizer), "batch": 1, **given})
         features = features and (str(networks / features) if features.endswith(".pt") else features)
-        settings = GenSettings(reading=reading, features=features, cache=Path("no/cache"), **options)
+        settings = GenSettings(reading=reading, networks=networks_of(features), **options)
         others = {} if processes is None else {"processes": processes}
         monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
         return generation(str(samples), str(reference), settings, monitor=monitor, **others)

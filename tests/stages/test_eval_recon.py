@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from grncli.decoding.store_decoding import DecodeSettings, decode
+from grncli.evaluation.feature_collection import NetworkOptions
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pairs import parse_rounds
 from grncli.evaluation.reconstruction import ReconSettings, reconstruction
@@ -97,7 +98,8 @@ def decoded(store, run_dir):
 def recon(src, *, stop=None, said=None, **options):
     """``reconstruction`` without processes of its own, and without weights that this machine may have."""
     reading = PictureReading(**{"workers": 0, **{name: options.pop(name) for name in list(options) if name in READING}})
-    settings = ReconSettings(reading=reading, cache=Path("no/cache"), **options)
+    networks = NetworkOptions(features=options.pop("features", None), cache=Path("no/cache"))
+    settings = ReconSettings(reading=reading, networks=networks, **options)
     monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
     return reconstruction(str(src), settings, monitor=monitor)
 

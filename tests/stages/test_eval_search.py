@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from grncli.evaluation import feature_collection
 from grncli.evaluation import halving as search_module
+from grncli.evaluation.feature_collection import NetworkOptions
 from grncli.evaluation.generation import GenSettings, generation
 from grncli.evaluation.grids import name_of, parse_grid
 from grncli.evaluation.halving import SearchSettings, rounds_of, search, trials_in
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.search_folder import POINTS, RESULTS
 from grncli.media.writing import write_png
-from grncli.metrics import feature_networks
 from grncli.runs import generators, tokenizers
 from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
 from grncli.runtime.errors import UsageError
@@ -59,10 +60,9 @@ def find(generator, tokenizer, real):
         settings = SearchSettings(
             grid=parse_grid(grid),
             sampling=SampleOptions(steps=2, per_class=per_class),
-            features=str(tokenizer),
+            networks=NetworkOptions(features=str(tokenizer), cache=Path("no/cache")),
             reading=PictureReading(tokenizer=str(tokenizer), workers=0),
             halvings=halvings,
-            cache=Path("no/cache"),
             **options,
         )
         return search(run, str(reference), out, settings, monitor=Monitor(stop or Stop()))
@@ -209,7 +209,9 @@ def test_distances_are_those_of_grn_eval_gen(whole, tokenizer, real):
     out, found = whole
     store = out / POINTS / f"{name_of(found.best.point)}.zarr"
     settings = GenSettings(
-        reading=PictureReading(tokenizer=str(tokenizer), workers=0), features=str(tokenizer), metrics=("fd",)
+        reading=PictureReading(tokenizer=str(tokenizer), workers=0),
+        networks=NetworkOptions(features=str(tokenizer)),
+        metrics=("fd",),
     )
     assert found.best.distance == pytest.approx(generation(str(store), str(real), settings).value("fd"), rel=1e-9)
 
@@ -250,7 +252,7 @@ def test_run_again_it_measures_no_point_twice(find, tmp_path, monkeypatch):
 
 
 def test_networks_and_reference_are_opened_once_for_all_trials(find, tmp_path, monkeypatch):
-    """The run of the tokenizer is opened twice, as it is the feature network as well."""
+    """That of the tokenizer also where it is the feature network as well."""
     opened = Counter()
 
     def count(module, name):
@@ -264,15 +266,14 @@ def test_networks_and_reference_are_opened_once_for_all_trials(find, tmp_path, m
 
     count(generators, "open_run")
     count(tokenizers, "open_run")
-    count(feature_networks, "load_feature_network")
-    count(search_module, "load_feature_network")
+    count(feature_collection, "load_feature_network")
     count(search_module, "load_distribution")
     count(search_module, "sample")
     find(tmp_path / "search")
     assert opened == {
         "runs.generators.open_run": 1,
-        "runs.tokenizers.open_run": 2,
-        "evaluation.halving.load_feature_network": 1,
+        "runs.tokenizers.open_run": 1,
+        "evaluation.feature_collection.load_feature_network": 1,
         "evaluation.halving.load_distribution": 1,
         "evaluation.halving.sample": 7,
     }

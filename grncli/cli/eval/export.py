@@ -13,7 +13,7 @@ from grncli.cli.console import Progress, guarded, make_stop, print_json, say, wo
 def export(
     samples: Annotated[
         Path,
-        Argument(metavar="SAMPLES", help="Folder or store that grn sample --prompts summary.", show_default=False),
+        Argument(metavar="SAMPLES", help="Folder or store that grn sample --prompts made.", show_default=False),
     ],
     folder: Annotated[Path, Argument(metavar="DIR", help="Where to lay the files out.", show_default=False)],
     layout: Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import default_workers, guarded
+from grncli.cli.console import guarded
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.session import open_session
 from grncli.cli.terminal import histogram, number, screen_width
@@ -19,6 +19,7 @@ SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selecti
 
 
 @guarded
+@options.grouped
 def gen(
     samples: Annotated[
         str,
@@ -30,20 +31,12 @@ def gen(
         str,
         Option(metavar="REF", help="What to compare with, of the same kinds.", show_default=False),
     ],
+    *,
     metrics: options.Metrics = None,
-    features: options.Features = None,
+    networks: options.NetworkGroup,
     tokenizer: options.StoreTokenizer = None,
-    size: options.EvalSize = None,
-    frames: options.EvalFrames = None,
-    fps: options.Fps = None,
-    limit: options.Limit = None,
-    sample: options.Sample = None,
-    batch: options.Batch = None,
-    workers: options.Workers = None,
+    pictures: options.PictureGroup,
     device: options.Device = "auto",
-    cache: options.Cache = None,
-    download: options.Download = False,
-    strict: options.Strict = False,
     seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the random subsets of KID.")] = 0,
     html: options.Html = None,
     max_time: options.MaxTime = None,
@@ -60,25 +53,11 @@ def gen(
     outputs.check()
     with open_session("eval gen", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
         from grncli.evaluation.generation import GenSettings, generation
-        from grncli.evaluation.measuring import PictureReading
 
         settings = GenSettings(
-            reading=PictureReading(
-                size=size,
-                frames=frames,
-                fps=fps,
-                limit=limit,
-                sample=sample,
-                batch=batch,
-                workers=default_workers() if workers is None else workers,
-                tokenizer=tokenizer,
-                device=str(session.device),
-                strict=strict,
-            ),
+            reading=pictures.reading(session.device, tokenizer),
             metrics=options.parse_metrics(metrics),
-            features=features,
-            cache=options.cache_folder(cache),
-            download=download,
+            networks=networks.settings(),
             seed=seed,
         )
         measured = generation(samples, reference, settings, processes=session.processes, monitor=session.monitor)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import default_workers, guarded
+from grncli.cli.console import guarded
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.session import open_session
 from grncli.cli.terminal import number
@@ -20,10 +20,12 @@ SHOWN_TABLES = 2  # the figures, and the worst samples by the first metric
 
 
 @guarded
+@options.grouped
 def recon(
     src: Annotated[
         str, Argument(metavar="SRC|STORE", help="Media, or a bit store with --compare.", show_default=False)
     ],
+    *,
     tokenizer: Annotated[
         str | None, Option(metavar="RUN", help="Tokenizer to encode and decode with, or that made the store.")
     ] = None,
@@ -36,19 +38,10 @@ def recon(
     ] = None,
     compare: Annotated[str | None, Option(metavar="SRC", help="Media that the STORE was made from.")] = None,
     metrics: options.Metrics = None,
-    features: options.Features = None,
+    networks: options.NetworkGroup,
     lpips: options.Lpips = None,
-    size: options.EvalSize = None,
-    frames: options.EvalFrames = None,
-    fps: options.Fps = None,
-    limit: options.Limit = None,
-    sample: options.Sample = None,
-    batch: options.Batch = None,
-    workers: options.Workers = None,
+    pictures: options.PictureGroup,
     device: options.Device = "auto",
-    cache: options.Cache = None,
-    download: options.Download = False,
-    strict: options.Strict = False,
     sheet: Annotated[
         Path | None,
         Option(metavar="PNG", help="Write a contact sheet of sources and reconstructions, with the worst ones."),
@@ -67,31 +60,17 @@ def recon(
     outputs = Outputs(sheet=sheet, html=html, json=json)
     outputs.check(drawn=False)
     with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
-        from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.pairs import parse_rounds
         from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 
         settings = ReconSettings(
-            reading=PictureReading(
-                size=size,
-                frames=frames,
-                fps=fps,
-                limit=limit,
-                sample=sample,
-                batch=batch,
-                workers=default_workers() if workers is None else workers,
-                tokenizer=tokenizer,
-                device=str(session.device),
-                strict=strict,
-            ),
+            reading=pictures.reading(session.device, tokenizer),
             rounds=None if rounds is None else parse_rounds(rounds),
             metrics=options.parse_metrics(metrics),
-            features=features,
+            networks=networks.settings(),
             compare=compare,
             reconstructions=reconstructions,
             lpips=lpips,
-            cache=options.cache_folder(cache),
-            download=download,
         )
         report = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
     if session.processes.is_main:

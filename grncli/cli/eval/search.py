@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @guarded
+@options.grouped
 def search(
     run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
     reference: Annotated[
@@ -24,6 +25,7 @@ def search(
     tokenizer: Annotated[
         str, Option(metavar="RUN2", help="Tokenizer that the generator was trained for.", show_default=False)
     ],
+    *,
     more: Annotated[
         list[str] | None, Argument(metavar="[NAME=VALUES]...", help="More of the grid.", show_default=False)
     ] = None,
@@ -49,14 +51,12 @@ def search(
     steps: Annotated[int, Option(metavar="N", min=1, help="Steps, where the grid does not vary them.")] = 50,
     weights: options.Weights = "ema",
     seed: options.Seed = 0,
-    features: options.Features = None,
+    networks: options.NetworkGroup,
     size: options.EvalSize = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    cache: options.Cache = None,
-    download: options.Download = False,
     overwrite: Annotated[bool, options.overwrite("Replace another search in DIR.")] = False,
     plot: options.Plot = None,
     html: options.Html = None,
@@ -92,7 +92,7 @@ def search(
                 device=str(chosen),
                 dtype="bfloat16" if bfloat16 else "float32",
             ),
-            features=features,
+            networks=networks.settings(),
             reading=PictureReading(
                 size=size,
                 tokenizer=tokenizer,
@@ -100,8 +100,6 @@ def search(
                 workers=default_workers() if workers is None else workers,
             ),
             halvings=halvings,
-            cache=options.cache_folder(cache),
-            download=download,
             overwrite=overwrite,
         )
         monitor = progress.monitor(stop)

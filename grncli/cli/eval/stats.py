@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import default_workers, guarded, print_json, say
+from grncli.cli.console import guarded, print_json, say
 from grncli.cli.reports import check_file
 from grncli.cli.session import Session, open_session
 from grncli.runtime.errors import UsageError
@@ -17,31 +17,24 @@ if TYPE_CHECKING:
 
 
 @guarded
+@options.grouped
 def stats(
     src: Annotated[
         str, Argument(metavar="SRC", help="Media, a bit store, or an .npz of pictures.", show_default=False)
     ],
     out: Annotated[Path, Argument(metavar="OUT.npz", help="Statistics file to write.", show_default=False)],
-    features: options.Features = None,
+    *,
+    networks: options.NetworkGroup,
     keep_features: Annotated[
         bool, Option("--keep-features", help="Keep each feature vector too, for KID, precision and recall.")
     ] = False,
-    pictures: Annotated[
+    as_pictures: Annotated[
         bool,
         Option("--pictures", help="Write the pictures themselves (arr_0), which guided-diffusion's evaluator reads."),
     ] = False,
     tokenizer: options.StoreTokenizer = None,
-    size: options.EvalSize = None,
-    frames: options.EvalFrames = None,
-    fps: options.Fps = None,
-    limit: options.Limit = None,
-    sample: options.Sample = None,
-    batch: options.Batch = None,
-    workers: options.Workers = None,
+    pictures: options.PictureGroup,
     device: options.Device = "auto",
-    cache: options.Cache = None,
-    download: options.Download = False,
-    strict: options.Strict = False,
     overwrite: Annotated[bool, options.overwrite("Replace OUT.npz.")] = False,
     max_time: options.MaxTime = None,
     json: options.Json = False,
@@ -53,40 +46,20 @@ def stats(
     check_file(out, (".npz",))
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: exists; choose another name, or add --overwrite")
-    if pictures and (features is not None or keep_features):
+    if as_pictures and (networks.features is not None or keep_features):
         raise UsageError("--pictures needs no features; leave --features and --keep-features out")
     with open_session("eval stats", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
-        from grncli.evaluation.measuring import PictureReading
         from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
-        from grncli.metrics.feature_networks import load_feature_network
 
-        reading = PictureReading(
-            size=size,
-            frames=frames,
-            fps=fps,
-            limit=limit,
-            sample=sample,
-            batch=batch,
-            workers=default_workers() if workers is None else workers,
-            tokenizer=tokenizer,
-            device=str(session.device),
-            strict=strict,
-        )
-        reading = open_tokenizer_of(reading, [src], session.monitor.say)
-        source = open_pictures(src, reading, say=session.monitor.say)
-        if pictures:
+        monitor = session.monitor
+        reading = open_tokenizer_of(pictures.reading(session.device, tokenizer), [src], monitor.say)
+        source = open_pictures(src, reading, say=monitor.say)
+        if as_pictures:
             document, text = _write_pictures(source, out, session)
         else:
-            weights = options.cache_folder(cache) / "features"
-            network = load_feature_network(
-                features or "inception",
-                cache=weights,
-                download=download,
-                device=str(session.device),
-                opened=reading.opened,
-                say=session.monitor.say,
-            )
-            document, text = _write_statistics(source, out, network, session, one_size=size is None, keep=keep_features)
+            one_size = reading.size is None
+            network = networks.settings().open("inception", reading, monitor.say)
+            document, text = _write_statistics(source, out, network, session, one_size=one_size, keep=keep_features)
     if session.processes.is_main:
         if json:
             print_json({**document, "out": str(out)})

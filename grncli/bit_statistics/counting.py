@@ -101,16 +101,16 @@ def binary_entropy(share: Floats) -> Floats:
     return np.where((share <= 0) | (share >= 1), 0.0, entropy)
 
 
-def spread_picks(first: int, count: int, step: int, seed: int = 0) -> NDArray[np.int64]:
+def spread_picks(first: int, count: int, step: int) -> NDArray[np.int64]:
     """Which of ``count`` tokens from number ``first`` on belong to an evenly spread subsample of one in ``step``.
 
-    One of each ``step`` tokens in a row, at a place drawn from (seed, number of the row): so that the subsample depends
+    One of each ``step`` tokens in a row, at a place drawn from the number of the row: so that the subsample depends
     on the tokens' numbers alone, and no fixed distance falls on the same spot of every picture.
     """
     if step == 1:
         return np.arange(count)
     rows = np.arange(first // step, (first + count - 1) // step + 1, dtype=np.uint64)
-    drawn = (rows + np.uint64(seed) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    drawn = (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
         drawn = (drawn ^ (drawn >> np.uint64(shift))) * np.uint64(factor)
     drawn ^= drawn >> np.uint64(31)

@@ -31,7 +31,7 @@ Batch = Annotated[
 Workers = Annotated[
     int | None, Option(metavar="W", min=0, help="Decoding processes; default: half the cores, at most 8.")
 ]
-Part = Annotated[str, Option(metavar="i/n", help="Make the i-th of n parts, counted from 0: one a batch job.")]
+Part = Annotated[str, Option(metavar="i/n", help="Make part i of n, counted from 0: one in each batch job.")]
 MaxTime = Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")]
 Strict = Annotated[bool, Option("--strict", help="Stop at the first source that cannot be read.")]
 Json = Annotated[bool, Option("--json", help="Print a JSON document.")]

@@ -19,7 +19,7 @@ from grncli.cli.console import (
 from grncli.cli.reports import check_file
 from grncli.cli.terminal import histogram, screen_width
 
-MOST = 10_000_000  # of what a user can have meant
+MOST = 10_000_000  # samples of a class, or steps; more is a typing error
 
 
 @guarded

@@ -1,18 +1,17 @@
-"""What came back from the bits beside what went in: PSNR and contact sheets."""
+"""Decoded samples against their sources: PSNR and contact sheets."""
 
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, Strict
 
 from grncli.decoding.outputs import source_key
 from grncli.media.framing import parse_size
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import Source, list_sources
-from grncli.media.writing import contact_sheet, shown_frames
+from grncli.media.writing import Frames, contact_sheet, shown_frames
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.runtime.checking import Text, check
 from grncli.runtime.errors import MediaError, StoreError, UsageError
@@ -20,8 +19,6 @@ from grncli.store import METADATA, BitStore
 
 SHEET_SAMPLES = 24
 SHEET_COLUMNS = 8
-
-Frames = NDArray[np.uint8]
 
 
 @dataclass

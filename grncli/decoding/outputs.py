@@ -6,10 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from grncli.media.writing import write_media
+from grncli.media.writing import Frames, write_media
 from grncli.runtime.errors import UsageError
 from grncli.runtime.files import MAX_NAME
 from grncli.runtime.folders import ClaimedFolder, FolderMarker, inside, refuse_link
@@ -22,8 +19,6 @@ LIST = "decoded.jsonl"
 MAX_NAME_BYTES = 200
 DEFAULT_FPS = 16.0  # for clips whose record has none
 REMEDY = "choose another DIR"
-
-Frames = NDArray[np.uint8]
 
 
 class OutputFolder:
@@ -105,7 +100,7 @@ class OutputFolder:
         self.written += 1
 
     def _name(self, index: int, record: Mapping[str, Any], *, clip: bool) -> str:
-        name = file_name(record, ".mp4" if clip else ".png")
+        name = sample_file(record, clip=clip)
         if self._files.get(name, index) == index:
             return name
         # Two sources can only meet here by odd names such as a.png beside a@flip.png.
@@ -155,6 +150,11 @@ def file_name(record: Mapping[str, Any], suffix: str) -> str:
     name += "@flip" if record.get("flip") else ""
     folders = [_shortened(part) if len(os.fsencode(part)) > MAX_NAME else part for part in folders]
     return "/".join([*folders, _shortened(name) + suffix])
+
+
+def sample_file(record: Mapping[str, Any], *, clip: bool) -> str:
+    """Path of a sample's picture or clip below its folder."""
+    return file_name(record, ".mp4" if clip else ".png")
 
 
 def fps_of(record: Mapping[str, Any]) -> float:

@@ -15,7 +15,7 @@ from grncli.decoding.comparing import Comparison, Quality, SourceFrames
 from grncli.decoding.outputs import OutputFolder
 from grncli.hbq import dequantize, unpack
 from grncli.media.batches import automatic_batch
-from grncli.media.writing import write_png
+from grncli.media.writing import Frames, write_png
 from grncli.models.tokenizer import Tokenizer, to_frames
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
@@ -24,8 +24,6 @@ from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
 from grncli.store import BitStore, open_store
-
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +162,10 @@ class StoreDecoder:
 
 def decode_index(tokenizer: Tokenizer, index: Tensor, rounds: int) -> Frames:
     """Indices ``[B, C, t, h, w]`` of ``rounds`` rounds, on the tokenizer's device, to uint8 ``[B, T, H, W, 3]``."""
+    return decode_feature(tokenizer, dequantize(index, rounds)).cpu().numpy()
+
+
+def decode_feature(tokenizer: Tokenizer, feature: Tensor) -> Tensor:
+    """Feature ``[B, C, t, h, w]`` to uint8 ``[B, T, H, W, 3]``, on its device."""
     with torch.inference_mode():
-        pixels = tokenizer.decode(dequantize(index, rounds))
-    return to_frames(pixels).cpu().numpy()
+        return to_frames(tokenizer.decode(feature))

@@ -7,16 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.evaluation.feature_collection import Collector
 from grncli.evaluation.measuring import Measured, OneSize, measured_by_all
 from grncli.evaluation.pairs import Pairs, Rounds, Version
 from grncli.media.selection import evenly_spread
-from grncli.media.writing import contact_sheet
+from grncli.media.writing import Frames, contact_sheet
 from grncli.metrics.feature_networks import FeatureNetwork, Features
 from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.pairwise import FeatureErrors, Spread, Tally
@@ -24,8 +22,6 @@ from grncli.metrics.quality import LARGER_IS_BETTER, Metric, measure_frames
 from grncli.runtime.errors import MediaError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
-
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +58,7 @@ class PairComparison:
     """Name, file and input of the feature network behind each Fréchet distance, and how many vectors it gave."""
     warnings: list[str]
     sheet: Frames = field(repr=False)
-    """uint8 ``[H, W, 3]``: originals and what came back of them."""
+    """uint8 ``[H, W, 3]``: originals and their reconstructions."""
 
     @property
     def samples(self) -> int:

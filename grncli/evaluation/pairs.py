@@ -1,4 +1,4 @@
-"""Originals and reconstructions side by side: media through a tokenizer, a store and its sources, two folders."""
+"""Pairs of originals and reconstructions: media through a tokenizer, a store and its sources, two folders."""
 
 import re
 from abc import ABC, abstractmethod
@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.decoding.comparing import SourceFrames
+from grncli.decoding.store_decoding import decode_feature
 from grncli.evaluation.measuring import Measured, PictureReading, Pictures, R, show_size
 from grncli.evaluation.pair_names import match
 from grncli.evaluation.picture_sources import MediaPictures, StorePictures, is_store, open_once, open_pictures
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
-from grncli.models.tokenizer import Tokenizer, to_frames, to_input
+from grncli.media.writing import Frames
+from grncli.models.tokenizer import Tokenizer, to_input
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.errors import GrnError, MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 
 Rounds = int | None  # None is the continuous feature
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Version:
-    """What came back of a batch, from one number of rounds."""
+    """The reconstruction of a batch from one number of rounds."""
 
     frames: Tensor
     """uint8 ``[B, T, H, W, 3]``."""
@@ -42,7 +43,7 @@ Measure = Callable[[Tensor, Iterable[Version]], Sequence[R]]
 
 
 class Pairs(ABC):
-    """Originals and what came back of them."""
+    """Originals and their reconstructions."""
 
     pictures: Pictures
     rows: list[tuple[Rounds, str]]
@@ -120,7 +121,9 @@ class Stored(Pairs):
         decoder = self._store.decoder
         index_map = unpack(packed, self._store.store.channels, decoder.rounds)
         for m, _ in self.rows:
-            yield Version(_decode(decoder.tokenizer, dequantize(prefix(index_map, decoder.rounds, m or 0), m or 0)))
+            yield Version(
+                decode_feature(decoder.tokenizer, dequantize(prefix(index_map, decoder.rounds, m or 0), m or 0))
+            )
 
     def _find(self, record: dict[str, Any], shape: tuple[int, ...], say: Say) -> Frames | None:
         frames, name = self._sources.find(record), record["key"]
@@ -177,7 +180,7 @@ def open_pairs(
     *,
     say: Say = lambda text: None,
 ) -> Pairs:
-    """Originals and what came back of them; UsageError where the options do not name both.
+    """Originals and their reconstructions; UsageError where the options do not name both.
 
     Parameters
     ----------
@@ -217,15 +220,10 @@ def reencode(tokenizer: Tokenizer, frames: Tensor, rounds: Sequence[Rounds]) -> 
         raise GrnError(str(error)) from None
     for m in rounds:
         if m is None:
-            yield Version(_decode(tokenizer, feature))
+            yield Version(decode_feature(tokenizer, feature))
         else:
             quantized = dequantize(prefix(index, MAX_ROUNDS, m), m)
-            yield Version(_decode(tokenizer, quantized), (quantized - feature).abs().flatten(1))
-
-
-def _decode(tokenizer: Tokenizer, feature: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return to_frames(tokenizer.decode(feature))
+            yield Version(decode_feature(tokenizer, quantized), (quantized - feature).abs().flatten(1))
 
 
 def parse_rounds(text: str) -> tuple[Rounds, ...]:

@@ -1,4 +1,4 @@
-"""``grn eval recon``: how well pictures come back from their bits (paper section 4.1, Tables 1, 2 and 9).
+"""``grn eval recon``: how well pictures are reconstructed from their bits (paper section 4.1, Tables 1, 2 and 9).
 
 A picture is encoded once and decoded from each number of rounds asked for; or the decoded pictures are there already,
 in a bit store or in a folder of another tokenizer's reconstructions.

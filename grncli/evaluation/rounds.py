@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from grncli.evaluation.measuring import PictureReading
-from grncli.evaluation.pair_comparison import Frames, ReconRow, compare
+from grncli.evaluation.pair_comparison import ReconRow, compare
 from grncli.evaluation.pairs import Reencoded
 from grncli.evaluation.picture_sources import MediaPictures
 from grncli.hbq import MAX_ROUNDS
+from grncli.media.writing import Frames
 from grncli.metrics.quality import open_metrics
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runs.weight_files import default_cache

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.decoding.outputs import file_name
+from grncli.decoding.outputs import sample_file
 from grncli.evaluation.picture_sources import choose_samples, is_store
 from grncli.media.selection import ALL, Selection
 from grncli.sampling.pictures import BITS
@@ -71,8 +71,5 @@ def _rows_of(store: BitStore, selected: Sequence[int]) -> Iterator[tuple[GridVie
 
 
 def _of_files(store: BitStore, selection: Selection) -> Sequence[int]:
-    names = (
-        file_name(record, ".png" if store.grid_of(index)[0] == 1 else ".mp4")
-        for index, record in enumerate(store.records())
-    )
+    names = (sample_file(record, clip=store.grid_of(index)[0] > 1) for index, record in enumerate(store.records()))
     return selection.places(names, len(store))

@@ -31,6 +31,7 @@ FONT_EXTRAS = "\N{DEGREE SIGN}\N{PLUS-MINUS SIGN}\N{MIDDLE DOT}"  # Beyond ASCII
 SMALL_FRAME = 256 * 256
 THREADS_FOR_LARGE_FRAMES = 4
 
+Frames = NDArray[np.uint8]  # RGB, [..., H, W, 3]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 

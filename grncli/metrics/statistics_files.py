@@ -115,6 +115,14 @@ def _is_size(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value))
 
 
+def _names_network(about: dict[str, Any]) -> bool:
+    """Whether what is said of the network, if anything, is as `FeatureNetwork.about` says it."""
+    if "network" not in about:
+        return True
+    network = about["network"]
+    return isinstance(network, dict) and all(isinstance(network.get(n), str) for n in ("name", "sha256", "input"))
+
+
 def _real(array: NDArray[Any], dtype: type[np.floating] = np.float64) -> NDArray[Any]:
     """As floating numbers; TypeError for what is none, or complex."""
     if array.dtype.kind not in "fiu":
@@ -134,7 +142,7 @@ def _check(path: Path, mean: Array, covariance: Array, count: int | None, about:
         raise MediaError(f"{path}: sigma has negative variances, so it is no covariance; make it again, or get it anew")
     if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * scale):
         raise MediaError(f"{path}: sigma is not symmetric, so it is no covariance; make it again, or get it anew")
-    sound = isinstance(about, dict) and isinstance(about.get("network", {}), dict) and _is_size(about.get("picture"))
+    sound = isinstance(about, dict) and _names_network(about) and _is_size(about.get("picture"))
     if not sound or (count is not None and count < 1):
         raise MediaError(f"{path}: what it says of itself (grn, count) is damaged; make it again, or get it anew")
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.decoding.store_decoding import decode_index
 from grncli.media.selection import evenly_spread
-from grncli.media.writing import contact_sheet, write_mp4, write_png
+from grncli.media.writing import Frames, contact_sheet, write_mp4, write_png
 from grncli.models.tokenizer import Tokenizer
 from grncli.refinement import BLANK, ERASED, FILLED, KEPT, REFINED, changes
 from grncli.sampling.sampler import FinishedSample, TraceStep
@@ -29,8 +28,6 @@ CELL = 192
 FPS = 8.0
 STILL = 8  # frames that the last step stays
 SHOWN_STEPS = 8  # on the picture
-
-Frames = NDArray[np.uint8]
 
 
 def write_film(path: Path, samples: Sequence[FinishedSample], tokenizer: Tokenizer, codec: TokenCodec) -> list[Path]:
@@ -115,6 +112,6 @@ def _legend() -> list[Frames]:
 
 
 def _even(frame: Frames) -> Frames:
-    """With a white edge where needed: sides of odd length are not for every player."""
+    """Padded with white to even sides: not every player shows odd ones."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255)

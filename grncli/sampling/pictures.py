@@ -1,6 +1,6 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from grncli.decoding.outputs import DEFAULT_FPS, file_name
+from grncli.decoding.outputs import DEFAULT_FPS, sample_file
 from grncli.decoding.store_decoding import decode_index
 from grncli.hbq import unpack
-from grncli.media.writing import write_media
+from grncli.media.writing import Frames, write_media
 from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.fitting import BitFormat, require_fit
@@ -22,15 +22,13 @@ from grncli.runtime.errors import UsageError
 from grncli.runtime.files import whole_file
 from grncli.runtime.folders import FolderMarker, inside
 from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.stopping import Stopped
-from grncli.sampling.sample_store import StoredSamples
-from grncli.store import store_lock
+from grncli.sampling.sample_store import StoredSample, StoredSamples
+from grncli.store import BitStore, store_lock
 
 BITS = "samples.zarr"  # the bits of a folder of pictures, beside them
 LIST = "samples.json"
-
-Frames = NDArray[np.uint8]
 
 
 def load_fitting_tokenizer(
@@ -39,7 +37,7 @@ def load_fitting_tokenizer(
     config: GeneratorConfig,
     *,
     loaded: LoadedTokenizer | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> LoadedTokenizer:
     """The tokenizer of a run; StoreMismatch unless a generator learned its bits.
 
@@ -94,19 +92,14 @@ class PictureFolder:
         own = range(len(store)) if part is None else range(*starts[part : part + 2])
         for sample in samples.entries:
             if sample.place in own:
-                inside(self.folder, self.name(sample.record, store.grid_of(sample.place)[0])).unlink(missing_ok=True)
+                inside(self.folder, _file_of(sample, store)).unlink(missing_ok=True)
         (self.folder / LIST).unlink(missing_ok=True)
 
     def write(self, packed: NDArray[np.uint8], record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write the file of one sample, packed bits ``[t, h, w, M, bytes]``."""
         frames = decode_packed(self.tokenizer, packed, self.rounds)
-        path = inside(self.folder, self.name(record, len(frames)), create=True)
+        path = inside(self.folder, sample_file(record, clip=len(frames) > 1), create=True)
         write_media(path, frames, self.fps, to_json(about))
-
-    @staticmethod
-    def name(record: Mapping[str, Any], frames: int) -> str:
-        """File of a sample below the folder."""
-        return file_name(record, ".png" if frames == 1 else ".mp4")
 
     def complete(
         self, samples: StoredSamples, own: Collection[int], about: Mapping[str, Any], monitor: Monitor
@@ -122,7 +115,7 @@ class PictureFolder:
         """
         written = 0
         for sample in samples.entries:
-            file = inside(self.folder, self.name(sample.record, samples.store.grid_of(sample.place)[0]))
+            file = inside(self.folder, _file_of(sample, samples.store))
             if sample.numbers["number"] in own and not file.exists():
                 if written and (reason := monitor.stop_reason):  # each call does something, so that short ones end too
                     raise Stopped(f"{reason}: stopped before all pictures were written; their bits are saved")
@@ -131,13 +124,14 @@ class PictureFolder:
         with store_lock(self.bits):
             if samples.store.fingerprint.parts > 1:  # others write the same list
                 samples = StoredSamples.read(self.bits)
-            lines = [
-                {"file": self.name(sample.record, samples.store.grid_of(sample.place)[0]), **sample.described()}
-                for sample in samples.entries
-            ]
+            lines = [{"file": _file_of(sample, samples.store), **sample.described()} for sample in samples.entries]
             with whole_file(self.folder / LIST) as temporary:
                 temporary.write_text(to_json({**about, "samples": lines}, indent=1) + "\n", encoding="utf-8")
         return samples
+
+
+def _file_of(sample: StoredSample, store: BitStore) -> str:
+    return sample_file(sample.record, clip=store.grid_of(sample.place)[0] > 1)
 
 
 def decode_packed(tokenizer: Tokenizer, packed: NDArray[np.uint8], rounds: int) -> Frames:

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from grncli.conditions import ClassCondition
 from grncli.decoding.store_decoding import decode_index
 from grncli.media.selection import evenly_spread
-from grncli.media.writing import contact_sheet, shown_frames, write_png
+from grncli.media.writing import Frames, contact_sheet, shown_frames, write_png
 from grncli.models.generator import Generator
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runtime.monitor import Say
 from grncli.sampling.pictures import decode_packed, load_fitting_tokenizer
 from grncli.sampling.sample_store import StoredSamples
 from grncli.sampling.sampler import Request, Sampler, SamplingSettings
@@ -24,8 +23,6 @@ from grncli.store import grid_name
 
 COLUMNS = 8
 ROWS = 12
-
-Frames = NDArray[np.uint8]
 
 
 def class_sheet(rows: Iterable[tuple[str, Sequence[Frames]]]) -> Frames:
@@ -59,7 +56,7 @@ def stored_sheet(samples: StoredSamples, tokenizer: Tokenizer) -> Frames:
 
 
 def preview_sheet(
-    recipe: GeneratorRecipe, run: str, device: torch.device, *, say: Callable[[str], None] = lambda text: None
+    recipe: GeneratorRecipe, run: str, device: torch.device, *, say: Say = lambda text: None
 ) -> Callable[[nn.Module, Path, int], None]:
     """What writes the sheets of samples of a training run; ``say`` names a tokenizer that is not fully trained."""
     bits, config, preview = recipe.bits, recipe.network, recipe.preview

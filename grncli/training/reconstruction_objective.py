@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from grncli.media.writing import contact_sheet, shown_frames, write_mp4, write_png
+from grncli.media.writing import Frames, contact_sheet, shown_frames, write_mp4, write_png
 from grncli.metrics.quality import mean_over_frames, psnr, ssim
 from grncli.models.discriminator import (
     ClipDiscriminator,
@@ -30,8 +29,6 @@ from grncli.training.objective import Batch, Trainable
 PREVIEWED = 8
 PREVIEW_FPS = 8.0
 CONTRAST = 2  # of differences, around mid-grey
-
-Frames = NDArray[np.uint8]
 
 
 class Discriminators(nn.Module):

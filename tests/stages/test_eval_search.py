@@ -407,6 +407,22 @@ def test_pictures_of_another_size_than_the_samples_are_refused(find, draw_pictur
         find(tmp_path / "out", reference=tmp_path / "wide")
 
 
+def test_an_imported_generator_is_searched_with_the_tokenizer_that_is_named(
+    grn_inside, draw_picture, release_fixtures, tmp_path
+):
+    """It does not know whose bits it learned."""
+    grn_inside("import", release_fixtures / "c2i_ind.pth", tmp_path / "gen", "--set", "in_context_start=1")
+    grn_inside("import", release_fixtures / "tokenizer.ckpt", tmp_path / "tok")
+    (tmp_path / "real").mkdir()
+    for i in range(3):
+        write_png(tmp_path / "real" / f"{i}.png", draw_picture(i, 64, 64))
+    networks = ("--tokenizer", tmp_path / "tok", "--features", tmp_path / "tok")
+    options = ("--reference", tmp_path / "real", "--per-class", 1, "--halvings", 0, "--classes", "0", "--steps", 2)
+    done = grn_inside("eval", "search", tmp_path / "gen", *networks, *options, "--grid", "temperature=1.0,1.2")
+    assert done.returncode == 0, done.stderr
+    assert len(results(tmp_path / "gen" / "search")) == 2
+
+
 # The command
 
 

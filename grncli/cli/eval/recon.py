@@ -1,4 +1,4 @@
-"""``grn eval recon``: what comes back of pictures."""
+"""``grn eval recon``: how well pictures are reconstructed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -33,7 +33,7 @@ def search(
         list[str] | None,
         Option(
             metavar="NAME=VALUES",
-            help="temperature=1.0,1.2 or, from, to and step, guidance=1.5:3:0.5; more may follow it.",
+            help="A list (temperature=1.0,1.2) or from, to and step (guidance=1.5:3:0.5); more may follow.",
         ),
     ] = None,
     out: Annotated[

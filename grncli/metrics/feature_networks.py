@@ -23,8 +23,9 @@ from grncli.runs.checkpoint import read_released, read_tensors, sha256_of
 from grncli.runs.loading import HeldFile
 from grncli.runs.networks import fill, made_on_meta
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
-from grncli.runs.weight_files import Say, WeightFile, find_weights, present_weights, take_weights
+from grncli.runs.weight_files import WeightFile, find_weights, present_weights, take_weights
 from grncli.runtime.errors import CheckpointError, GrnError
+from grncli.runtime.monitor import Say
 
 Takes = Literal["images", "clips", "samples"]
 

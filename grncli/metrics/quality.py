@@ -17,6 +17,7 @@ from torch.nn.functional import conv2d
 from grncli.metrics.lpips_weights import load_lpips
 from grncli.models.lpips import LEAST, Network
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.monitor import Say
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # pixels
 MS_SSIM_LEAST = 176  # the last of five scales, a sixteenth, must hold that window
@@ -105,7 +106,7 @@ def open_metrics(
     cache: Path,
     device: str = "cpu",
     download: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Metric]:
     """Metrics by their names, in the order of `NAMES`.
 
@@ -141,7 +142,7 @@ def lpips_metric(
     cache: Path,
     device: str = "cpu",
     download: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Metric:
     """LPIPS as a metric; CheckpointError where its weights are missing, see `grncli.metrics.lpips_weights`."""
     module = load_lpips(network, weights, cache=cache, download=download, say=say, remedy="add --download").to(device)

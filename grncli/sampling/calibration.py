@@ -15,9 +15,9 @@ from grncli.runs.checkpoint import SCHEDULE, run_of
 from grncli.runtime.checking import read_json_as
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.files import whole_file
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.stopping import Unfinished
-from grncli.sampling.plan import SamplingPlan, Say
+from grncli.sampling.plan import SamplingPlan
 from grncli.sampling.sampler import measure_entropies
 from grncli.schedules import Complexity, fit
 

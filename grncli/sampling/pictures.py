@@ -1,6 +1,6 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
-from grncli.runtime.files import whole_file
 from grncli.runtime.folders import FolderMarker, inside
-from grncli.runtime.jsonfiles import to_json
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.jsonfiles import to_json, write_json
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.stopping import Stopped
 from grncli.sampling.sample_store import StoredSamples
 from grncli.store import store_lock
@@ -39,7 +38,7 @@ def load_fitting_tokenizer(
     config: GeneratorConfig,
     *,
     loaded: LoadedTokenizer | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> LoadedTokenizer:
     """The tokenizer of a run; StoreMismatch unless a generator learned its bits.
 
@@ -135,8 +134,7 @@ class PictureFolder:
                 {"file": self.name(sample.record, samples.store.grid_of(sample.place)[0]), **sample.described()}
                 for sample in samples.entries
             ]
-            with whole_file(self.folder / LIST) as temporary:
-                temporary.write_text(to_json({**about, "samples": lines}, indent=1) + "\n", encoding="utf-8")
+            write_json(self.folder / LIST, {**about, "samples": lines})
         return samples
 
 

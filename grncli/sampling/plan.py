@@ -1,7 +1,7 @@
 """Everything about a run of ``grn sample`` that is decided, and refused, before the first step."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from grncli.runs.generators import LoadedGenerator, open_generator
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.errors import UsageError
+from grncli.runtime.monitor import Say
 from grncli.sampling.pictures import BITS, PictureFolder, load_fitting_tokenizer
 from grncli.sampling.prompted_classes import classes_of
 from grncli.sampling.sample_store import columns_beside, open_earlier
@@ -30,8 +31,6 @@ from grncli.sampling.subjects import (
 from grncli.schedules import Schedule
 from grncli.store import MAX_PARTS, BitStore, Fingerprint
 from grncli.text.prompts import read_prompts
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

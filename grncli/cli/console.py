@@ -182,7 +182,7 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._first: int | None = None
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._told: set[str] = set()
+        self._already_said: set[str] = set()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         """Show that ``done`` of ``total`` are ready (both absolute counts)."""
@@ -197,10 +197,10 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line on standard error, above the bar; once, as two stages of a command may open the same run."""
-        if text in self._told:
+        if text in self._already_said:
             return
-        if len(self._told) < REMEMBERED:
-            self._told.add(text)
+        if len(self._already_said) < REMEMBERED:
+            self._already_said.add(text)
         if self._bar is None:
             say(text)
             return

@@ -67,7 +67,7 @@ def train_gen(
         check_alike(session, asked, out, *paths)
         plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, say=session.monitor.say)
         if out is None or dry_run:
-            present = None if out is None else PresentRun(out)
+            present = None if out is None or overwrite else PresentRun(out)
             _show_costs(settle_dtype(plan.recipe, present, session.device, session.processes), json=json)
             return
         sheet = None

@@ -8,19 +8,19 @@ Grid = tuple[int, int, int]
 
 PERIOD = 10000.0  # longest wavelength of every sinusoid, over 2 pi
 RATIO_WAVES = 128
+EPSILON = 1e-6  # of the norm
 
 
 class RMSNorm(nn.Module):
     """Scale vectors to root mean square 1, then by a learned gain; in the number format of its input."""
 
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(width))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to the same shape."""
-        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), self.eps)
+        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), EPSILON)
 
 
 class Attention(nn.Module):

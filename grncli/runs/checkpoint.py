@@ -344,7 +344,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def _put_in_place(checkpoint: Path, final: Path) -> None:
-    """Rename a checkpoint to where one of the same step may lie, which is gone only after that."""
+    """Rename a checkpoint into its place; one of the same step that lies there is removed only after that."""
     old = final.with_name(f".{final.name}.old")
     if os.path.lexists(final):
         final.rename(old)

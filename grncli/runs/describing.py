@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE, read_header, run_of, sha256_of
-from grncli.runs.loading import OpenedRun, load_network, read_newest, read_run
+from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE, read_header, run_of
+from grncli.runs.loading import HeldFile, OpenedRun, load_network, read_newest, read_run
 from grncli.runs.networks import check_config, made_on_meta
 from grncli.runs.registry import KINDS
 from grncli.runs.rundir import is_run
@@ -63,9 +63,11 @@ def _verified_run(path: Path) -> dict[str, Any]:
 def _newest_run(path: Path) -> dict[str, Any]:
     def read(checkpoint: Path) -> dict[str, Any]:
         opened = read_run(path, checkpoint, KINDS)
-        check_config(opened.recipe.network, read_header(checkpoint / EMA), checkpoint / EMA)
-        network = made_on_meta(lambda: opened.kind.build(opened.recipe))
-        return describe_run(opened, network, sha256_of(checkpoint / EMA))
+        with HeldFile(checkpoint / EMA) as held:
+            check_config(opened.recipe.network, read_header(checkpoint / EMA), checkpoint / EMA)
+            held.confirm()
+            network = made_on_meta(lambda: opened.kind.build(opened.recipe))
+            return describe_run(opened, network, held.sha256())
 
     return read_newest(path, read)
 
@@ -144,7 +146,7 @@ def describe_store(store: BitStore) -> dict[str, Any]:
 
 
 def _check_recipe(path: Path) -> None:
-    """Raise GrnError for a recipe.yaml that is none of ours: it may be anybody's."""
+    """Raise GrnError for a recipe.yaml that is not that of a run: other programs use the name too."""
     if not (path / CHECKPOINTS).exists() and (path / RECIPE).is_file() and not is_run(path):
         raise GrnError(f"{path / RECIPE}: is no recipe of a run, expected one with the fields kind and network")
 

@@ -16,8 +16,8 @@ from grncli.runs.kinds import NetworkKind, ReleasedWeights
 from grncli.runs.loading import Loaded, open_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import POSITIONS, generator_config, generator_weights
-from grncli.runs.weight_files import Say
 from grncli.runtime.errors import CheckpointError, UsageError
+from grncli.runtime.monitor import Say
 from grncli.tokens import Prediction
 
 SETTINGS = {"in_context_start": "in_context_start=4", "rounds": "rounds=4", "prediction": "prediction=ind"}

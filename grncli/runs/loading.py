@@ -18,9 +18,9 @@ from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, 
 from grncli.runs.kinds import AnyModule, AnyRecipe, NetworkKind
 from grncli.runs.networks import check_config, fill, made_on_meta
 from grncli.runs.recipe import kind_of, load_fields, parse_own_recipe, restoring
-from grncli.runs.weight_files import Say
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
 from grncli.runtime.files import open_plain
+from grncli.runtime.monitor import Say
 
 Result = TypeVar("Result")
 
@@ -103,7 +103,7 @@ def open_run(
     kind: NetworkKind[AnyModule, AnyRecipe],
     *,
     weights: str = "ema",
-    say: Say = lambda text: None,
+    say: Say,
 ) -> Loaded[AnyModule, AnyRecipe]:
     """The network of a run's newest checkpoint, on the CPU, or that of a checkpoint that is named itself.
 

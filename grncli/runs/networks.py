@@ -62,7 +62,7 @@ def made_on_meta(build: Callable[[], AnyModule]) -> AnyModule:
 
 
 def check_config(config: Any, header: Mapping[str, str], file: Path) -> None:
-    """The weights remember the sizes they were made with; a recipe edited since may fit them by chance.
+    """Compare the recipe with the sizes in the header of the weights: an edited recipe may fit them by chance.
 
     Parameters
     ----------

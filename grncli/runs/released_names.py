@@ -74,7 +74,7 @@ def tokenizer_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def tokenizer_config(weights: Mapping[str, Tensor], *, attention: bool = True) -> TokenizerConfig:
+def tokenizer_config(weights: Mapping[str, Tensor]) -> TokenizerConfig:
     """The sizes of the network that ``weights`` (under our names) belong to.
 
     Raises
@@ -98,7 +98,7 @@ def tokenizer_config(weights: Mapping[str, Tensor], *, attention: bool = True) -
             decoder_blocks=_count(weights, r"decoder\.stages\.0\.blocks\.(\d+)\."),
             halve_space=tuple(i + 1 for i in range(stages) if f"encoder.stages.{i}.down.space.weight" in weights),
             halve_time=tuple(i + 1 for i in range(stages) if f"encoder.stages.{i}.down.time.weight" in weights),
-            attention=attention and "encoder.middle.attention.qkv.weight" in weights,
+            attention="encoder.middle.attention.qkv.weight" in weights,
         )
     except KeyError as missing:
         raise ValueError(f"the weights have no {missing}") from None

@@ -1,4 +1,4 @@
-"""Run directories as a whole: telling ours from others', one writer at a time, clearing, and the mark of a whole one.
+"""Run directories as a whole: recognizing them, one writer at a time, clearing, and the mark of a finished one.
 
 RUN/recipe.yaml     what was trained, fully resolved. It identifies the directory: replaced, but never removed
 RUN/run.json        how the run was made: see ``RunRecord``
@@ -45,10 +45,10 @@ from grncli.runs.checkpoint import (
 from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, RecipeError
-from grncli.runtime.files import naming, sync_directory, whole_file
+from grncli.runtime.files import naming, sync_directory
 from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant, remove_now
 from grncli.runtime.folders import remove as remove_folder
-from grncli.runtime.jsonfiles import to_json
+from grncli.runtime.jsonfiles import write_json
 
 STAGING = ".import.partial"  # where an imported network is made ready
 FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
@@ -224,7 +224,7 @@ def _clear_folder(folder: Path, is_ours: Callable[[Path], object]) -> None:
         folder.rmdir()  # unless something of the user's lies there
 
 
-# The mark of a whole run
+# The mark of a finished run
 
 
 def mark_complete(run: Path) -> None:
@@ -290,13 +290,12 @@ def new_record(before: RunRecord | None, data: DataRecord | None, overwrite: str
 
 def write_record(run: Path, record: RunRecord) -> None:
     """Replace ``run.json``."""
-    with whole_file(run / RECORD) as temporary:
-        temporary.write_text(to_json(asdict(record), indent=1) + "\n", encoding="utf-8")
+    write_json(run / RECORD, asdict(record))
 
 
 def read_record(run: Path) -> RunRecord | None:
     """Content of ``run.json``, None where there is none; CheckpointError where it is damaged."""
-    remedy = "restore it, or remove it to go on without knowing what the run was trained on"
+    remedy = "restore it, or remove it to resume without the check that the data are the same"
     try:
         return read_json_as(run / RECORD, RunRecord, error=CheckpointError, remedy=remedy)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from grncli.runs.loading import Loaded, open_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
-from grncli.runs.weight_files import Say
+from grncli.runtime.monitor import Say
 
 LoadedTokenizer = Loaded[Tokenizer, TokenizerRecipe]
 

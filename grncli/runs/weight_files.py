@@ -1,7 +1,7 @@
 """Weight files of other authors: where they are published, finding or fetching them, and taking tensors from them."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.monitor import Say
 from grncli.runtime.text import one_line
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ class GrnError(Exception):
 
 
 class UsageError(GrnError):
-    """An option or argument that cannot be meant; exit code 2."""
+    """An invalid or contradictory option or argument; exit code 2."""
 
 
 class MediaError(GrnError):

@@ -17,8 +17,7 @@ from typing import Any
 
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import LockError, MissingFolderError, UsageError
-from grncli.runtime.files import whole_file
-from grncli.runtime.jsonfiles import brief, read_json, to_json
+from grncli.runtime.jsonfiles import brief, read_json, write_json
 from grncli.runtime.lock import PathLock
 
 LOCK = ".lock"
@@ -87,8 +86,7 @@ class FolderMarker:
 
     def write(self, document: Mapping[str, Any]) -> None:
         """Mark the folder, or replace its mark in one step."""
-        with whole_file(self.file) as temporary:
-            temporary.write_text(to_json(document, indent=1) + "\n", encoding="utf-8")
+        write_json(self.file, document)
 
 
 class HeldFolder:
@@ -126,7 +124,6 @@ class ClaimedFolder:
 
     Parameters
     ----------
-    lock : the file that is locked, if it is another than ``.lock`` in the folder
     doing : what is done to the folder, as in "is being written"
 
     Raises
@@ -135,10 +132,10 @@ class ClaimedFolder:
         If another process fills it.
     """
 
-    def __init__(self, path: Path, lock: Path | None = None, *, doing: str = "written") -> None:
+    def __init__(self, path: Path, *, doing: str = "written") -> None:
         self.path = path
         self._held = HeldFolder(path)
-        self._lock = PathLock(lock or path / LOCK, signed=True)
+        self._lock = PathLock(path / LOCK, signed=True)
         try:
             if not self._lock.try_acquire():
                 raise LockError(

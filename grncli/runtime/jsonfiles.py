@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from grncli.runtime.errors import GrnError
-from grncli.runtime.files import open_plain
+from grncli.runtime.files import open_plain, whole_file
 from grncli.runtime.text import one_line
 
 MAX_BYTES = 64 << 20
@@ -40,6 +40,12 @@ def to_json(document: Any, *, indent: int | None = None) -> str:
     """JSON text that UTF-8 can encode, whatever bytes the names in it have."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Put a document into a file, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(to_json(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, *, error: type[GrnError], remedy: str, most: int = MAX_BYTES) -> Any:

@@ -93,7 +93,7 @@ class PathLock:
                 self._fd = None
 
     def _sign(self, text: str) -> None:
-        """Say who holds the lock; on a full disk it goes unsaid."""
+        """Write who holds the lock into the file; a full disk is no reason to fail."""
         assert self._fd is not None
         if not self.signed:
             return

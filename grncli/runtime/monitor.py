@@ -9,12 +9,12 @@ Say = Callable[[str], None]
 
 
 def _ignore(*_: object) -> None:
-    """For callers that do not listen."""
+    pass
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """Passed to every stage by whoever started it; the default one never stops the work and listens to nothing.
+    """Passed to every stage by its caller; the default one never stops the work and drops what is reported.
 
     Attributes
     ----------

@@ -49,11 +49,6 @@ class Stop:
             return "the process that started this one is gone"
         return None
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether it was Ctrl-C, which ends with exit code 130 rather than 75."""
-        return self._signal is signal.SIGINT
-
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Catch SIGTERM, SIGUSR1, SIGHUP and the first Ctrl-C in a block; a second Ctrl-C ends at once."""

@@ -19,9 +19,8 @@ from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
-from grncli.runtime.files import whole_file
 from grncli.runtime.folders import FolderMarker, inside
-from grncli.runtime.jsonfiles import to_json
+from grncli.runtime.jsonfiles import to_json, write_json
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.stopping import Stopped
 from grncli.sampling.sample_store import StoredSample, StoredSamples
@@ -125,8 +124,7 @@ class PictureFolder:
             if samples.store.fingerprint.parts > 1:  # others write the same list
                 samples = StoredSamples.read(self.bits)
             lines = [{"file": _file_of(sample, samples.store), **sample.described()} for sample in samples.entries]
-            with whole_file(self.folder / LIST) as temporary:
-                temporary.write_text(to_json({**about, "samples": lines}, indent=1) + "\n", encoding="utf-8")
+            write_json(self.folder / LIST, {**about, "samples": lines})
         return samples
 
 

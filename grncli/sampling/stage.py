@@ -98,7 +98,7 @@ def _write_part(plan: SamplingPlan, monitor: Monitor) -> int:
         parts,
         overwrite=plan.options.overwrite,
         columns=list(plan.columns.items()),
-        goes_on=lambda done, digest: done <= len(numbers),
+        resumes=lambda done, digest: done <= len(numbers),
         discarding=remove_pictures,
     ) as writer:
         before = writer.samples

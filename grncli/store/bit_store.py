@@ -11,7 +11,7 @@ from grncli.runtime.monitor import Monitor
 from grncli.store.bits import BITS, LABEL, BitSchema, Grid, grid_name, grid_of
 from grncli.store.fingerprint import read_fingerprint
 from grncli.store.rows.byte_source import ByteSource, LocalFiles
-from grncli.store.rows.row_reader import GroupView, RowStore, checked
+from grncli.store.rows.row_reader import GroupView, RowStore
 from grncli.store.rows.stored import Segment
 from grncli.store.rows.verifying import verify_rows
 
@@ -151,29 +151,21 @@ class GridView(GroupView):
 
     def read(self, rows: ArrayLike, rounds: int | None = None) -> Bits:
         """Bits [n, t, h, w, m, bytes] of ``rows`` in the order given; the first ``rounds`` rounds, or all."""
-        kept = self._kept(rounds)
-        return _first_rounds(self.read_rows(BITS, rows), kept)
-
-    def labels(self, rows: ArrayLike | None = None) -> NDArray[np.int32]:
-        """Labels [n] of ``rows``, or of all."""
-        if self._labels is None:
-            self._labels = np.concatenate([segment.kept_column(LABEL) for segment in self._segments])
-        return self._labels.copy() if rows is None else self._labels[checked(rows, len(self))]
-
-    def chunks(self, rounds: int | None = None) -> Iterator[tuple[int, Bits]]:
-        """First row and bits of one chunk file after the other: the fastest way through a whole store."""
-        kept = self._kept(rounds)
-        return ((first, _first_rounds(bits, kept)) for first, bits in self.chunks_of(BITS))
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_labels": None}
-
-    def _kept(self, rounds: int | None) -> int:
         available = self.row_shape[3]
         if rounds is not None and not 1 <= rounds <= available:
             raise ValueError(f"{rounds} rounds asked for, there are 1 to {available}")
-        return rounds or available
+        bits = self.read_rows(BITS, rows)
+        return bits if rounds in (None, available) else np.ascontiguousarray(bits[..., :rounds, :])
 
+    def labels(self) -> NDArray[np.int32]:
+        """Labels [n] of all rows."""
+        if self._labels is None:
+            self._labels = np.concatenate([segment.kept_column(LABEL) for segment in self._segments])
+        return self._labels.copy()
 
-def _first_rounds(bits: Bits, rounds: int) -> Bits:
-    return bits if rounds == bits.shape[-2] else np.ascontiguousarray(bits[..., :rounds, :])
+    def chunks(self) -> Iterator[tuple[int, Bits]]:
+        """First row and bits of one chunk file after the other: the fastest way through a whole store."""
+        return self.chunks_of(BITS)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_labels": None}

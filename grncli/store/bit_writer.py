@@ -23,7 +23,7 @@ def open_part(
     overwrite: bool = False,
     columns: Sequence[tuple[str, DTypeLike]] = (),
     *,
-    goes_on: Callable[[int, str], bool] = lambda position, digest: True,
+    resumes: Callable[[int, str], bool] = lambda position, digest: True,
     discarding: Callable[[], object] = lambda: None,
 ) -> "PartWriter":
     """Open part ``part`` of ``parts`` for writing, created if need be, else where its last commit left it.
@@ -35,7 +35,7 @@ def open_part(
     overwrite : discard what the part holds, or with ``parts == 1`` the whole store whatever its settings; but resume
         what an earlier call began to overwrite with the same settings and did not complete
     columns : further numbers per sample, as (name, dtype)
-    goes_on : whether the sources are still those of an interrupted overwrite, of which (position, digest) are done
+    resumes : whether an interrupted overwrite, of which the sources (position, digest) are done, fits those of now
     discarding : called before anything is discarded, to remove what depends on it
 
     Raises
@@ -51,13 +51,13 @@ def open_part(
     declared = schema.declare(columns)
     store = Path(path)
     with explained(store, "what was committed is safe"):
-        claim = claim_part(store, schema, part, Overwrite(declared, goes_on, discarding) if overwrite else None)
+        claim = claim_part(store, schema, part, Overwrite(declared, resumes, discarding) if overwrite else None)
         return PartWriter(store, schema, part, declared, claim)
 
 
-def is_interrupted(path: str | Path, fingerprint: Fingerprint, part: int, goes_on: Callable[[int, str], bool]) -> bool:
+def is_interrupted(path: str | Path, fingerprint: Fingerprint, part: int, resumes: Callable[[int, str], bool]) -> bool:
     """Whether ``open_part`` with ``overwrite``, and no columns, would resume an earlier overwrite."""
-    return is_part_interrupted(Path(path), BitSchema(fingerprint), part, Overwrite({}, goes_on))
+    return is_part_interrupted(Path(path), BitSchema(fingerprint), part, Overwrite({}, resumes))
 
 
 class PartWriter(RowWriter):

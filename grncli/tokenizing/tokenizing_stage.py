@@ -59,7 +59,7 @@ def tokenize(
     plan = make_plan(src, run, settings, monitor=monitor)
     began = time.monotonic()
     with open_part(
-        out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite, goes_on=plan.begins_with
+        out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite, resumes=plan.begins_with
     ) as part:
         before = part.samples
         encoder, samples = BitEncoder(plan, settings), SampleWriter(plan, settings, part, monitor)

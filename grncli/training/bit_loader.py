@@ -1,6 +1,6 @@
 """Batches of packed bits from stores, in an order that depends on (seed, step) only.
 
-GridSamples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
+Samples of one latent grid are shuffled within *windows* of chunk files, which are shuffled themselves: a store that
 fits into the buffer is one window, shuffled as a whole and kept in memory; of a larger one, chunk after chunk is read
 from end to end and never a sample alone. An epoch visits every sample once; batches may reach over its end.
 """

@@ -1,6 +1,6 @@
 """Where the state of a training is kept: one interface that every process calls, and checkpoints of whole tensors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from grncli.runs.checkpoint import (
 )
 from grncli.runs.rundir import Place
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.monitor import Say
 from grncli.runtime.processes import Processes
 from grncli.training.logs import own_sums
 from grncli.training.training_state import TrainingState
@@ -80,8 +81,8 @@ class WholeFileCheckpointer:
         processes: Processes,
         *,
         keep: int,
-        keep_every: int | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        keep_every: int | None,
+        say: Say,
     ) -> None:
         self.run, self.config, self.processes = run, config, processes
         self.keep, self.keep_every = keep, keep_every

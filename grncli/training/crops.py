@@ -1,6 +1,6 @@
 """Random crops of images and clips as batches: which ones a step takes, and reading them ahead of the network."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import count, islice
@@ -17,6 +17,7 @@ from grncli.media.selection import evenly_spread
 from grncli.media.sources import Source
 from grncli.runs.tokenizer_recipe import ClipData, Data, ImageData
 from grncli.runtime.errors import MediaError, UsageError
+from grncli.runtime.monitor import Say
 from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import Processes
 from grncli.training.objective import Batch
@@ -83,9 +84,7 @@ class CropSampler:
 class CropLoader:
     """Reads the crops of steps in worker processes, ahead of the network; of several processes each its share."""
 
-    def __init__(
-        self, sampler: CropSampler, pool: DecoderPool, processes: Processes, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, sampler: CropSampler, pool: DecoderPool, processes: Processes, say: Say) -> None:
         self.sampler = sampler
         self.pool = pool
         self.processes = processes

@@ -12,7 +12,7 @@ from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runtime.errors import RecipeError, StoreError
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, open_store
 from grncli.training.bit_loader import BitLoader, GridSamples, check_validation, combine_stores
@@ -90,7 +90,7 @@ def make_plan(
     paths: Sequence[Path],
     *,
     allow_incomplete: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> GeneratorPlan:
     """Open the stores and settle what of the recipe depends on them; nothing is written.
 
@@ -121,7 +121,7 @@ def make_plan(
     return GeneratorPlan(recipe.settle(settled, bits), samples)
 
 
-def _check_complete(store: BitStore, allowed: bool, say: Callable[[str], None]) -> None:
+def _check_complete(store: BitStore, allowed: bool, say: Say) -> None:
     if store.complete:
         return
     if not allowed:

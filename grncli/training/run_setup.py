@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import whole_file
 from grncli.runtime.jsonfiles import brief
+from grncli.runtime.monitor import Say
 from grncli.runtime.processes import Processes
 from grncli.runtime.text import printable
 
@@ -133,13 +134,30 @@ class PresentRun:
         CheckpointError
             If it was trained with another recipe or other data, is an imported one, or is no run directory.
         """
-        resumes = self.kind is not None and not (overwrite and not _was_begun_by(self.run, recipe, data))
+        resumes = self.kind is not None and (not overwrite or self._was_begun_by(recipe, data))
         if not resumes or self.kind != recipe.kind:
             check_run_is_free(self.run, recipe.kind, overwrite=overwrite)  # a run of another kind never is
             return None
-        self._compare_recipe(parse_own_recipe(self._fields, type(recipe), self.run / RECIPE), recipe)
+        self._compare_recipe(self._own_recipe(recipe), recipe)
         _compare_data(self.run, data)
         return _sound_steps(self.run)
+
+    def _own_recipe(self, asked: RunRecipe) -> RunRecipe:
+        return parse_own_recipe(self._fields, type(asked), self.run / RECIPE)
+
+    def _was_begun_by(self, recipe: RunRecipe, data: DataRecord) -> bool:
+        """Whether the very same request with ``--overwrite`` began the run, which is not finished."""
+        try:
+            record = read_record(self.run)
+            if record is None or record.overwrite is None or os.path.lexists(self.run / COMPLETE):
+                return False
+            if record.overwrite == _request(recipe, data):
+                return True
+            # The digest that an earlier version left is of a recipe with other names of fields.
+            same = record.data is not None and record.data.digest == data.digest
+            return same and self._own_recipe(recipe) == recipe
+        except CheckpointError:
+            return False
 
     def _compare_recipe(self, present: Any, asked: RunRecipe) -> None:
         if present.imported is not None:
@@ -164,7 +182,7 @@ def settle_dtype(
     device: torch.device,
     processes: Processes,
     *,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> AnyRecipe:
     """The recipe with ``float32`` or ``bfloat16`` as its ``training.dtype``.
 
@@ -193,7 +211,7 @@ def open_run(
     processes: Processes,
     *,
     overwrite: bool,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say,
 ) -> Iterator[None]:
     """Be the only writer of a run for the time of a block, and mark it as complete when the block ends well.
 
@@ -236,7 +254,7 @@ def touch_complete(run: Path, recipe: RunRecipe) -> None:
                     mark_complete(run)
 
 
-def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, say: Callable[[str], None]) -> None:
+def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, say: Say) -> None:
     # Again, as another process may have written since.
     done = PresentRun(run).steps_done(recipe, data, overwrite=overwrite)
     before = None
@@ -247,7 +265,7 @@ def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, sa
         if overwrite:
             say(f"{run}: resumes at step {done} what this command with --overwrite began")
         elif before is None and done:
-            say(f"{run}: has no run.json, so nobody knows whether it was trained on the same data before")
+            say(f"{run}: has no run.json, so whether it was trained on the same data before is not known")
     refuse_links(run)
     if done is not None:
         unmark_complete(run)
@@ -257,16 +275,6 @@ def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, sa
         with whole_file(run / RECIPE) as temporary:
             temporary.write_text(text, encoding="utf-8")
     write_record(run, new_record(before, data, _request(recipe, data) if overwrite else None))
-
-
-def _was_begun_by(run: Path, recipe: RunRecipe, data: DataRecord) -> bool:
-    """Whether the very same request with ``--overwrite`` began a run that is not finished."""
-    try:
-        record = read_record(run)
-    except CheckpointError:
-        return False
-    same = record is not None and record.overwrite == _request(recipe, data)
-    return same and not os.path.lexists(run / COMPLETE)
 
 
 def _request(recipe: RunRecipe, data: DataRecord) -> str:

@@ -12,7 +12,7 @@ from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runs.tokenizer_recipe import TokenizerLosses, TokenizerRecipe
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.training.crops import CropLoader, CropSampler
 from grncli.training.logs import LogLine
@@ -76,7 +76,7 @@ def train_tokenizer(
     return training.left
 
 
-def find_lpips(losses: TokenizerLosses, cache: Path, say: Callable[[str], None]) -> LPIPS | None:
+def find_lpips(losses: TokenizerLosses, cache: Path, say: Say) -> LPIPS | None:
     """The perceptual metric with its weights, None where the recipe does not weigh it; CheckpointError without them."""
     if losses.lpips.weight == 0:
         return None

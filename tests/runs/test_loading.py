@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from grncli.runs import importing, loading
+from grncli.runs import describing, importing, loading
 from grncli.runs.checkpoint import find_checkpoint, sha256_of, write_checkpoint
 from grncli.runs.loading import HeldFile
 from grncli.runs.networks import is_finite
@@ -115,6 +115,22 @@ def test_a_checkpoint_written_anew_while_it_is_read_is_of_one_piece(run, monkeyp
     loaded = open_tokenizer(run)
     candidates = {sha256_of(file): load_file(file)["to_moments.bias"] for file in (before, folder / "ema.safetensors")}
     assert torch.equal(loaded.network.to_moments.bias, candidates[loaded.identity["sha256"]])
+
+
+@pytest.mark.parametrize("moment", ["read_run", "HeldFile", "read_header", "made_on_meta"])
+def test_a_checkpoint_that_is_removed_while_it_is_described_gives_one_whole_description(
+    run, write, monkeypatch, moment
+):
+    before = sha256_of(run / "checkpoints/step-00000001/ema.safetensors")
+
+    def advance():
+        write(2)
+        shutil.rmtree(run / "checkpoints/step-00000001")
+
+    once(monkeypatch, describing, moment, advance)
+    facts = describing.describe(run)
+    after = sha256_of(run / "checkpoints/step-00000002/ema.safetensors")
+    assert (facts["step"], facts["sha256"]) in [(1, before), (2, after)]
 
 
 def test_latest_is_followed_once(run, write, monkeypatch, make_tokenizer):

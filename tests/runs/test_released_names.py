@@ -39,11 +39,6 @@ def test_weights_of_half_precision_are_read_in_float32(make_tokenizer, in_releas
     assert {tensor.dtype for tensor in tokenizer_weights(released).values()} == {torch.float32}
 
 
-def test_attention_can_be_declared_off(make_tokenizer, in_released_layout):
-    weights = tokenizer_weights(in_released_layout(make_tokenizer()))
-    assert tokenizer_config(weights, attention=False).attention is False
-
-
 def test_an_unknown_name_is_refused_by_name(make_tokenizer, in_released_layout):
     released = {**in_released_layout(make_tokenizer()), "encoder.extra.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"'encoder\.extra\.weight', which no released tokenizer has"):

@@ -119,13 +119,6 @@ def test_a_signal_is_a_reason(number, reason):
         assert stop.reason == reason
 
 
-@pytest.mark.parametrize(("number", "interrupted"), [*zip(CAUGHT, (False, False, False, True), strict=True)])
-def test_only_ctrl_c_is_an_interruption(number, interrupted):
-    with Stop().listening() as stop:
-        os.kill(os.getpid(), number)
-        assert stop.interrupted is interrupted
-
-
 def test_a_second_ctrl_c_ends_at_once():
     with Stop().listening():
         os.kill(os.getpid(), signal.SIGINT)

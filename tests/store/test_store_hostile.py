@@ -182,3 +182,13 @@ def test_reading_leaves_a_store_as_it_is(path):
     list(store.records())
     verify_store(path)
     assert tree(path) == before
+
+
+def test_a_document_that_is_a_dangling_link_is_no_store(tmp_path):
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "zarr.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="is not a bit store"):
+        open_store(path)
+    with pytest.raises(StoreError, match="holds something else than a bit store"):
+        open_part(path, fingerprint())

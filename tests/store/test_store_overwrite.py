@@ -11,8 +11,8 @@ GRID = GRIDS[0]
 
 def begin(path, sources=1, *, overwrite=True, finish=False, part=0, parts=1, columns=(), **settings):
     """Discard or go on, add a source, and leave off; the position found."""
-    goes_on = settings.pop("goes_on", lambda position, digest: True)
-    with open_part(path, fingerprint(**settings), part, parts, overwrite, columns, goes_on=goes_on) as writer:
+    resumes = settings.pop("resumes", lambda position, digest: True)
+    with open_part(path, fingerprint(**settings), part, parts, overwrite, columns, resumes=resumes) as writer:
         found = writer.position
         for _ in range(sources):
             numbers = {name: np.arange(2) for name, _ in columns}
@@ -40,7 +40,7 @@ def test_one_that_makes_the_store_goes_on_too(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{"rounds": 4}, {"labels": ("cow",)}, {"columns": [("seed", "int64")]}, {"goes_on": lambda *_: False}],
+    [{"rounds": 4}, {"labels": ("cow",)}, {"columns": [("seed", "int64")]}, {"resumes": lambda *_: False}],
 )
 def test_another_overwrite_starts_anew(tmp_path, other):
     begin(tmp_path / "store")
@@ -67,7 +67,7 @@ def test_each_part_goes_on_by_itself(tmp_path):
 def test_the_sources_done_decide_whether_it_goes_on(tmp_path):
     asked = []
     begin(tmp_path / "store", sources=3)
-    begin(tmp_path / "store", goes_on=lambda *done: asked.append(done) or True)
+    begin(tmp_path / "store", resumes=lambda *done: asked.append(done) or True)
     assert asked == [(3, "digest")]
 
 

@@ -233,7 +233,7 @@ def test_labels_are_those_of_the_named_rows(several, buffer):
     for batch in take(load(*several, buffer=buffer), 24):
         for key, label in zip(batch.keys, batch.labels.tolist(), strict=True):
             store, grid, row = named(several, key)
-            assert label == store.grid(grid).labels([row])[0], key
+            assert label == store.grid(grid).labels()[row], key
 
 
 def test_classes_of_several_stores_are_merged_by_name(tmp_path):

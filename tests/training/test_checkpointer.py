@@ -34,7 +34,9 @@ def make_state(seed=0):
 
 
 def checkpointer(run, rank=0, **options):
-    return WholeFileCheckpointer(run, {}, Pair(rank, 2), **{"keep": 2, **options})
+    return WholeFileCheckpointer(
+        run, {}, Pair(rank, 2), **{"keep": 2, "keep_every": None, "say": lambda _: None, **options}
+    )
 
 
 def trained(steps=1):

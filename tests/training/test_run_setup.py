@@ -1,5 +1,6 @@
 """What a run resumes with: the same recipe and data only; and when --overwrite starts anew."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -162,6 +163,25 @@ def test_a_run_that_was_resumed_without_overwrite_in_between_still_resumes(tmp_p
     work(tmp_path, 2, overwrite=True)
     work(tmp_path, 4)
     assert steps_of(tmp_path, overwrite=True) == 4
+
+
+def test_the_same_command_with_overwrite_resumes_what_an_earlier_version_began(tmp_path):
+    work(tmp_path, 2, overwrite=True)
+    own, record = tmp_path / "recipe.yaml", tmp_path / "run.json"
+    text = own.read_text()
+    before = {
+        "gradient_accumulation": "accumulate",
+        "activation_checkpointing": "recompute",
+        "  type: causal_conv\n": "",
+    }
+    for new, old in before.items():
+        assert new in text
+        text = text.replace(new, old)
+    own.write_text(text)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "overwrite": "0" * 64}))
+    assert steps_of(tmp_path, overwrite=True) == 2
+    assert steps_of(tmp_path, recipe(9), overwrite=True) is None
+    assert steps_of(tmp_path, data=B, overwrite=True) is None
 
 
 def test_overwriting_a_damaged_record_starts_anew(tmp_path):

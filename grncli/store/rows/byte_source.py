@@ -180,7 +180,10 @@ def root_attributes(source: ByteSource) -> dict[str, Any] | None:
     if METADATA not in source.list(""):
         return None
     remedy = "restore it, or move the directory away."
-    document = read_document(source, METADATA, remedy)
+    try:
+        document = read_document(source, METADATA, remedy)
+    except FileNotFoundError:  # of a link that leads nowhere, or removed meanwhile
+        return None
     attributes = document.get("attributes", {}) if isinstance(document, dict) else None
     if not isinstance(attributes, dict):
         raise StoreError(f"{source.where(METADATA)} is not a Zarr v3 group document; {remedy}")

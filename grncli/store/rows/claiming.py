@@ -49,7 +49,7 @@ class Overwrite:
     """What ``--overwrite`` may resume, and what is called before it discards: see ``open_part``."""
 
     columns: Mapping[str, str]
-    goes_on: Callable[[int, str], bool]
+    resumes: Callable[[int, str], bool]
     discarding: Callable[[], object] = lambda: None
 
 
@@ -58,9 +58,11 @@ def claim_part(store: Path, schema: Schema, part: int, overwrite: Overwrite | No
     try:
         return Claim(_claim(store, schema, part, overwrite))
     except OSError as error:
-        if overwrite or error.errno not in _UNWRITABLE or not _is_complete(store, part, schema):
+        if overwrite or error.errno not in _UNWRITABLE or root_attributes(LocalFiles(store)) is None:
             raise
-        _require_same(store, schema, overwrite)
+        _require_same(store, schema, overwrite)  # before the record is read, which other settings make look damaged
+        if not _is_complete(store, part, schema):
+            raise
         return Claim(None, f"{error.filename or store} cannot be written ({error.strerror}); fix that and try again.")
 
 
@@ -138,7 +140,7 @@ def is_interrupted(store: Path, schema: Schema, part: int, overwrite: Overwrite)
     if record is None:
         return True
     same = not record.complete and record.columns == overwrite.columns
-    return same and overwrite.goes_on(record.position, record.digest)
+    return same and overwrite.resumes(record.position, record.digest)
 
 
 def _discard(store: Path, schema: Schema, part: int, overwrite: Overwrite) -> None:

@@ -40,6 +40,7 @@ class CommittedLines:
 
     def open(self) -> None:
         """Begin to append: what lies beyond the committed size is cut away."""
+        self.require_file()
         self._file = LineFile(self.path, size=self.size)
 
     def require_file(self) -> None:

@@ -8,8 +8,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -258,6 +258,13 @@ class Progress:
         return f"{self.what}: {done}{of} {self.unit}, {rate:.3g}/s{left}{', ' + note if note else ''}"
 
 
+@contextmanager
+def monitored(what: str, unit: str, max_time: str | None) -> Iterator[Monitor]:
+    """For the stages of a command that one process runs: listens to signals, and shows progress in ``unit``."""
+    with make_stop(max_time).listening() as stop, Progress(what, unit) as progress:
+        yield progress.monitor(stop)
+
+
 def _columns() -> int:
     """Width of the terminal on standard error."""
     try:
@@ -287,7 +294,9 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def default_workers() -> int:
-    """Decoding processes: the network wants the other half of the cores."""
+def worker_count(workers: int | None) -> int:
+    """Decoding processes for ``--workers``; by default half of the cores, as the network wants the others."""
+    if workers is not None:
+        return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
     return max(1, min(8, cores // 2))

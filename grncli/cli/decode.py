@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
+from grncli.cli.console import guarded, monitored, print_json, say, works_alone
 from grncli.cli.reports import check_file
 from grncli.runtime.errors import UsageError
 
@@ -38,7 +38,7 @@ def decode(
     works_alone()
     if sheet is not None:
         check_file(sheet)
-    with make_stop(max_time).listening() as stop, Progress("decode", "samples") as progress:
+    with monitored("decode", "samples", max_time) as monitor:
         from grncli.decoding.store_decoding import DecodeSettings, decode
         from grncli.runtime.devices import pick_device
 
@@ -51,7 +51,7 @@ def decode(
             batch=batch,
             overwrite=overwrite,
         )
-        summary = decode(store, folder, tokenizer, settings, monitor=progress.monitor(stop))
+        summary = decode(store, folder, tokenizer, settings, monitor=monitor)
     quality = summary.quality.means()
     if json:
         print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Option
 
-from grncli.cli.console import default_workers
+from grncli.cli.console import worker_count
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class PictureGroup:
         """The same for the stages, with the device and the tokenizer that decode stores."""
         from grncli.evaluation.measuring import PictureReading
 
-        workers = default_workers() if self.workers is None else self.workers
+        workers = worker_count(self.workers)
         return PictureReading(**vars(self) | {"workers": workers, "device": str(device), "tokenizer": tokenizer})
 
 

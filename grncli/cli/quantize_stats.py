@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import FAILED, Progress, default_workers, guarded, make_stop, say
+from grncli.cli.console import FAILED, guarded, monitored, say, worker_count
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
 from grncli.runtime.errors import UsageError
@@ -71,8 +71,7 @@ def quantize_stats(
     outputs = Outputs(plot=plot, sheet=sheet, html=html, json=json)
     outputs.check()
     unit = "samples" if store else "sources"
-    with make_stop(max_time).listening() as stop, Progress("quantize-stats", unit) as progress:
-        monitor = progress.monitor(stop)
+    with monitored("quantize-stats", unit, max_time) as monitor:
         statistics: BitStatistics | RoundStatistics
         if store is not None:
             statistics = _survey(store, monitor)
@@ -88,7 +87,7 @@ def quantize_stats(
                 limit=limit,
                 sample=sample,
                 batch=batch,
-                workers=default_workers() if workers is None else workers,
+                workers=worker_count(workers),
                 device=str(pick_device(device)),
             )
             settings = RoundsSettings(reading=reading, rounds=parse_rounds(rounds), lpips=lpips)

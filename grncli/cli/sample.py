@@ -7,10 +7,9 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import (
-    Progress,
     format_seconds,
     guarded,
-    make_stop,
+    monitored,
     parse_part,
     print_json,
     say,
@@ -110,7 +109,7 @@ def sample(
     for path in (sheet, film):
         if path is not None:
             check_file(path)
-    with make_stop(max_time).listening() as stop, Progress("sample", "samples") as progress:
+    with monitored("sample", "samples", max_time) as monitor:
         from grncli.runtime.devices import pick_device
         from grncli.sampling.settings import SampleOptions
         from grncli.sampling.stage import sample
@@ -147,7 +146,7 @@ def sample(
             film=film,
             overwrite=overwrite,
         )
-        summary = sample(run, out, options, progress.monitor(stop))
+        summary = sample(run, out, options, monitor)
     if json:
         print_json(
             {

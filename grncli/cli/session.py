@@ -38,8 +38,7 @@ def open_session(
     device: str,
     max_time: str | None,
     *,
-    exchange_on_cpu: bool = False,
-    all_speak: bool = False,
+    own_shares: bool = False,
 ) -> Iterator[Session]:
     """Join the processes that were started together, if any, and listen to signals for the time of a block.
 
@@ -47,8 +46,8 @@ def open_session(
     ----------
     what, unit : name of the command, and what its progress counts; the first process shows it
     device, max_time : the options of the command
-    exchange_on_cpu : exchange numbers between CPUs only, wherever the networks run
-    all_speak : sentences of every process are printed, not those of the first only
+    own_shares : each process has pictures of its own, so that its sentences are printed too (and not those of the first
+        only), and sums are exchanged between CPUs in float64, wherever the networks run
     """
     launch = launched()
     with make_stop(max_time, parent=parent_watch(launch)).listening() as stop, Progress(what, unit) as progress:
@@ -62,8 +61,8 @@ def open_session(
         def show(done: int, total: int | None, note: str) -> None:
             progress(done if total is None else min(done, total), total, note)
 
-        with joined(launch, torch.device("cpu") if exchange_on_cpu else chosen, stop) as processes:
+        with joined(launch, torch.device("cpu") if own_shares else chosen, stop) as processes:
             monitor = Monitor(stop, show, progress.say) if processes.is_main else Monitor(stop)
-            if all_speak and not processes.is_main:
+            if own_shares and not processes.is_main:
                 monitor = Monitor(stop, say=progress.say)
             yield Session(chosen, processes, progress, monitor)

@@ -8,14 +8,13 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import (
-    Progress,
-    default_workers,
     format_seconds,
     guarded,
-    make_stop,
+    monitored,
     parse_part,
     print_json,
     say,
+    worker_count,
     works_alone,
 )
 from grncli.runtime.errors import UsageError
@@ -79,7 +78,7 @@ def tokenize(
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
     works_alone(part)
-    with make_stop(max_time).listening() as stop, Progress("tokenize", "sources") as progress:
+    with monitored("tokenize", "sources", max_time) as monitor:
         from grncli.runtime.devices import pick_device
         from grncli.tokenizing.tokenizing_plan import TokenizeSettings
         from grncli.tokenizing.tokenizing_stage import tokenize
@@ -93,7 +92,7 @@ def tokenize(
             rounds=rounds,
             dtype=dtype,  # type: ignore[arg-type]
             batch=batch,
-            workers=default_workers() if workers is None else workers,
+            workers=worker_count(workers),
             device=str(pick_device(device)),
             limit=limit,
             sample=sample,
@@ -103,9 +102,9 @@ def tokenize(
             **chosen,
         )
         if dry_run:
-            _say_plan(src, out, tokenizer, settings, progress.monitor(stop), json=json)
+            _say_plan(src, out, tokenizer, settings, monitor, json=json)
             return
-        summary = tokenize(src, out, tokenizer, settings, monitor=progress.monitor(stop))
+        summary = tokenize(src, out, tokenizer, settings, monitor=monitor)
     if json:
         print_json({"out": str(out), **asdict(summary)})
     added = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"

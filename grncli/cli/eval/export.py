@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
+from grncli.cli.console import guarded, monitored, print_json, say, works_alone
 
 
 @guarded
@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Lay samples out as GenEval (images) or VBench (clips) read them."""
     works_alone()
-    with make_stop(max_time).listening() as stop, Progress("eval export", "samples") as progress:
+    with monitored("eval export", "samples", max_time) as monitor:
         from grncli.evaluation.benchmark_folders import export as lay_out
         from grncli.runtime.devices import pick_device
 
@@ -40,7 +40,7 @@ def export(
             prompts=prompts,
             tokenizer=tokenizer,
             device=str(pick_device(device)),
-            monitor=progress.monitor(stop),
+            monitor=monitor,
         )
     for warning in summary.warnings:
         say(f"warning: {warning}")

@@ -51,7 +51,7 @@ def gen(
     """
     outputs = Outputs(html=html, json=json)
     outputs.check()
-    with open_session("eval gen", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+    with open_session("eval gen", "pictures", device, max_time, own_shares=True) as session:
         from grncli.evaluation.generation import GenSettings, generation
 
         settings = GenSettings(

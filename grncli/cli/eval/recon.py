@@ -59,7 +59,7 @@ def recon(
     """
     outputs = Outputs(sheet=sheet, html=html, json=json)
     outputs.check(drawn=False)
-    with open_session("eval recon", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+    with open_session("eval recon", "pictures", device, max_time, own_shares=True) as session:
         from grncli.evaluation.pairs import parse_rounds
         from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import Progress, default_workers, guarded, make_stop, say, works_alone
+from grncli.cli.console import guarded, monitored, say, worker_count, works_alone
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
 
@@ -70,7 +70,7 @@ def search(
     works_alone()
     outputs = Outputs(plot=plot, html=html, json=json)
     outputs.check()
-    with make_stop(max_time).listening() as stop, Progress("eval search", "trials") as progress:
+    with monitored("eval search", "trials", max_time) as monitor:
         from grncli.evaluation.grids import parse_grid
         from grncli.evaluation.halving import SearchSettings
         from grncli.evaluation.halving import search as find
@@ -97,12 +97,11 @@ def search(
                 size=size,
                 tokenizer=tokenizer,
                 device=str(chosen),
-                workers=default_workers() if workers is None else workers,
+                workers=worker_count(workers),
             ),
             halvings=halvings,
             overwrite=overwrite,
         )
-        monitor = progress.monitor(stop)
         result = find(run, reference, out or run / "search", settings, monitor=monitor)
 
     def draw() -> Any:

@@ -48,7 +48,7 @@ def stats(
         raise UsageError(f"{out}: exists; choose another name, or add --overwrite")
     if as_pictures and (networks.features is not None or keep_features):
         raise UsageError("--pictures needs no features; leave --features and --keep-features out")
-    with open_session("eval stats", "pictures", device, max_time, exchange_on_cpu=True, all_speak=True) as session:
+    with open_session("eval stats", "pictures", device, max_time, own_shares=True) as session:
         from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
 
         monitor = session.monitor

@@ -62,7 +62,9 @@ def open_session(
             progress(done if total is None else min(done, total), total, note)
 
         with joined(launch, torch.device("cpu") if own_shares else chosen, stop) as processes:
-            monitor = Monitor(stop, show, progress.say) if processes.is_main else Monitor(stop)
-            if own_shares and not processes.is_main:
+            monitor = Monitor(stop)
+            if processes.is_main:
+                monitor = Monitor(stop, show, progress.say)
+            elif own_shares:
                 monitor = Monitor(stop, say=progress.say)
             yield Session(chosen, processes, progress, monitor)

@@ -42,4 +42,4 @@ def test_the_others_are_silent(started):
 
 
 def test_the_others_speak_where_each_has_something_of_its_own_to_say(started):
-    assert started(1, all_speak=True) == ["a sentence"]
+    assert started(1, own_shares=True) == ["a sentence"]

@@ -18,7 +18,7 @@ ClassNames = tuple[str, ...]
 class ShapeSet:
     """A way to draw: what a drawing shows, and what it varies in; lengths are shares of the picture's side."""
 
-    drawing: int  # Counts up when the drawing changes, so that a folder is never completed by another hand.
+    drawing: int  # Counts up when the drawing changes, so that no folder mixes two versions.
     colours: dict[str, tuple[int, int, int]]
     shapes: tuple[str, ...]
     image_classes: ClassNames  # in visiting order, as the next
@@ -27,7 +27,7 @@ class ShapeSet:
     tint: float  # added to each of its channels at most, of 255
     radius: Range
     clip_radius: Range
-    rotation: Range | None  # from upright; None turns the shape at will
+    rotation: Range | None  # from upright; None allows any angle
     drift: float  # of a picture's shape from the middle, at most
     shadow: float
     shade: float
@@ -87,7 +87,7 @@ def _sets() -> dict[str, ShapeSet]:
         brightness=(0.95, 1.03),
         tint=6,
         radius=(0.33, 0.42),
-        clip_radius=(0.23, 0.28),  # A larger one would have no way to go.
+        clip_radius=(0.23, 0.28),  # A larger one would leave no room to move.
         rotation=(-math.pi / 12, math.pi / 12),
         drift=1 / 16,
         shadow=0.0,
@@ -105,7 +105,7 @@ def _sets() -> dict[str, ShapeSet]:
         radius=(0.2, 0.3),
         clip_radius=(0.2, 0.3),
         rotation=None,
-        drift=0.5,  # The edge ends it before.
+        drift=0.5,  # The edge limits it further.
         shadow=0.35,
         shade=0.14,
         ground=mottled,

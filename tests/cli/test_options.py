@@ -1,42 +1,67 @@
-"""Options of the command line: one of several commands is the same everywhere, unless its meaning differs."""
+"""Groups of options: declared once, and one value in the commands that take them."""
 
-from collections import defaultdict
+from typing import Annotated
 
 import pytest
-from typer.main import get_command
+import typer
+from typer.testing import CliRunner
 
-from grncli.cli import app
+from grncli.cli import options
+from grncli.runtime.errors import UsageError
 
-# Options whose meaning depends on the command: in how many ways they are declared.
-MEANINGS = {
-    **dict.fromkeys(("clips", "compare", "dry_run", "fps", "grid", "json", "out", "per_class", "prompts"), 2),
-    **dict.fromkeys(("reference", "select", "steps", "weights"), 2),
-    "dtype": 3,
-    "frames": 3,
-    "size": 3,
-    "seed": 3,
-    "rounds": 4,
-    "sheet": 4,
-    "overwrite": 8,
-    "tokenizer": 8,
-}
+called = []
 
 
-def options():
-    """Every option by name: command, metavar and help of each place where it is declared."""
-    found = defaultdict(list)
-
-    def visit(command, name):
-        for child, inner in getattr(command, "commands", {}).items():
-            visit(inner, f"{name} {child}".strip())
-        for option in command.params:
-            if option.param_type_name == "option":
-                found[option.name].append((name, option.metavar, option.help))
-
-    visit(get_command(app), "")
-    return found
+@options.grouped
+def measure(
+    src: Annotated[str, typer.Argument()],
+    *,
+    networks: options.NetworkGroup,
+    pictures: options.PictureGroup,
+    json: options.Json = False,
+) -> None:
+    """Measure something."""
+    called.append((src, networks, pictures, json))
 
 
-@pytest.mark.parametrize("name", sorted(options()))
-def test_an_option_is_declared_once_for_each_meaning(name):
-    assert len({declared[1:] for declared in options()[name]}) == MEANINGS.get(name, 1), options()[name]
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command()(measure)
+    called.clear()
+    return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_a_group_is_given_option_by_option(run):
+    assert run("a", "--size", 64, "--workers", 0, "--download", "--json").exit_code == 0
+    pictures = options.PictureGroup(size="64", workers=0)
+    assert called == [("a", options.NetworkGroup(download=True), pictures, True)]
+
+
+def test_what_is_not_given_has_the_default_of_the_group(run):
+    assert run("a").exit_code == 0
+    assert called == [("a", options.NetworkGroup(), options.PictureGroup(), False)]
+
+
+def test_a_group_is_checked_and_described_as_its_options_are(run):
+    assert run("a", "--limit", 0).exit_code == 2
+    assert "--features" in run("--help").output
+    assert "networks" not in run("--help").output
+    assert called == []
+
+
+def test_a_group_is_what_the_stages_take():
+    reading = options.PictureGroup(frames=5, sample=3).reading("cpu", "run")
+    assert (reading.frames, reading.sample, reading.device, reading.tokenizer) == (5, 3, "cpu", "run")
+    assert reading.workers >= 1
+
+
+def test_options_of_a_group_that_contradict_each_other_are_refused():
+    with pytest.raises(UsageError, match="--limit 1 with --sample 2"):
+        options.PictureGroup(limit=1, sample=2).reading("cpu", None)
+
+
+def test_weights_are_looked_for_in_the_folder_of_the_user_unless_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert options.NetworkGroup().settings().cache == tmp_path / "grn"
+    assert options.NetworkGroup(cache=tmp_path / "other").settings().cache == tmp_path / "other"

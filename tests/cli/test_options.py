@@ -6,19 +6,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from grncli.cli import options
+from grncli.cli.options import Json, NetworkGroup, PictureGroup, grouped
 from grncli.runtime.errors import UsageError
 
 called = []
 
 
-@options.grouped
+@grouped
 def measure(
     src: Annotated[str, typer.Argument()],
     *,
-    networks: options.NetworkGroup,
-    pictures: options.PictureGroup,
-    json: options.Json = False,
+    networks: NetworkGroup,
+    pictures: PictureGroup,
+    json: Json = False,
 ) -> None:
     """Measure something."""
     called.append((src, networks, pictures, json))
@@ -34,13 +34,13 @@ def run():
 
 def test_a_group_is_given_option_by_option(run):
     assert run("a", "--size", 64, "--workers", 0, "--download", "--json").exit_code == 0
-    pictures = options.PictureGroup(size="64", workers=0)
-    assert called == [("a", options.NetworkGroup(download=True), pictures, True)]
+    pictures = PictureGroup(size="64", workers=0)
+    assert called == [("a", NetworkGroup(download=True), pictures, True)]
 
 
 def test_what_is_not_given_has_the_default_of_the_group(run):
     assert run("a").exit_code == 0
-    assert called == [("a", options.NetworkGroup(), options.PictureGroup(), False)]
+    assert called == [("a", NetworkGroup(), PictureGroup(), False)]
 
 
 def test_a_group_is_checked_and_described_as_its_options_are(run):
@@ -51,17 +51,17 @@ def test_a_group_is_checked_and_described_as_its_options_are(run):
 
 
 def test_a_group_is_what_the_stages_take():
-    reading = options.PictureGroup(frames=5, sample=3).reading("cpu", "run")
+    reading = PictureGroup(frames=5, sample=3).reading("cpu", "run")
     assert (reading.frames, reading.sample, reading.device, reading.tokenizer) == (5, 3, "cpu", "run")
     assert reading.workers >= 1
 
 
 def test_options_of_a_group_that_contradict_each_other_are_refused():
     with pytest.raises(UsageError, match="--limit 1 with --sample 2"):
-        options.PictureGroup(limit=1, sample=2).reading("cpu", None)
+        PictureGroup(limit=1, sample=2).reading("cpu", None)
 
 
 def test_weights_are_looked_for_in_the_folder_of_the_user_unless_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert options.NetworkGroup().settings().cache == tmp_path / "grn"
-    assert options.NetworkGroup(cache=tmp_path / "other").settings().cache == tmp_path / "other"
+    assert NetworkGroup().settings().cache == tmp_path / "grn"
+    assert NetworkGroup(cache=tmp_path / "other").settings().cache == tmp_path / "other"

@@ -189,7 +189,7 @@ class Progress:
         if self._first is None:
             self._first = done
         if self._on_terminal:
-            with suppress(OSError):  # the terminal may be closed while the work goes on
+            with suppress(OSError):  # the terminal may be closed before the work ends
                 self._draw(done, total, note)
         elif time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()

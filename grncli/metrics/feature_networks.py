@@ -283,7 +283,7 @@ def _find_published(name: str, cache: Path, download: bool, say: Say) -> Path:
     """The published file in the cache: any that is there, or else the first one."""
     files = PUBLISHED[name]
     file = next((file for file in files if present_weights(cache, file)), files[0])
-    path = find_weights(cache, file, download=download, say=say, remedy="add --download")
+    (path,) = find_weights(cache, [file], download=download, say=say, remedy="add --download")
     sha256 = sha256_of(path)
     if sha256 != file.sha256:
         raise CheckpointError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from grncli.models.lpips import LPIPS, Network
 from grncli.runs import weight_files
 from grncli.runs.checkpoint import read_released, read_tensors
-from grncli.runs.weight_files import WeightFile, find_all_weights, take_weights
+from grncli.runs.weight_files import WeightFile, find_weights, take_weights
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.monitor import Say
 
@@ -74,7 +74,7 @@ def load_lpips(
     elif place.exists() and not place.is_dir():
         raise CheckpointError(f"{place}: is no .safetensors file; expected one, or a directory with LPIPS weights")
     else:
-        sources = find_all_weights(place, FILES[network], download=download, say=say, remedy=remedy)
+        sources = find_weights(place, FILES[network], download=download, say=say, remedy=remedy)
     module = LPIPS(network)
     wanted = module.state_dict()
     parts = [wanted] if len(sources) == 1 else [_below(wanted, "features."), _below(wanted, "heads.")]

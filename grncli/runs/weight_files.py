@@ -41,12 +41,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grn"
 
 
-def find_weights(folder: Path, file: WeightFile, *, download: bool, say: Say, remedy: str) -> Path:
-    """One file in ``folder``; see `find_all_weights`."""
-    return find_all_weights(folder, [file], download=download, say=say, remedy=remedy)[0]
-
-
-def find_all_weights(folder: Path, files: Sequence[WeightFile], *, download: bool, say: Say, remedy: str) -> list[Path]:
+def find_weights(folder: Path, files: Sequence[WeightFile], *, download: bool, say: Say, remedy: str) -> list[Path]:
     """Files in ``folder``, fetched if they may be.
 
     Parameters

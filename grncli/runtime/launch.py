@@ -161,5 +161,5 @@ def _number(environment: Mapping[str, str], name: str, least: int, below: int = 
 
 
 def parent_watch(launch: Launch) -> int | None:
-    """The process whose end means that the launcher is gone; None where nobody but the user started this one."""
+    """The process whose end means that the launcher is gone; None where the user started this one alone."""
     return os.getppid() if launch.count > 1 else None

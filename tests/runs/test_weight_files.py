@@ -8,7 +8,6 @@ import torch
 from grncli.runs.weight_files import (
     WeightFile,
     default_cache,
-    find_all_weights,
     find_weights,
     present_weights,
     take_weights,
@@ -33,7 +32,7 @@ def cache(tmp_path):
 
 
 def find(cache, file, *, download=False, say=lambda text: None):
-    return find_weights(cache, file, download=download, say=say, remedy="add --download")
+    return find_weights(cache, [file], download=download, say=say, remedy="add --download")[0]
 
 
 def message_of(call, *arguments, **named):
@@ -67,7 +66,7 @@ def test_a_twin_is_found_first_where_it_may_stand_in(cache, published):
 def test_what_is_missing_is_told_with_address_checksum_place_and_remedy(cache, published):
     other = WeightFile("https://example.org/heads.pth", "0123abcd")
     message = message_of(
-        find_all_weights, cache, [published, other], download=False, say=lambda text: None, remedy="add --download"
+        find_weights, cache, [published, other], download=False, say=lambda text: None, remedy="add --download"
     )
     assert message == (
         f"{cache}: lacks net.pth ({published.url}, sha256 {SHA256}) and "

@@ -307,7 +307,7 @@ def test_an_interrupted_overwrite_is_repeated_or_resumed(
     decode(store, tmp_path / "whole", run_dir, again)
     decode(store, out, run_dir, DecodeSettings(select=(0, 4, None)))
     with monkeypatch.context() as patch:
-        patch.setattr("grncli.runtime.folders.whole_file", lambda path: pytest.fail("killed"))
+        patch.setattr("grncli.runtime.folders.write_json", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             decode(store, out, run_dir, again)
     decode(store, out, run_dir, replace(again, select=(0, 2, None)))

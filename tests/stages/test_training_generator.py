@@ -22,6 +22,7 @@ from grncli.runs.checkpoint import list_checkpoints, read_tensors, sha256_of
 from grncli.runs.rundir import locked_run
 from grncli.runtime import devices
 from grncli.store import Fingerprint, open_part, open_store
+from grncli.training import run_setup
 
 SQUARE, WIDE = (1, 2, 2), (1, 2, 3)
 STEPS = 24
@@ -472,6 +473,17 @@ def test_a_dry_run_is_about_the_largest_grid(costs: dict[str, Any]) -> None:
 def test_a_dry_run_in_bfloat16_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
     half = json.loads(here(recipe, store, "--dry-run", "--json", "--dtype", "bfloat16").stdout)
     assert half["memory"]["activations"] < costs["memory"]["activations"]
+
+
+@pytest.mark.parametrize(("option", "dtype"), [((), "bfloat16"), (("--overwrite",), "float32")])
+def test_a_dry_run_counts_in_the_number_format_of_the_run_unless_that_is_replaced(
+    recipe: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], dtype: str
+) -> None:
+    monkeypatch.setattr(run_setup, "pick_dtype", lambda name, device: torch.float32)
+    own = {"kind": "generator", "network": {}, "training": {"dtype": "bfloat16"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(own))
+    result = here(recipe, store, "--out", tmp_path, "--dry-run", "--json", "--dtype", "auto", *option)
+    assert json.loads(result.stdout)["dtype"] == dtype
 
 
 def test_a_dry_run_of_a_smaller_piece_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:

@@ -8,8 +8,9 @@ import typer
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import FAILED, format_bytes, guarded, print_json, say
+from grncli.cli.console import FAILED, Progress, format_bytes, guarded, print_json, say
 from grncli.cli.terminal import screen_width, wrap
+from grncli.runtime.monitor import Monitor
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
@@ -31,7 +32,9 @@ def info(
     """
     from grncli.runs.describing import describe
 
-    facts = describe(path, verify=verify)
+    with Progress("info", "MiB") as progress:
+        monitor = Monitor(progress=lambda done, total, note: progress(done >> 20, (total or 0) >> 20, note))
+        facts = describe(path, verify=verify, monitor=monitor)
     problems = facts.get("problems", [])
     if json:
         print_json(facts)

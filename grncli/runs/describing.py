@@ -15,16 +15,18 @@ from grncli.runs.networks import check_config, made_on_meta
 from grncli.runs.registry import KINDS
 from grncli.runs.rundir import is_run
 from grncli.runtime.errors import GrnError
+from grncli.runtime.monitor import Monitor
 from grncli.store import METADATA, BitStore, open_store, verify_store
 
 
-def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
+def describe(path: Path, *, verify: bool = False, monitor: Monitor | None = None) -> dict[str, Any]:
     """A bit store or a run directory as a JSON-ready dictionary; its ``kind`` says which.
 
     Parameters
     ----------
     verify : compare every byte of a store with its checksums, or load the weights of a run, and list under
         ``problems`` what is wrong, one sentence each; there is nothing else where the damage hides the rest
+    monitor : gets the bytes of a store that are checked, and those in all
 
     Raises
     ------
@@ -35,7 +37,7 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
         _check_recipe(path)
         return _verified_run(path) if verify else _newest_run(path)
     if not path.exists() or (path / METADATA).is_file():
-        problems = verify_store(path) if verify else None
+        problems = verify_store(path, monitor) if verify else None
         return _with_problems(problems, lambda: describe_store(open_store(path)))
     raise GrnError(
         f"{path}: {_nature(path)}, neither a bit store (zarr.json) nor a run directory (recipe.yaml){_belongs_to(path)}"

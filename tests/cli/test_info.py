@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from grncli.cli import app
+from grncli.cli import app, console
 from grncli.runs import loading, recipe
 from grncli.store import Fingerprint, open_part
 
@@ -36,6 +36,12 @@ def test_a_store_is_shown_without_what_drives_a_terminal(store):
     assert "toy\\x1b[2J" in done.stdout
     assert "a\\x9b2J (5)" in done.stdout
     assert done.stdout.replace("\n", "").isprintable()
+
+
+def test_checking_a_store_shows_how_far_it_is(store, monkeypatch):
+    monkeypatch.setattr(console, "LINE_EVERY", 0)
+    assert "info: 0/0 MiB" in info(store, "--verify").stderr
+    assert "MiB" not in info(store).stderr
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

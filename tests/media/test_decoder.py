@@ -6,6 +6,7 @@ import textwrap
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -192,18 +193,23 @@ def test_a_stopped_consumer_does_not_wait_for_a_stalled_source(images, descendan
 
 def test_a_stalled_ffmpeg_is_given_up(make_clip, images, descendants):
     clip = Source("c", "clip", str(make_clip("long.mp4", frames=2000, fps=25)))
-    with DecoderPool(1, timeout=1.0) as pool:
-        reading = pool.read([images[0], clip, images[1]], SETTINGS)
-        found = [next(reading), next(reading)]
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            children = descendants(pool._workers[0].pid)
-            if children:
-                break
-        for pid in children:
-            os.kill(pid, signal.SIGSTOP)
-        found += list(reading)
-    errors = {number: event.error for number, event in found if isinstance(event, Done)}
+    errors = {1: None}
+    for _ in range(5):  # on a busy machine ffmpeg may end before it is stopped
+        if errors[1] is not None:
+            break
+        with DecoderPool(1, timeout=1.0) as pool:
+            reading = pool.read([images[0], clip, images[1]], SETTINGS)
+            found = [next(reading), next(reading)]
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                children = descendants(pool._workers[0].pid)
+                if children:
+                    break
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            found += list(reading)
+        errors = {number: event.error for number, event in found if isinstance(event, Done)}
     assert errors == {0: None, 1: "stalled: nothing was decoded for 1 s; given up", 2: None}
     assert gone(children)
 

@@ -108,7 +108,7 @@ def make_plan(
         Where the options, the tokenizer, ``--prompts``, ``--init`` or ``out`` do not fit.
     """
     check_options(options)
-    store = out if is_store(out) else out / BITS
+    store = out if names_store(out) else out / BITS
     earlier = open_earlier(store, overwrite=options.overwrite, parts=options.parts)
     options = _with_dtype(options, earlier)
     generator = generator or open_generator(run, options.weights, say=say)
@@ -119,7 +119,7 @@ def make_plan(
     tokenizer = _find_tokenizer(out, options, recipe, tokenizer, say)
     made_by = dict(bits.tokenizer or (tokenizer.identity if tokenizer is not None else {}))
     pictures = None
-    if not is_store(out) and tokenizer is not None:
+    if not names_store(out) and tokenizer is not None:
         pictures = PictureFolder(out, tokenizer.network, recipe.network.codec.rounds, bits.fps)
     subjects = _find_subjects(options, classes, store, grid, recipe, made_by)
     settings = options.sampling_settings(options.first_schedule(), relative=recipe.refinement.target == "relative")
@@ -135,8 +135,10 @@ def make_plan(
     generator.network.to(options.device, DTYPES[options.dtype])
     if earlier is not None and not options.overwrite:
         _check_same(earlier, fingerprint, options)
-    places = (store, pictures, columns_beside(earlier))
-    return SamplingPlan(run, options, generator, tokenizer, settings, grid, subjects, *places, fingerprint)
+    columns = columns_beside(earlier)
+    return SamplingPlan(
+        run, options, generator, tokenizer, settings, grid, subjects, store, pictures, columns, fingerprint
+    )
 
 
 def _fingerprint(
@@ -155,7 +157,7 @@ def _fingerprint(
     )
 
 
-def is_store(out: Path) -> bool:
+def names_store(out: Path) -> bool:
     """Whether the output is a bit store by its name."""
     return out.suffix == ".zarr"
 
@@ -213,7 +215,7 @@ def _find_tokenizer(
         tokenizer = load_fitting_tokenizer(run, bits, recipe.network, loaded=tokenizer, say=say)
         tokenizer.network.to(options.device)
         return tokenizer
-    if not is_store(out):
+    if not names_store(out):
         wanted = f"{out} is no .zarr store, and pictures need"
     elif options.sheet is not None or options.film is not None:
         wanted = "--sheet and --film need"

@@ -11,7 +11,7 @@ from grncli.evaluation.sampling_costs import cost_of
 from grncli.runs import loading
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.stopping import Stopped
 from grncli.sampling import pictures, plan, sample_store
 from grncli.sampling.sample_store import COLUMNS, is_sample_store, nfe_of, samples_of
 from grncli.sampling.settings import SampleOptions
@@ -45,19 +45,6 @@ def earlier_version(monkeypatch):
     return make
 
 
-class StopAfter(Stop):
-    """A request to stop once it was asked for a number of times."""
-
-    def __init__(self, times):
-        super().__init__()
-        self._left = times
-
-    @property
-    def reason(self):
-        self._left -= 1
-        return "test" if self._left < 0 else None
-
-
 def numbers(path):
     return [entry.numbers for entry in samples_of(open_store(path))]
 
@@ -84,10 +71,10 @@ def test_a_store_with_evaluations_has_the_same_nfe(generator, earlier_version, t
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_an_interrupted_store_with_evaluations_is_resumed(generator, earlier_version, tmp_path, parts):
+def test_an_interrupted_store_with_evaluations_is_resumed(generator, earlier_version, tmp_path, parts, stop_after):
     options = replace(OPTIONS, parts=parts)
     with pytest.raises(Stopped):
-        earlier_version(generator, tmp_path / "s.zarr", options, Monitor(StopAfter(5)))
+        earlier_version(generator, tmp_path / "s.zarr", options, Monitor(stop_after(5)))
     assert 0 < len(open_store(tmp_path / "s.zarr")) < 9
     for part in range(parts):
         summary = sample(generator, tmp_path / "s.zarr", replace(options, part=part))

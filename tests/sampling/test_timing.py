@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.stopping import Stopped
 from grncli.sampling import stage
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
@@ -22,19 +22,6 @@ MADE_BY = {"batch": 2, "device": "cpu", "dtype": "float32"}
 def trained(make_generator_run, make_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return make_generator_run(folder / "gen", make_run(folder / "tok", 2))
-
-
-class StopAfter(Stop):
-    """A request to stop once it was asked for a number of times."""
-
-    def __init__(self, times):
-        super().__init__()
-        self._left = times
-
-    @property
-    def reason(self):
-        self._left -= 1
-        return "test" if self._left < 0 else None
 
 
 def logged(store, part=0):
@@ -59,9 +46,9 @@ def test_a_run_that_made_nothing_leaves_none(trained, tmp_path):
     assert len(logged(tmp_path / "s.zarr")) == 1
 
 
-def test_a_stopped_run_counts_the_samples_it_saved(trained, tmp_path):
+def test_a_stopped_run_counts_the_samples_it_saved(trained, tmp_path, stop_after):
     with pytest.raises(Stopped):
-        sample(trained, tmp_path / "s.zarr", SETTINGS, Monitor(StopAfter(5)))
+        sample(trained, tmp_path / "s.zarr", SETTINGS, Monitor(stop_after(5)))
     sample(trained, tmp_path / "s.zarr", SETTINGS)
     first, second = (line["samples"] for line in logged(tmp_path / "s.zarr"))
     assert 0 < first < 6

@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# Its functions take the group of the moment they are imported for a default. Imported later, by a first optimizer step,
+# they would keep the group and its threads alive until Python ends, and such a thread can abort the process there.
+import torch.distributed.nn.functional
 from numpy.typing import NDArray
 from torch import Tensor, nn
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from grncli.models.generator import Generator, GeneratorConfig
+from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
 from grncli.runs.checkpoint import write_checkpoint
 from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
@@ -137,10 +137,10 @@ def release_fixtures() -> Path:
 def make_generator(filled):
     def make(prediction="bit", *, classes=3, channels=4, rounds=2, seed=0):
         """A generator that is sure enough of itself to be worth refining."""
-        config = GeneratorConfig(
+        config = ClassTransformerConfig(
             **TINY_GENERATOR, prediction=prediction, rounds=rounds, channels=channels, classes=classes
         )
-        network = filled(Generator(config), seed).eval().requires_grad_(False)
+        network = filled(ClassTransformer(config), seed).eval().requires_grad_(False)
         network.head.linear.weight *= 4
         return network
 

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from grncli.models.inception import InceptionV3
 from grncli.models.tokenizer import Tokenizer, to_input
-from grncli.runs.checkpoint import read_released, read_tensors, sha256_of
 from grncli.runs.loading import HeldFile
 from grncli.runs.networks import fill, made_on_meta
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runs.weight_files import WeightFile, find_weights, present_weights, take_weights
 from grncli.runtime.errors import CheckpointError, GrnError
 from grncli.runtime.monitor import Say
+from grncli.runtime.tensor_files import read_released, read_tensors, sha256_of
 
 Takes = Literal["images", "clips", "samples"]
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from grncli.models.lpips import LPIPS, Network
 from grncli.runs import weight_files
-from grncli.runs.checkpoint import read_released, read_tensors
 from grncli.runs.weight_files import WeightFile, find_weights, take_weights
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.monitor import Say
+from grncli.runtime.tensor_files import read_released, read_tensors
 
 _TORCHVISION = "https://download.pytorch.org/models"
 _AUTHORS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1"

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grncli.models.products import Linear, attention
+
 Grid = tuple[int, int, int]
 
 PERIOD = 10000.0  # longest wavelength of every sinusoid, over 2 pi
@@ -29,17 +31,17 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.query_norm = RMSNorm(width // heads)
         self.key_norm = RMSNorm(width // heads)
-        self.projection = nn.Linear(width, width)
+        self.projection = Linear(width, width)
 
     def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
         """``x [B, N, width]`` and ``rotation [2, N, width / heads / 2]`` (see ``rotary``) to ``[B, N, width]``."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         q = rotate(self.query_norm(q), rotation)
         k = rotate(self.key_norm(k), rotation)
-        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype))
+        mixed = attention(q, k, v.to(q.dtype))
         return self.projection(mixed.transpose(1, 2).flatten(2))
 
 
@@ -48,8 +50,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate_and_up = nn.Linear(width, 2 * hidden)
-        self.down = nn.Linear(hidden, width)
+        self.gate_and_up = Linear(width, 2 * hidden)
+        self.down = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to the same shape."""
@@ -62,8 +64,8 @@ class RatioEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Linear(2 * RATIO_WAVES, width)
-        self.second = nn.Linear(width, width)
+        self.first = Linear(2 * RATIO_WAVES, width)
+        self.second = Linear(width, width)
 
     def forward(self, ratio: Tensor) -> Tensor:
         """``[B]`` in [0, 1] to ``[B, width]``."""

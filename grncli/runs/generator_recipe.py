@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Tag
 
-from grncli.models.generator import GeneratorConfig, GeneratorShape, check_bit_sizes
+from grncli.models.class_transformer import ClassTransformerConfig, ClassTransformerShape, check_bit_sizes
+from grncli.models.text_transformer import TextTransformerConfig
 from grncli.runs.recipe_fields import by_type, renamed
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.jsonfiles import brief
@@ -107,7 +108,34 @@ class Bits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedGenerator(GeneratorShape):
+class Task:
+    """How a text-conditional generator is asked for one kind of sample, and sampled by default.
+
+    Prefix and suffix are part of every prompt but the empty and the negative one.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    negative_prompt: str = ""
+    guidance: float = 3.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConditioning:
+    """What the texts of a text-conditional generator are, and how it is sampled by default (facts section 8)."""
+
+    encoder: dict[str, str] = field(default_factory=dict)  # name and sha256, as far as they are known
+    max_tokens: int = 512
+    image: Task = field(default_factory=Task)
+    clip: Task = field(default_factory=Task)
+    first_frame: Task = field(default_factory=Task)  # clips that start from a given frame
+    schedule: Literal["linear", "cosine"] = "cosine"
+    cosine_end: float = 1.0  # selection ratio at which the cosine schedule ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedGenerator(ClassTransformerShape):
     """The network of a recipe to train by; sizes that are left out follow from the bits."""
 
     rounds: int | None = None
@@ -118,9 +146,9 @@ class AskedGenerator(GeneratorShape):
         super().__post_init__()
         check_bit_sizes(self)
 
-    def settle(self, *, rounds: int, channels: int, classes: int) -> GeneratorConfig:
+    def settle(self, *, rounds: int, channels: int, classes: int) -> ClassTransformerConfig:
         """All sizes of the network, with those of the bits."""
-        return GeneratorConfig(**{**vars(self), "rounds": rounds, "channels": channels, "classes": classes})
+        return ClassTransformerConfig(**{**vars(self), "rounds": rounds, "channels": channels, "classes": classes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +156,14 @@ class _Settings:
     """What both recipes have; each narrows the types of ``network`` and ``bits``."""
 
     kind: str = "generator"
-    network: GeneratorShape
+    network: ClassTransformerShape | TextTransformerConfig
     data: BitData = field(default_factory=BitData)
     refinement: Refinement = field(default_factory=Refinement)
     optimization: GeneratorOptimization = field(default_factory=GeneratorOptimization)
     training: GeneratorTraining = field(default_factory=GeneratorTraining)
     preview: Preview = field(default_factory=Preview)
     bits: Bits | None
+    text: TextConditioning | None = None  # of a network that is conditioned on text
     imported: dict[str, str] | None = None  # where imported weights came from
 
     def __post_init__(self) -> None:
@@ -148,7 +177,11 @@ class _Settings:
 class GeneratorRecipe(_Settings):
     """The recipe of a run: all sizes of the network are settled, and its bits are named."""
 
-    network: Annotated[Annotated[GeneratorConfig, Tag("class_transformer")], by_type("class_transformer")]
+    network: Annotated[
+        Annotated[ClassTransformerConfig, Tag("class_transformer")]
+        | Annotated[TextTransformerConfig, Tag("text_transformer")],
+        by_type("class_transformer"),
+    ]
     bits: Bits
 
 
@@ -161,6 +194,6 @@ class AskedGeneratorRecipe(_Settings):
     )
     bits: Bits | None = None  # of the run whose recipe this is; the stores settle them anew
 
-    def settle(self, network: GeneratorConfig, bits: Bits) -> GeneratorRecipe:
+    def settle(self, network: ClassTransformerConfig, bits: Bits) -> GeneratorRecipe:
         """The recipe of the run, with what the stores settle."""
         return GeneratorRecipe(**{**vars(self), "network": network, "bits": bits})

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from grncli.hbq import MAX_ROUNDS
+from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
 from grncli.models.generator import Generator
+from grncli.models.text_transformer import TextTransformer, TextTransformerConfig
 from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.runs.kinds import NetworkKind, ReleasedWeights
 from grncli.runs.loading import Loaded, open_run
@@ -60,8 +62,15 @@ def open_generator(run: str | Path, weights: str = "ema", *, say: Say = lambda t
     return open_run(run, GENERATOR, weights=weights, say=say)
 
 
+def build_generator(config: ClassTransformerConfig | TextTransformerConfig) -> Generator:
+    """The network of these sizes, initialized for training."""
+    if isinstance(config, TextTransformerConfig):
+        return TextTransformer(config)
+    return ClassTransformer(config)
+
+
 def _build(recipe: GeneratorRecipe) -> Generator:
-    return Generator(recipe.network)
+    return build_generator(recipe.network)
 
 
 def _facts(recipe: GeneratorRecipe) -> dict[str, Any]:

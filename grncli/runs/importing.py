@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import Tensor, nn
 
-from grncli.runs.checkpoint import EMA, RECIPE, read_released, sha256_of, take_checkpoint, write_checkpoint
+from grncli.runs.checkpoint import EMA, RECIPE, take_checkpoint, write_checkpoint
 from grncli.runs.describing import describe_run
 from grncli.runs.kinds import NetworkKind, ReleasedWeights
 from grncli.runs.loading import HeldFile, OpenedRun
@@ -29,6 +29,7 @@ from grncli.runs.rundir import (
 from grncli.runtime.errors import CheckpointError, UsageError
 from grncli.runtime.files import whole_file
 from grncli.runtime.jsonfiles import brief
+from grncli.runtime.tensor_files import read_released, sha256_of
 
 TEXT_GENERATOR = ("block_chunks.", "text_proj.")  # how names of weights begin that are the file itself
 

@@ -14,13 +14,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, open_tensors, read_state, run_of
+from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_state, run_of
 from grncli.runs.kinds import AnyModule, AnyRecipe, NetworkKind
 from grncli.runs.networks import check_config, fill, made_on_meta
 from grncli.runs.recipe import kind_of, load_fields, parse_own_recipe, restoring
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
 from grncli.runtime.files import open_plain
 from grncli.runtime.monitor import Say
+from grncli.runtime.tensor_files import open_tensors
 
 Result = TypeVar("Result")
 

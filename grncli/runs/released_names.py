@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from grncli.models.generator import GeneratorConfig
+from grncli.models.class_transformer import ClassTransformerConfig
 from grncli.models.tokenizer import TokenizerConfig
 
 # (pattern, replacement) tried in order; the first that matches a whole name applies.
@@ -128,7 +128,7 @@ def generator_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def generator_config(
     weights: Mapping[str, Tensor], *, prediction: Literal["ind", "bit"], rounds: int, in_context_start: int
-) -> GeneratorConfig:
+) -> ClassTransformerConfig:
     """The sizes of the generator that ``weights`` (under our names) belong to.
 
     The weights do not show what is predicted, by how many rounds, and where the in-context tokens join.
@@ -148,7 +148,7 @@ def generator_config(
     per_channel = 2**rounds if prediction == "ind" else 2 * rounds
     if inputs % per_channel:
         raise ValueError(f"the network has {inputs} inputs, which are no channels of {rounds} rounds ({prediction})")
-    return GeneratorConfig(
+    return ClassTransformerConfig(
         prediction=prediction,
         depth=_count(weights, r"blocks\.(\d+)\."),
         width=width,

@@ -13,7 +13,6 @@ from grncli.runs.checkpoint import (
     check_tensors,
     list_checkpoints,
     prune_checkpoints,
-    read_tensors,
     set_aside,
     write_checkpoint,
 )
@@ -21,6 +20,7 @@ from grncli.runs.rundir import Place
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.monitor import Say
 from grncli.runtime.processes import Processes
+from grncli.runtime.tensor_files import read_tensors
 from grncli.training.logs import own_sums
 from grncli.training.training_state import TrainingState
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from grncli.models.generator import Generator
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.runs.generators import build_generator
 from grncli.runtime.devices import DTYPES
 from grncli.store import parse_grid
 from grncli.training.wrapping import checkpoint_activations
@@ -30,9 +31,9 @@ def estimate(recipe: GeneratorRecipe) -> dict[str, Any]:
     piece = recipe.data.batch // recipe.optimization.gradient_accumulation
     samples = sum(recipe.bits.grids.values()) - recipe.data.validation
     with torch.device("meta"):
-        network = Generator(recipe.network)
+        network = build_generator(recipe.network)
         if recipe.training.activation_checkpointing:
-            checkpoint_activations(network.blocks)
+            checkpoint_activations(network.transformer_blocks)
         flops, activations = _count(network.to(DTYPES[dtype]), piece, grids[largest])
     parameters = sum(p.numel() for p in network.parameters())
     weights = parameters * FLOAT_BYTES * recipe.optimization.copies

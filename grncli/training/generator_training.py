@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from grncli.models.generator import Generator
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
+from grncli.runs.generators import build_generator
 from grncli.runs.networks import check_memory, made_on_meta
 from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.monitor import Monitor, Say
@@ -69,7 +69,7 @@ def train_generator(
         return 0
     recipe = training.recipe
     check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, processes)
-    check_memory(made_on_meta(lambda: Generator(recipe.network)), recipe.optimization.copies, device)
+    check_memory(made_on_meta(lambda: build_generator(recipe.network)), recipe.optimization.copies, device)
     loader = BitLoader(
         plan.samples,
         batch=recipe.data.batch,
@@ -79,7 +79,7 @@ def train_generator(
         processes=processes,
     )
     with training.opened():
-        network = training.build("train-gen", lambda: Generator(recipe.network))
+        network = training.build("train-gen", lambda: build_generator(recipe.network))
         wrap_generator(network, recipe.training)
         training.train(RefinementObjective(recipe, network, loader, device, sheet))
     return training.left

@@ -24,10 +24,10 @@ from grncli.runtime.processes import Processes
 def wrap_generator(network: Generator, training: Training) -> None:
     """Checkpoint the activations of the blocks, and compile them, as the recipe asks."""
     if training.activation_checkpointing:
-        checkpoint_activations(network.blocks)
+        checkpoint_activations(network.transformer_blocks)
     if training.compile:
         # Blocks of one kind share what is compiled, whatever their number.
-        for block in network.blocks:
+        for block in network.transformer_blocks:
             block.compile()
 
 

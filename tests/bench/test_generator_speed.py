@@ -8,7 +8,7 @@ import torch
 from torch.optim import AdamW
 
 from grncli.conditions import ClassCondition
-from grncli.models.generator import Generator, GeneratorConfig
+from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
 from grncli.refinement import cross_entropy
 from grncli.runs.generator_recipe import AskedGeneratorRecipe, BitData, GeneratorOptimization
 from grncli.runs.tokenizer_recipe import Training
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.bench
 
 GRID = (1, 16, 16)
 BATCH = 2
-B = GeneratorConfig(rounds=4, channels=16, classes=1000)
+B = ClassTransformerConfig(rounds=4, channels=16, classes=1000)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def seconds(call, times=3):
 
 
 def test_a_training_step_costs_what_the_module_costs(store, tmp_path, capsys):
-    network = Generator(B)
+    network = ClassTransformer(B)
     optimizer = AdamW(network.parameters(), fused=True)
     state = torch.randint(0, 16, (BATCH, 16, *GRID), dtype=torch.uint8)
     ratio, label = torch.rand(BATCH), torch.randint(0, 1000, (BATCH,))
@@ -85,7 +85,7 @@ def test_a_training_step_costs_what_the_module_costs(store, tmp_path, capsys):
 
 
 def test_sampling_costs_what_its_function_evaluations_cost(capsys):
-    network = Generator(B).eval().requires_grad_(False)
+    network = ClassTransformer(B).eval().requires_grad_(False)
     settings = SamplingSettings(schedule=Fixed(9))
     requests = [Request(number, ClassCondition(torch.tensor([number]), B.classes)) for number in range(8)]
     state = torch.randint(0, 16, (8, 16, *GRID), dtype=torch.uint8)
@@ -107,7 +107,7 @@ def test_sampling_costs_what_its_function_evaluations_cost(capsys):
 def test_samples_that_end_early_save_their_time(capsys):
     """A small network with drawn weights, whose entropies differ enough to spread the steps."""
     torch.manual_seed(0)
-    network = Generator(GeneratorConfig(depth=6, width=192, heads=6, rounds=4, channels=16, classes=10))
+    network = ClassTransformer(ClassTransformerConfig(depth=6, width=192, heads=6, rounds=4, channels=16, classes=10))
     for parameter in network.parameters():
         if parameter.dim() > 1:
             parameter.data.add_(torch.randn_like(parameter) * 0.05)

@@ -23,7 +23,7 @@ from grncli import load_generator, load_tokenizer, open_store
 from grncli.cli import app
 from grncli.hbq import quantize
 from grncli.media.writing import write_mp4, write_png
-from grncli.models.generator import Generator
+from grncli.models.class_transformer import ClassTransformer
 from grncli.rng import Purpose, categories, uniform
 
 DEVICE = os.environ.get("GRN_TEST_DEVICE", "cuda")
@@ -328,7 +328,7 @@ def test_processes_of_torchrun_do_what_one_alone_does(
 
 
 @pytest.mark.parametrize("prediction", ["ind", "bit"])
-def test_logits_are_those_of_the_cpu(make_generator: Callable[..., Generator], prediction: str) -> None:
+def test_logits_are_those_of_the_cpu(make_generator: Callable[..., ClassTransformer], prediction: str) -> None:
     network = make_generator(prediction)
     codec = network.config.codec
     state = categories(0, torch.arange(4), codec.categories, (codec.token_channels, 1, 4, 4))
@@ -393,9 +393,9 @@ def test_samples_are_those_of_the_cpu(sampled: Callable[..., Path]) -> None:
 def test_a_stopped_sampling_resumes_to_the_same_samples(
     generator: Path, sampled: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, forward = 0, Generator.forward
+    calls, forward = 0, ClassTransformer.forward
 
-    def stopping(network: Generator, *arguments: Any) -> Any:
+    def stopping(network: ClassTransformer, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 20:  # with five samples under way and five done
@@ -404,7 +404,7 @@ def test_a_stopped_sampling_resumes_to_the_same_samples(
 
     options = (*FAST, "--per-class", 4, "--device", DEVICE, "--dtype", "float32", "--batch", 5)
     with monkeypatch.context() as patch:
-        patch.setattr(Generator, "forward", stopping)
+        patch.setattr(ClassTransformer, "forward", stopping)
         said = grn("sample", generator, tmp_path / "s.zarr", *options, code=75)
     assert "SIGTERM: stopped after" in said
     assert 0 < len(open_store(tmp_path / "s.zarr")) < 12

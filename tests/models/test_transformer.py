@@ -16,7 +16,7 @@ from grncli.models.transformer import (
     rotary,
     rotate,
 )
-from grncli.runs.checkpoint import read_released
+from grncli.runtime.tensor_files import read_released
 
 
 @pytest.fixture(autouse=True)

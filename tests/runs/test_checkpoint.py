@@ -15,15 +15,13 @@ from grncli.runs.checkpoint import (
     list_checkpoints,
     prune_checkpoints,
     read_header,
-    read_released,
     read_state,
-    read_tensors,
     run_of,
-    sha256_of,
     write_checkpoint,
 )
 from grncli.runs.networks import check_config
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.tensor_files import read_released, read_tensors, sha256_of
 
 
 def write(run, step, value=None):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from grncli.models.generator import Generator, GeneratorConfig
+from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
 from grncli.runs.generator_recipe import AskedGeneratorRecipe, Bits, GeneratorRecipe
 from grncli.runs.recipe import dump_recipe, read_own_recipe, read_recipe
 from grncli.runtime.errors import RecipeError
@@ -35,7 +35,7 @@ def settled(recipe, channels=16, rounds=4, classes=10):
 
 def parameters_of(config):
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Generator(config).parameters())
+        return sum(parameter.numel() for parameter in ClassTransformer(config).parameters())
 
 
 # The recipes we ship
@@ -90,7 +90,7 @@ def test_a_dumped_recipe_reads_as_itself(read, tmp_path):
         grids={"1x4x4": 12},
         fps=8,
     )
-    network = GeneratorConfig(rounds=4, channels=16, classes=3)
+    network = ClassTransformerConfig(rounds=4, channels=16, classes=3)
     recipe = GeneratorRecipe(network=network, bits=bits)
     file = tmp_path / "own.yaml"
     file.write_text(dump_recipe(recipe), encoding="utf-8")
@@ -210,7 +210,7 @@ def test_a_network_that_is_no_section_is_refused(read, wrong):
 
 
 def test_the_recipe_of_a_run_names_the_type():
-    config = GeneratorConfig(rounds=4, channels=16, classes=3)
+    config = ClassTransformerConfig(rounds=4, channels=16, classes=3)
     recipe = GeneratorRecipe(network=config, bits=Bits(tokenizer={}, stride=(1, 8, 8), labels=(), grids={"1x1x1": 1}))
     assert "network:\n  type: class_transformer\n" in dump_recipe(recipe)
 
@@ -235,7 +235,7 @@ def test_a_field_under_its_old_name_is_refused_with_the_new_one(read, section, b
 
 @pytest.mark.parametrize(("section", "before", "now", "value"), RENAMED)
 def test_a_run_of_earlier_versions_is_read_by_the_old_names(tmp_path, section, before, now, value):
-    config = GeneratorConfig(rounds=4, channels=16, classes=3)
+    config = ClassTransformerConfig(rounds=4, channels=16, classes=3)
     recipe = GeneratorRecipe(network=config, bits=Bits(tokenizer={}, stride=(1, 8, 8), labels=(), grids={"1x1x1": 1}))
     fields = yaml.safe_load(dump_recipe(recipe))
     del fields["network"]["type"], fields[section][now]

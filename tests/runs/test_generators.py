@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
-from grncli.models.generator import Generator, GeneratorConfig
+from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
 from grncli.models.transformer import position_embedding
-from grncli.runs.checkpoint import read_released, sha256_of, write_checkpoint
+from grncli.runs.checkpoint import write_checkpoint
 from grncli.runs.describing import describe
 from grncli.runs.generator_recipe import Bits, GeneratorRecipe
 from grncli.runs.generators import GENERATOR, load_generator, open_generator
@@ -20,8 +20,9 @@ from grncli.runs.recipe import dump_recipe
 from grncli.runs.rundir import recipe_kind
 from grncli.runs.tokenizers import load_tokenizer
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
+from grncli.runtime.tensor_files import read_released, sha256_of
 
-CONFIG = GeneratorConfig(
+CONFIG = ClassTransformerConfig(
     prediction="bit",
     depth=2,
     width=16,
@@ -60,7 +61,11 @@ def import_generator(file, run, **options):
 
 
 def generator(filled, seed=0, **config):
-    return filled(Generator(GeneratorConfig(**{**vars(CONFIG), **config})), seed).eval().requires_grad_(False)
+    return (
+        filled(ClassTransformer(ClassTransformerConfig(**{**vars(CONFIG), **config})), seed)
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def released_layout(network, side=3):

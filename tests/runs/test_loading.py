@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from grncli.runs import describing, importing, loading
-from grncli.runs.checkpoint import find_checkpoint, sha256_of, write_checkpoint
+from grncli.runs.checkpoint import find_checkpoint, write_checkpoint
 from grncli.runs.loading import HeldFile
 from grncli.runs.networks import is_finite
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
 from grncli.runs.tokenizers import load_tokenizer, open_tokenizer
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.tensor_files import sha256_of
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from grncli.models.tokenizer import Tokenizer
-from grncli.runs.checkpoint import read_released
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
+from grncli.runtime.tensor_files import read_released
 
 SIZES = [
     {},

@@ -16,6 +16,7 @@ from grncli.runs.rundir import locked_run
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
 from grncli.runs.tokenizers import TOKENIZER, load_tokenizer, open_tokenizer
 from grncli.runtime.errors import CheckpointError, GrnError, LockError, RecipeError, UsageError
+from grncli.runtime.tensor_files import sha256_of
 
 
 def import_tokenizer(file, run, **options):
@@ -89,7 +90,7 @@ def test_vae_weights_are_taken_where_there_is_no_ema(save, tmp_path, network, in
 
 def test_the_recipe_tells_where_the_weights_came_from(run, released):
     imported = yaml.safe_load((run / "recipe.yaml").read_text())["imported"]
-    assert imported == {"file": "tokenizer.ckpt", "weights": "ema", "sha256": checkpoint.sha256_of(released)}
+    assert imported == {"file": "tokenizer.ckpt", "weights": "ema", "sha256": sha256_of(released)}
 
 
 def test_rounds_are_four_unless_told(run):
@@ -347,7 +348,7 @@ def test_what_is_no_run_is_refused(tmp_path, function):
 
 def test_identity_names_the_run_and_the_weights(run):
     file = find_checkpoint(run) / "ema.safetensors"
-    assert open_tokenizer(run).identity == {"name": "run", "sha256": checkpoint.sha256_of(file)}
+    assert open_tokenizer(run).identity == {"name": "run", "sha256": sha256_of(file)}
 
 
 def test_identity_is_the_same_on_every_import(run, released, tmp_path):

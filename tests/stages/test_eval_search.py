@@ -23,10 +23,11 @@ from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.search_folder import POINTS, RESULTS
 from grncli.media.writing import write_png
 from grncli.runs import generators, tokenizers
-from grncli.runs.checkpoint import list_checkpoints, sha256_of, write_checkpoint
+from grncli.runs.checkpoint import list_checkpoints, write_checkpoint
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
+from grncli.runtime.tensor_files import sha256_of
 from grncli.sampling.settings import SampleOptions
 from grncli.store import open_store
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from grncli.runs.checkpoint import list_checkpoints, read_tensors
+from grncli.runs.checkpoint import list_checkpoints
+from grncli.runtime.tensor_files import read_tensors
 from grncli.store import Fingerprint, open_part
 
 RECIPE = """\

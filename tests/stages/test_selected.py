@@ -16,12 +16,13 @@ from grncli.evaluation.picture_arrays import ArrayPictures
 from grncli.evaluation.picture_sources import MediaPictures, StorePictures
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.sources import list_sources
-from grncli.runs.checkpoint import sha256_of, write_checkpoint
+from grncli.runs.checkpoint import write_checkpoint
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
 from grncli.runs.tokenizers import load_tokenizer
 from grncli.runtime.errors import StoreMismatch, UsageError
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.tensor_files import sha256_of
 from grncli.tokenizing import tokenizing_plan
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings
 from grncli.tokenizing.tokenizing_stage import tokenize

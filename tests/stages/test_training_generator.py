@@ -18,9 +18,10 @@ import yaml
 from typer.testing import CliRunner
 
 from grncli.cli import app
-from grncli.runs.checkpoint import list_checkpoints, read_tensors, sha256_of
+from grncli.runs.checkpoint import list_checkpoints
 from grncli.runs.rundir import locked_run
 from grncli.runtime import devices
+from grncli.runtime.tensor_files import read_tensors, sha256_of
 from grncli.store import Fingerprint, open_part, open_store
 from grncli.training import run_setup
 

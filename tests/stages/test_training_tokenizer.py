@@ -18,7 +18,7 @@ from grncli import load_tokenizer
 from grncli.media.sources import list_sources
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
-from grncli.runs.checkpoint import list_checkpoints, read_tensors
+from grncli.runs.checkpoint import list_checkpoints
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import (
     ClipData,
@@ -34,6 +34,7 @@ from grncli.runs.tokenizer_recipe import (
 from grncli.runtime.errors import CheckpointError, RecipeError, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.tensor_files import read_tensors
 from grncli.training.crops import CropSampler
 from grncli.training.tokenizer_training import train_tokenizer
 

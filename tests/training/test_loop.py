@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from grncli.runs.checkpoint import list_checkpoints, read_state, read_tensors
+from grncli.runs.checkpoint import list_checkpoints, read_state
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.errors import CheckpointError, GrnError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS
 from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.tensor_files import read_tensors
 from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.objective import Batch, Trainable

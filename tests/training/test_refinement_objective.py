@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from grncli.hbq import index_to_bits, pack, unpack
-from grncli.models.generator import Generator, GeneratorConfig
+from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
 from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
 from grncli.runs.tokenizer_recipe import Training
 from grncli.store import Fingerprint, open_part, open_store
@@ -28,7 +28,7 @@ SIZES = {**TINY, "rounds": ROUNDS, "channels": CHANNELS, "classes": CLASSES}
 
 def recipe(prediction="bit", seed=0, **refinement):
     return GeneratorRecipe(
-        network=GeneratorConfig(prediction=prediction, **SIZES),
+        network=ClassTransformerConfig(prediction=prediction, **SIZES),
         bits=Bits(tokenizer={}, stride=(1, 8, 8), labels=(), grids={"1x4x4": 1}),
         refinement=Refinement(**refinement),
         training=Training(seed=seed),
@@ -207,14 +207,14 @@ def test_fewer_rounds_than_the_bits_have_are_their_first():
 @pytest.mark.parametrize("prediction", ["ind", "bit"])
 def test_the_loss_of_a_fresh_network_is_log_k(prediction):
     settings = recipe(prediction)
-    loss, _ = objective_of(settings, Generator(settings.network)).losses(some_batch(8), 0)
+    loss, _ = objective_of(settings, ClassTransformer(settings.network)).losses(some_batch(8), 0)
     assert loss.item() == pytest.approx(math.log(settings.network.codec.categories), abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_the_loss_of_a_batch_is_the_mean_over_its_pieces(filled, count):
     settings, batch = recipe("ind", condition_dropout=0.5), some_batch(8)
-    objective = objective_of(settings, filled(Generator(settings.network)))
+    objective = objective_of(settings, filled(ClassTransformer(settings.network)))
     whole, _ = objective.losses(batch, 0)
     pieces = torch.stack([objective.losses(piece, 0)[0] for piece in batch.pieces(count)])
     torch.testing.assert_close(pieces.mean(), whole)
@@ -279,7 +279,7 @@ def two_pictures(tmp_path_factory):
 def objective_on(store, settings, validation=0):
     torch.manual_seed(0)
     loader = BitLoader(combine_stores([store])[1], batch=8, buffer=1e9, validation=validation)
-    return RefinementObjective(settings, Generator(settings.network), loader, CPU)
+    return RefinementObjective(settings, ClassTransformer(settings.network), loader, CPU)
 
 
 def losses_over(objective, steps):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from grncli.models.generator import Block
+from grncli.models.class_transformer import Block
 from grncli.models.layers import ResidualBlock
 from grncli.runs.tokenizer_recipe import Training
 from grncli.training.wrapping import wrap_generator, wrap_tokenizer

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from grncli.models.generator import Block, Generator, GeneratorConfig, GeneratorShape, TokenEmbedding
+from grncli.models.class_transformer import (
+    Block,
+    ClassTransformer,
+    ClassTransformerConfig,
+    ClassTransformerShape,
+    TokenEmbedding,
+)
 from grncli.models.transformer import rotary
 from grncli.runs.generators import load_generator
 from grncli.runs.importing import import_released
@@ -37,7 +43,7 @@ def make(filled):
     """A small generator with drawn weights."""
 
     def make_one(**config):
-        return filled(Generator(GeneratorConfig(**{**TINY, **config}))).eval().requires_grad_(False)
+        return filled(ClassTransformer(ClassTransformerConfig(**{**TINY, **config}))).eval().requires_grad_(False)
 
     return make_one
 
@@ -100,18 +106,20 @@ def test_the_other_weights_give_other_logits(released, weights):
 )
 def test_the_papers_sizes_have_their_parameters(size, prediction, millions):
     with torch.device("meta"):
-        network = Generator(GeneratorConfig(prediction=prediction, rounds=4, channels=16, classes=1000, **SIZES[size]))
+        network = ClassTransformer(
+            ClassTransformerConfig(prediction=prediction, rounds=4, channels=16, classes=1000, **SIZES[size])
+        )
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == millions
 
 
 def test_the_default_size_is_b():
-    config = GeneratorShape()
+    config = ClassTransformerShape()
     assert {name: getattr(config, name) for name in SIZES["B"]} == SIZES["B"]
 
 
 @pytest.mark.parametrize(("prediction", "categories", "elements"), [("ind", 16, 8), ("bit", 2, 32)])
 def test_the_bits_tell_categories_and_elements(prediction, categories, elements):
-    config = GeneratorConfig(prediction=prediction, rounds=4, channels=8, classes=0)
+    config = ClassTransformerConfig(prediction=prediction, rounds=4, channels=8, classes=0)
     assert (config.codec.categories, config.codec.token_channels) == (categories, elements)
 
 
@@ -156,13 +164,13 @@ def test_there_is_a_logit_for_each_category_of_each_element(make, prediction, gr
 )
 def test_an_impossible_size_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        GeneratorConfig(**{**TINY, **wrong})
+        ClassTransformerConfig(**{**TINY, **wrong})
 
 
 @pytest.mark.parametrize("missing", ["rounds", "channels", "classes"])
 def test_a_network_needs_what_the_bits_tell(missing):
     with pytest.raises(TypeError, match=missing):
-        GeneratorConfig(**{name: size for name, size in TINY.items() if name != missing})
+        ClassTransformerConfig(**{name: size for name, size in TINY.items() if name != missing})
 
 
 # First weights
@@ -170,12 +178,12 @@ def test_a_network_needs_what_the_bits_tell(missing):
 
 @each_prediction
 def test_every_prediction_is_even_at_first(prediction):
-    network = Generator(GeneratorConfig(**TINY, prediction=prediction))
+    network = ClassTransformer(ClassTransformerConfig(**TINY, prediction=prediction))
     assert not network(*inputs(network.config)).any()
 
 
 def test_every_block_is_the_identity_at_first(drawn):
-    network = Generator(GeneratorConfig(**TINY))
+    network = ClassTransformer(ClassTransformerConfig(**TINY))
     x = drawn((2, 16, 32), 0)
     assert all(torch.equal(block(x, drawn((2, 32), 1), rotary((1, 4, 4), 16)), x) for block in network.blocks)
 
@@ -183,7 +191,7 @@ def test_every_block_is_the_identity_at_first(drawn):
 def test_first_weights_follow_from_the_seed():
     def drawn_from(seed):
         torch.manual_seed(seed)
-        return Generator(GeneratorConfig(**TINY)).state_dict()
+        return ClassTransformer(ClassTransformerConfig(**TINY)).state_dict()
 
     first, again = drawn_from(3), drawn_from(3)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -192,7 +200,7 @@ def test_first_weights_follow_from_the_seed():
 @pytest.mark.parametrize("name", ["classes", "context", "ratio.first.weight", "ratio.second.weight"])
 def test_embeddings_are_drawn_small_at_first(name):
     torch.manual_seed(0)
-    network = Generator(GeneratorConfig(**{**TINY, "width": 64, "in_context_tokens": 64, "classes": 63}))
+    network = ClassTransformer(ClassTransformerConfig(**{**TINY, "width": 64, "in_context_tokens": 64, "classes": 63}))
     assert float(network.get_parameter(name).detach().std()) == pytest.approx(0.02, rel=0.1)
 
 
@@ -242,7 +250,7 @@ def test_the_context_joins_where_the_configuration_says(make):
 
 
 def test_a_network_may_have_no_context(drawn):
-    network = Generator(GeneratorConfig(**{**TINY, "in_context_tokens": 0})).requires_grad_(False)
+    network = ClassTransformer(ClassTransformerConfig(**{**TINY, "in_context_tokens": 0})).requires_grad_(False)
     for parameter in network.parameters():
         parameter.copy_(drawn(parameter.shape, 0))
     assert network(*inputs(network.config)).any()

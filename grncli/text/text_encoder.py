@@ -41,7 +41,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def encode(self, prompts: Sequence[TokenizedPrompt]) -> list[Tensor]:
-        """Features ``[length, width]`` of each prompt, float32 on the encoder's device; a prompt depends on no other."""
+        """Features ``[length, width]`` of each prompt, float32 on the encoder's device; none depends on the others."""
 
     def __call__(self, prompts: Sequence[str]) -> list[Tensor]:
         """Features ``[length, width]`` of each prompt, float32."""

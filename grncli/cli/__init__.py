@@ -9,9 +9,12 @@ import typer
 from grncli import __version__
 from grncli.cli import console
 from grncli.cli import eval as evaluation
+from grncli.cli.add_captions import captions
 from grncli.cli.decode import decode
+from grncli.cli.encode_text import encode_text
 from grncli.cli.import_ import import_
 from grncli.cli.info import info
+from grncli.cli.options import PanelledCommand
 from grncli.cli.quantize_stats import quantize_stats
 from grncli.cli.sample import sample
 from grncli.cli.shapes import shapes
@@ -32,9 +35,11 @@ app.command("shapes")(shapes)
 app.command("import")(import_)
 app.command("train-tokenizer")(train_tokenizer)
 app.command("tokenize")(tokenize)
+app.command("captions")(captions)
 app.command("decode")(decode)
+app.command("encode-text")(encode_text)
 app.command("train-gen")(train_gen)
-app.command("sample")(sample)
+app.command("sample", cls=PanelledCommand)(sample)
 app.add_typer(evaluation.app, name="eval")
 app.command("quantize-stats")(quantize_stats)
 app.command("info")(info)
@@ -49,6 +54,9 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    plain_products: bool = typer.Option(
+        False, "--plain-products", help="Multiply by PyTorch's own way on a CPU, also where another one is faster."
+    ),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Generative Refinement Networks: media to near-lossless bits, and back.
@@ -57,6 +65,10 @@ def options(
     Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped early with everything saved, 130 Ctrl-C.
     """
     console.debug = console.debug or debug
+    if plain_products:
+        from grncli.models import products  # only here: it imports torch
+
+        products.use(fast=False)
 
 
 def main() -> None:

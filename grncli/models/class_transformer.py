@@ -16,15 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grncli.hbq import MAX_ROUNDS
-from grncli.models.generator import STEADY_ROWS, Generator
-from grncli.models.products import Linear
+from grncli.models.generator import Generator, check_range, padded_rows
+from grncli.models.products import Linear, silu
 from grncli.models.transformer import Attention, Grid, RatioEmbedding, RMSNorm, SwiGLU, position_embedding, rotary
 from grncli.tokens import Prediction, TokenCodec
-
-# Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
-MOST = {"depth": 1024, "classes": 1 << 24, "rounds": MAX_ROUNDS}
-MOST |= dict.fromkeys(("width", "heads", "bottleneck", "channels", "in_context_tokens"), 1 << 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +36,8 @@ class ClassTransformerShape:
     in_context_start: int = 4  # the block before which they join, counted from 0
 
     def __post_init__(self) -> None:
-        _check_range(self, 1, "depth", "width", "heads", "bottleneck")
-        _check_range(self, 0, "in_context_tokens")
+        check_range(self, 1, "depth", "width", "heads", "bottleneck")
+        check_range(self, 0, "in_context_tokens")
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ValueError(f"width is {self.width}, expected a multiple of 4 times heads={self.heads}")
         if not 0 <= self.in_context_start < self.depth:
@@ -74,15 +69,8 @@ class ClassTransformerConfig(ClassTransformerShape):
 
 def check_bit_sizes(sizes: object) -> None:
     """ValueError where ``rounds``, ``channels`` or ``classes`` is out of range; None stands for any value."""
-    _check_range(sizes, 1, "rounds", "channels")
-    _check_range(sizes, 0, "classes")
-
-
-def _check_range(sizes: object, least: int, *names: str) -> None:
-    for name in names:
-        value, most = getattr(sizes, name), MOST[name]
-        if value is not None and not least <= value <= most:
-            raise ValueError(f"{name} is {value}, expected {least} to {most}")
+    check_range(sizes, 1, "rounds", "channels")
+    check_range(sizes, 0, "classes")
 
 
 class ClassTransformer(Generator):
@@ -119,7 +107,7 @@ class ClassTransformer(Generator):
         grid = (state.shape[2], state.shape[3], state.shape[4])
         places, rotation = self._placed(grid, state.device)
         classes = F.embedding(label, self.classes)
-        condition = F.silu(self.ratio(_padded(ratio)) + _padded(classes))
+        condition = silu(self.ratio(padded_rows(ratio)) + padded_rows(classes))
         x = self.embedding(state)
         x = x + places.to(x.dtype)
         context = self.config.in_context_tokens
@@ -220,9 +208,3 @@ def _modulation(layer: nn.Linear, condition: Tensor, x: Tensor, parts: int) -> t
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, x, 1 + scale)
-
-
-def _padded(rows: Tensor) -> Tensor:
-    """``[B, ...]`` with zeros behind, to a multiple of ``STEADY_ROWS``."""
-    missing = -len(rows) % STEADY_ROWS
-    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows

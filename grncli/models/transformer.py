@@ -1,10 +1,9 @@
 """Layers of the transformers: norm, rotary attention over a grid, SwiGLU, and embeddings of positions and ratios."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grncli.models.products import Linear, attention
+from grncli.models.products import Linear, attention, gated, rms_norm, silu
 
 Grid = tuple[int, int, int]
 
@@ -22,7 +21,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to the same shape."""
-        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), EPSILON)
+        return rms_norm(x, self.gain, EPSILON)
 
 
 class Attention(nn.Module):
@@ -48,15 +47,15 @@ class Attention(nn.Module):
 class SwiGLU(nn.Module):
     """Gated MLP."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.gate_and_up = Linear(width, 2 * hidden)
-        self.down = Linear(hidden, width)
+        self.gate_and_up = Linear(width, 2 * hidden, bias)
+        self.down = Linear(hidden, width, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to the same shape."""
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(gated(gate, up))
 
 
 class RatioEmbedding(nn.Module):
@@ -72,11 +71,14 @@ class RatioEmbedding(nn.Module):
         waves = torch.arange(RATIO_WAVES, device=ratio.device) / RATIO_WAVES
         angles = ratio.float()[:, None] * PERIOD**-waves
         embedded = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.first.weight.dtype)
-        return self.second(F.silu(self.first(embedded)))
+        return self.second(silu(self.first(embedded)))
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of neighbouring numbers of ``x [B, heads, N, d]`` by its angle; ``rotation`` from ``rotary``."""
+    """Turn each pair of neighbouring numbers of ``x [..., N, d]`` by its angle.
+
+    ``rotation`` is cosines and sines, ``[2, N, d / 2]`` as of ``rotary``, or of any shape that fits behind the 2.
+    """
     cos, sin = rotation.to(x.dtype).unbind()
     first, second = x.view(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
@@ -91,10 +93,10 @@ def rotary(grid: Grid, head_width: int, context: int = 0) -> Tensor:
     ``context`` tokens in front are not turned.
     """
     waves = head_width // 4
-    frequencies = _frequencies(waves)
+    turns = frequencies(waves)
     frame, row, column = _positions(grid)
-    angles = torch.cat([row[:, None] * frequencies, column[:, None] * frequencies], dim=1)
-    angles = angles + frame[:, None] * frequencies.flip(0).repeat(2)
+    angles = torch.cat([row[:, None] * turns, column[:, None] * turns], dim=1)
+    angles = angles + frame[:, None] * turns.flip(0).repeat(2)
     angles = torch.cat([angles.new_zeros(context, 2 * waves), angles])
     return torch.stack([angles.cos(), angles.sin()]).float()
 
@@ -105,10 +107,10 @@ def position_embedding(grid: Grid, width: int) -> Tensor:
     Sines vanish at frame 0, so that a lone frame is the released case.
     """
     frame, row, column = _positions(grid)
-    frequencies = _frequencies(width // 4)
-    across, down = column[:, None] * frequencies, row[:, None] * frequencies
+    waves = frequencies(width // 4)
+    across, down = column[:, None] * waves, row[:, None] * waves
     space = torch.cat([across.sin(), across.cos(), down.sin(), down.cos()], dim=1)
-    return (space + (frame[:, None] * _frequencies(width)).sin()).float()
+    return (space + (frame[:, None] * frequencies(width)).sin()).float()
 
 
 def _positions(grid: Grid) -> tuple[Tensor, ...]:
@@ -117,6 +119,6 @@ def _positions(grid: Grid) -> tuple[Tensor, ...]:
     return tuple(axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
 
 
-def _frequencies(count: int) -> Tensor:
-    """``PERIOD ** (-i / count)``; float64, as large positions times rounded frequencies would drift."""
+def frequencies(count: int) -> Tensor:
+    """``PERIOD ** (-i / count)``, i below count; float64, as large positions times rounded frequencies would drift."""
     return PERIOD ** (-torch.arange(count, dtype=torch.float64) / count)

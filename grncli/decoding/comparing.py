@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field, Strict
 
 from grncli.decoding.outputs import source_key
-from grncli.media.framing import parse_size
+from grncli.media.budgets import MOST_PIXELS
+from grncli.media.framing import budget_framing, parse_size
 from grncli.media.reading import ReadSettings, read_pieces
 from grncli.media.sources import Source, list_sources
 from grncli.media.writing import Frames, contact_sheet, shown_frames
@@ -47,10 +48,11 @@ class Quality:
 class _StoredReading:
     """What the settings of a store say about how sources became pixels."""
 
-    size: Text
+    size: Text | None
     frames: Annotated[int, Strict(), Field(ge=1)] | None
     fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     clips: Annotated[int, Strict(), Field(ge=1)] | None
+    budget: Annotated[int, Strict(), Field(ge=1, le=MOST_PIXELS)] | None = None  # instead of a size
 
 
 class SourceFrames:
@@ -62,7 +64,7 @@ class SourceFrames:
         name, remedy = f"{store.path / METADATA}: preprocessing", "restore the file, or make the store again"
         options = check(dict(store.fingerprint.preprocessing), _StoredReading, name, error=StoreError, remedy=remedy)
         try:
-            framing = parse_size(options.size)
+            framing = parse_size(options.size or "") if options.budget is None else budget_framing(options.budget)
         except UsageError as error:
             raise StoreError(f"{name}: {error}; {remedy}") from None
         self._settings = ReadSettings(framing, store.stride, options.frames, options.fps, options.clips)

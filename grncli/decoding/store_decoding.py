@@ -16,7 +16,7 @@ from grncli.decoding.outputs import OutputFolder
 from grncli.hbq import dequantize, unpack
 from grncli.media.batches import automatic_batch
 from grncli.media.writing import Frames, write_png
-from grncli.models.tokenizer import Tokenizer, to_frames
+from grncli.models.tokenizer import Tokenizer
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
@@ -166,6 +166,6 @@ def decode_index(tokenizer: Tokenizer, index: Tensor, rounds: int) -> Frames:
 
 
 def decode_feature(tokenizer: Tokenizer, feature: Tensor) -> Tensor:
-    """Feature ``[B, C, t, h, w]`` to uint8 ``[B, T, H, W, 3]``, on its device."""
+    """Feature ``[B, C, t, h, w]`` to uint8 ``[B, T, H, W, 3]``, on its device, in bounded memory."""
     with torch.inference_mode():
-        return to_frames(tokenizer.decode(feature))
+        return tokenizer.decode_frames(feature)

@@ -4,11 +4,8 @@ A network is one of two published ones (Inception for the FID, I3D for the FVD),
 its content and not by its name, or a tokenizer of ours.
 """
 
-import warnings
-import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +14,22 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from grncli.metrics.exported_networks import (
+    arguments_of,
+    call_exported,
+    checked_vectors,
+    exactly,
+    is_torchscript,
+    load_torchscript,
+)
 from grncli.models.inception import InceptionV3
-from grncli.models.tokenizer import Tokenizer, to_input
-from grncli.runs.loading import HeldFile
-from grncli.runs.networks import fill, made_on_meta
+from grncli.models.tokenizer import Tokenizer
+from grncli.models.unfilled import made_on_meta
+from grncli.runs.networks import fill
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runs.weight_files import WeightFile, find_weights, present_weights, take_weights
-from grncli.runtime.errors import CheckpointError, GrnError
+from grncli.runtime.errors import CheckpointError
+from grncli.runtime.held_files import HeldFile
 from grncli.runtime.monitor import Say
 from grncli.runtime.tensor_files import read_released, read_tensors, sha256_of
 
@@ -131,7 +137,7 @@ class FeatureNetwork(ABC):
             )
         if self.takes == "clips" and frames.shape[1] == 1:
             raise ValueError(f"{self.name} takes clips, it was given single pictures; choose a network of images")
-        with _exactly():
+        with exactly():
             parts = [self._pass(batch, probabilities) for batch in self._batches(frames.to(self.device))]
         classes = [part.probabilities for part in parts if part.probabilities is not None]
         return Features(torch.cat([part.values for part in parts]), torch.cat(classes) if classes else None)
@@ -143,8 +149,10 @@ class FeatureNetwork(ABC):
 
     def _pass(self, frames: Tensor, probabilities: bool) -> Features:
         features, classes = self._outputs(frames, probabilities and self.classifies)
-        values = self._checked("features", features, len(frames))
-        return Features(values, None if classes is None else self._checked("probabilities", classes, len(frames)))
+        values = checked_vectors(self.name, "features", features, len(frames))
+        return Features(
+            values, None if classes is None else checked_vectors(self.name, "probabilities", classes, len(frames))
+        )
 
     @abstractmethod
     def _outputs(self, frames: Tensor, probabilities: bool) -> tuple[Any, Any]:
@@ -152,16 +160,6 @@ class FeatureNetwork(ABC):
 
         The second is None without ``probabilities``.
         """
-
-    def _checked(self, what: str, output: Any, count: int) -> Tensor:
-        if not (isinstance(output, Tensor) and output.is_floating_point() and output.dim() == 2):
-            shape = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise GrnError(f"{self.name}: gives {what} of the form {shape}, expected float [{count}, D]")
-        if len(output) != count:
-            raise GrnError(f"{self.name}: gives {len(output)} vectors of {what} for {count} inputs; choose another one")
-        if not output.isfinite().all():
-            raise GrnError(f"{self.name}: gives {what} that are not finite numbers; its weights may be damaged")
-        return output.float()
 
 
 class InceptionFeatures(FeatureNetwork):
@@ -192,7 +190,7 @@ class ScriptedFeatures(FeatureNetwork):
     def __init__(self, identity: Identity, device: torch.device, module: torch.jit.ScriptModule, file: Path) -> None:
         super().__init__(identity, device)
         self.module = module.to(device)
-        arguments = _arguments(module)
+        arguments = arguments_of(module)
         self.options = _options(arguments, file)
         clips = "rescale" in self.options
         self.takes = "clips" if clips else "images"
@@ -207,13 +205,7 @@ class ScriptedFeatures(FeatureNetwork):
         return self._call(x, self.options), self._call(x, {"no_output_bias": True}) if probabilities else None
 
     def _call(self, x: Tensor, options: Mapping[str, bool]) -> Any:
-        try:
-            return self.module(x, **options)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (RuntimeError, torch.jit.Error) as error:  # a trace of many lines, of which the last says what it was
-            reason = str(error).strip().rpartition("\n")[2]
-            raise GrnError(f"{self.name}: fails on {x.dtype} input of the shape {list(x.shape)} ({reason})") from None
+        return call_exported(self.name, self.module, x, **options)
 
 
 class TokenizerFeatures(FeatureNetwork):
@@ -228,7 +220,7 @@ class TokenizerFeatures(FeatureNetwork):
         self.tokenizer = tokenizer.to(device)
 
     def _outputs(self, frames: Tensor, probabilities: bool) -> tuple[Tensor, None]:
-        tokens = self.tokenizer.encode(to_input(frames)).flatten(2)
+        tokens = self.tokenizer.encode_frames(frames).flatten(2)
         return torch.cat([tokens.mean(dim=2), tokens.std(dim=2, correction=0)], dim=1), None
 
 
@@ -298,8 +290,8 @@ def _load_file(file: Path, device: torch.device) -> FeatureNetwork:
         known = next((name for name, files in PUBLISHED.items() if sha256 in {file.sha256 for file in files}), None)
         identity = Identity(name=known or file.name, sha256=sha256, frechet=FRECHET[known] if known else "fd")
         network: FeatureNetwork
-        if _is_torchscript(file):
-            network = ScriptedFeatures(identity, device, _load_torchscript(file), file)
+        if is_torchscript(file):
+            network = ScriptedFeatures(identity, device, load_torchscript(file), file)
         else:
             network = InceptionFeatures(identity, device, _load_inception(file))
         held.confirm()
@@ -322,36 +314,6 @@ def _is_safetensors(file: Path) -> bool:
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**32
 
 
-def _is_torchscript(file: Path) -> bool:
-    """Whether it is an archive with code, as PyTorch makes of modules; one of weights has none."""
-    if not zipfile.is_zipfile(file):
-        return False
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = ["/".join(name.split("/")[1:]) for name in archive.namelist()]
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{file}: is a damaged archive ({error}); get it again") from None
-    return "constants.pkl" in names and any(name.startswith("code/") for name in names)
-
-
-def _load_torchscript(file: Path) -> torch.jit.ScriptModule:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-            module: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
-    except Exception as error:  # it raises whatever the bytes lead it to
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{file}: cannot be read as TorchScript ({reason}); get it again") from None
-    return module.eval()
-
-
-def _arguments(module: torch.jit.ScriptModule) -> dict[str, bool]:
-    """The names of what ``forward`` takes, and whether it has to be given; none where there is no such method."""
-    forward = getattr(module, "forward", None)
-    arguments = forward.schema.arguments[1:] if forward is not None else []
-    return {argument.name: not argument.has_default_value() for argument in arguments}
-
-
 def _options(arguments: Mapping[str, bool], file: Path) -> dict[str, bool]:
     """What to call a network with for its features, besides the input; see `ScriptedFeatures`."""
     for options in ({"return_features", "rescale", "resize"}, {"return_features"}):
@@ -368,11 +330,3 @@ def _options(arguments: Mapping[str, bool], file: Path) -> dict[str, bool]:
 
 def _pictures(frames: Tensor) -> Tensor:
     return rearrange(frames, "n 1 h w c -> n c h w").contiguous()
-
-
-@contextmanager
-def _exactly() -> Iterator[None]:
-    """Full float32, without choices made while running: features must not depend on what was computed before."""
-    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), torch.jit.optimized_execution(False), cudnn:  # type: ignore[attr-defined]
-        yield

@@ -1,7 +1,7 @@
 """Layers of the causal video network: convolutions that see only the past, norm, attention, and resampling.
 
 Everything works on ``[B, C, T, H, W]``. A layer that looks back in time takes an optional ``History``: without one the
-input is a whole clip; with one it is the next piece of a clip, and the layer finds there the frames it saw last.
+input is a whole clip; with one it is the next part of a clip, and the layer finds there the frames it saw last.
 Both give the same numbers (facts: "a whole-clip pass with causal padding gives the same numbers").
 """
 
@@ -12,26 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-
-class History:
-    """The last frames each time-aware layer saw of a clip that arrives in pieces."""
-
-    def __init__(self) -> None:
-        self.first = True  # whether the piece under way is the clip's first
-        self._frames: dict[nn.Module, Tensor] = {}
-
-    def extend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
-        """``x`` behind the up to ``frames`` frames that ``layer`` saw before it; remembers the new last ones."""
-        past = self._frames.get(layer)
-        x = x if past is None else torch.cat([past, x], dim=2)
-        # A clone, because a view would keep the whole piece alive.
-        self._frames[layer] = x[:, :, -frames:].clone()
-        return x
-
-
-def is_first(history: History | None) -> bool:
-    """Whether the input starts with the first frame of a clip."""
-    return history is None or history.first
+from grncli.models.streaming import History, is_first
 
 
 class CausalConv3d(nn.Conv3d):
@@ -84,6 +65,11 @@ class ChannelNorm(nn.Module):
         return x * scale * gain.view(-1, *[1] * (x.dim() - 2))
 
 
+def silu(x: Tensor) -> Tensor:
+    """SiLU of an activation that nothing else reads: in place where no gradient needs it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, conv, norm, SiLU, conv, plus the input (through a 1x1x1 conv where the widths differ)."""
 
@@ -97,8 +83,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C', T, H, W]``."""
-        inner = self.conv1(F.silu(self.norm1(x)), history)
-        inner = self.conv2(F.silu(self.norm2(inner)), history)
+        inner = self.conv1(silu(self.norm1(x)), history)
+        inner = self.conv2(silu(self.norm2(inner)), history)
         return inner + (x if self.shortcut is None else self.shortcut(x))
 
 
@@ -135,7 +121,7 @@ class Downsample(nn.Module):
         self.time = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if time else None
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """``[B, C, 1+2n, H, W]`` to ``[B, C, 1+n, H/2, W/2]`` (a later piece: 2n frames to n)."""
+        """``[B, C, 1+2n, H, W]`` to ``[B, C, 1+n, H/2, W/2]`` (a later part: 2n frames to n)."""
         if self.space is not None:
             space = self.space
             x = per_frame(lambda frames: space(F.pad(frames, (0, 1, 0, 1))), x)
@@ -159,7 +145,7 @@ class Upsample(nn.Module):
         self.space = nn.Conv2d(channels, channels, 3, padding=1) if space else None
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """``[B, C, 1+n, H, W]`` to ``[B, C, 1+2n, 2H, 2W]`` (a later piece: n frames to 2n)."""
+        """``[B, C, 1+n, H, W]`` to ``[B, C, 1+2n, 2H, 2W]`` (a later part: n frames to 2n)."""
         if self.time is not None:
             # The first frame passes through, unseen by the convolution: its history starts at frame 2.
             passed, later = (x[:, :, :1], x[:, :, 1:]) if is_first(history) else (x[:, :, :0], x)

@@ -6,33 +6,27 @@ long clips pass in pieces of bounded memory.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import ceil
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from grncli.hbq import straight_through
-from grncli.models.layers import (
-    CausalConv3d,
-    ChannelNorm,
-    Downsample,
-    FrameAttention,
-    History,
-    ResidualBlock,
-    Upsample,
-    fold_shortcut,
-    unfold_shortcut,
-)
+from grncli.models.layers import CausalConv3d
+from grncli.models.stages import ConvHead, DecoderStage, EncoderStage, Middle, init_weights
+from grncli.models.streaming import History, Part, cut_within, frames_within, join, pieces, through
 from grncli.runtime.jsonfiles import brief
 
-# Input pixels (batch x frames x height x width) up to which a clip passes whole. The released network holds about
-# 1 kB of activations per pixel at a time, so this bounds it near 2 GB.
+# Input pixels (batch x frames x height x width) up to which a clip passes whole; longer ones pass in pieces.
 WHOLE_CLIP_PIXELS = 2**21
+# Elements (batch x channels x frames x height x width) of the largest activation of a stage. Where a piece has more,
+# the stage takes fewer frames at a time, at least one. About six such activations live at once, in float32 1.5 GiB when
+# decoding and 3 GiB when encoding: this keeps clips of up to WHOLE_CLIP_PIXELS whole in the released encoder. What the
+# convolutions remember of a longer clip comes on top, 7 kB for each pixel of a frame in the released decoder.
+MOST_ENCODED, MOST_DECODED = 2**27, 2**26
 # Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
 MAX_STAGES, MAX_MULTIPLIER = 12, 256
 MOST = {"patch": 64, "encoder_blocks": 256, "decoder_blocks": 256}
@@ -110,82 +104,6 @@ class TokenizerConfig:
         return 2 ** len(self.halve_time), space, space
 
 
-class Stage(nn.Module):
-    """Residual blocks, and by what factor (time, space) the stage changes the resolution."""
-
-    def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
-        super().__init__()
-        widths = [in_channels] + [out_channels] * blocks
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))
-        self.time, self.space = factor
-        self.channels = out_channels
-
-
-class EncoderStage(Stage):
-    """Residual blocks, then a halving, with the folding shortcut round both."""
-
-    def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
-        super().__init__(in_channels, out_channels, blocks, factor)
-        time, space = factor
-        self.down = Downsample(out_channels, space=space > 1, time=time > 1) if max(factor) > 1 else None
-
-    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """``[B, C, T, H, W]`` to ``[B, C', T/time, H/space, W/space]``."""
-        shortcut = fold_shortcut(x, self.channels, space=self.space, time=self.time, history=history)
-        for block in self.blocks:
-            x = block(x, history)
-        return shortcut + (x if self.down is None else self.down(x, history))
-
-
-class DecoderStage(Stage):
-    """Residual blocks, then a doubling, with the unfolding shortcut round both (none where nothing doubles)."""
-
-    def __init__(self, in_channels: int, out_channels: int, blocks: int, factor: tuple[int, int]) -> None:
-        super().__init__(in_channels, out_channels, blocks, factor)
-        time, space = factor
-        self.up = Upsample(out_channels, space=space > 1, time=time > 1) if max(factor) > 1 else None
-
-    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """``[B, C, T, H, W]`` to ``[B, C', T*time, H*space, W*space]``."""
-        source = x
-        for block in self.blocks:
-            x = block(x, history)
-        if self.up is None:
-            return x
-        shortcut = unfold_shortcut(source, self.channels, space=self.space, time=self.time, history=history)
-        return shortcut + self.up(x, history)
-
-
-class Middle(nn.Module):
-    """Residual block, attention within frames, residual block."""
-
-    def __init__(self, channels: int, *, attention: bool) -> None:
-        super().__init__()
-        self.block1 = ResidualBlock(channels, channels)
-        self.attention = FrameAttention(channels) if attention else None
-        self.block2 = ResidualBlock(channels, channels)
-
-    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """``[B, C, T, H, W]`` to the same shape."""
-        x = self.block1(x, history)
-        if self.attention is not None:
-            x = self.attention(x)
-        return self.block2(x, history)
-
-
-class ConvHead(nn.Module):
-    """Norm, SiLU, conv."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm = ChannelNorm(in_channels)
-        self.conv = CausalConv3d(in_channels, out_channels, (3, 3, 3))
-
-    def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """``[B, C, T, H, W]`` to ``[B, C', T, H, W]``."""
-        return self.conv(F.silu(self.norm(x)), history)
-
-
 class Encoder(nn.Module):
     """Patches of pixels to the moments of a token: 2C channels, of which the first C are the mean."""
 
@@ -205,7 +123,27 @@ class Encoder(nn.Module):
         x = self.stem(x, history)
         for stage in self.stages:
             x = stage(x, history)
-        return self.head(self.middle(x, history), history)
+        return self._close(x, history)
+
+    def stream(self, pieces: Iterable[Part]) -> Iterator[Part]:
+        """The same for a clip that arrives in pieces, each of the first frame and/or strides in time."""
+        history = History()
+        for piece in pieces:
+            for number, stage in enumerate(self.stages):
+                assert isinstance(stage, EncoderStage)
+                parts = piece.cut(frames_within(piece.x, stage.widest, MOST_ENCODED), stage.time)
+                done = through(stage if number else self._open, parts, history)
+                piece = Part(join(part.x for part in done), piece.first, piece.last)
+            yield from through(self._close, [piece], history)
+
+    def _open(self, x: Tensor, history: History | None) -> Tensor:
+        """Stem and first stage: the stem has as many channels."""
+        opened: Tensor = self.stages[0](self.stem(x, history), history)
+        return opened
+
+    def _close(self, x: Tensor, history: History | None) -> Tensor:
+        moments: Tensor = self.head(self.middle(x, history), history)
+        return moments
 
 
 class Decoder(nn.Module):
@@ -225,10 +163,23 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
         """``[B, C, T', H', W']`` to ``[B, 3*patch^2, T, H, W]``."""
-        x = self.middle(self.stem(x, history), history)
+        x = self._open(x, history)
         for stage in self.stages:
             x = stage(x, history)
         return self.head(x, history)
+
+    def stream(self, pieces: Iterable[Part]) -> Iterator[Part]:
+        """The same for a clip that arrives in pieces; its parts may be shorter, and are made when asked for."""
+        history = History()
+        parts = through(self._open, pieces, history)
+        for stage in self.stages:
+            assert isinstance(stage, DecoderStage)
+            parts = through(stage, cut_within(parts, stage.widest, MOST_DECODED), history)
+        return through(self.head, parts, history)
+
+    def _open(self, x: Tensor, history: History | None) -> Tensor:
+        opened: Tensor = self.middle(self.stem(x, history), history)
+        return opened
 
 
 class Tokenizer(nn.Module):
@@ -265,7 +216,7 @@ class Tokenizer(nn.Module):
 
         Parameters
         ----------
-        x : float ``[B, 3, 1 + s*T, H, W]`` in [-1, 1], s the stride in time (an image has one frame);
+        x : float in [-1, 1] or uint8, ``[B, 3, 1 + s*T, H, W]``, s the stride in time (an image has one frame);
             H and W multiples of the stride
         piece : latent frames a pass; by default whole for short clips and bounded in memory for long ones
 
@@ -280,14 +231,25 @@ class Tokenizer(nn.Module):
         """
         self._check_pixels(x)
         piece = piece or self._default_piece(x.shape[0] * x.shape[3] * x.shape[4])
-        history = History() if 1 + piece * self.stride[0] < x.shape[2] else None
-        features = []
-        for frames in pieces(x, piece * self.stride[0]):
-            moments = self.to_moments(self.encoder(patchify(frames, self.config.patch), history))
-            features.append(torch.tanh(moments[:, : self.channels].float()))
-            if history is not None:
-                history.first = False
-        return torch.cat(features, dim=2)
+        patches = (
+            Part(patchify(to_range(part.x), self.config.patch), part.first, part.last)
+            for part in pieces(x, piece * self.stride[0])
+        )
+        return join(self._feature(moments.x) for moments in self.encoder.stream(patches))
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Features ``[B, C, 1 + T, h, w]`` of uint8 frames ``[B, 1 + s*T, H, W, 3]``, bounded in memory whatever B.
+
+        Raises
+        ------
+        ValueError
+            If a size does not fit the stride.
+        """
+        x = rearrange(frames, "b t h w c -> b c t h w")
+        return torch.cat([self.encode(group) for group in torch.split(x, self._most_samples(x.shape[3] * x.shape[4]))])
+
+    def _feature(self, moments: Tensor) -> Tensor:
+        return torch.tanh(self.to_moments(moments)[:, : self.channels].float())
 
     def decode(self, feature: Tensor, piece: int | None = None, *, clamp: bool = True) -> Tensor:
         """Pixels of features (quantized or not).
@@ -302,33 +264,67 @@ class Tokenizer(nn.Module):
         -------
         float ``[B, 3, 1 + s*T, H, W]``.
         """
-        if feature.dim() != 5 or feature.shape[1] != self.channels:
-            raise ValueError(f"features have shape {list(feature.shape)}, expected [B, {self.channels}, 1+T, h, w]")
-        _, height, width = self.stride
-        piece = piece or self._default_piece(feature.shape[0] * feature.shape[3] * height * feature.shape[4] * width)
-        history = History() if 1 + piece < feature.shape[2] else None
-        pixels = []
-        for tokens in pieces(feature, piece):
-            pixels.append(unpatchify(self.decoder(self.from_feature(tokens), history), self.config.patch))
-            if history is not None:
-                history.first = False
-        x = torch.cat(pixels, dim=2)
-        return x.clamp_(-1, 1) if clamp else x
+        return join(self.decode_parts(feature, piece, clamp=clamp))
+
+    def decode_parts(self, feature: Tensor, piece: int | None = None, *, clamp: bool = True) -> Iterator[Tensor]:
+        """What ``decode`` gives, in consecutive parts of a few frames, each made when it is asked for.
+
+        To be exhausted in the gradient mode in which it starts.
+        """
+        self._check_feature(feature)
+        piece = piece or self._default_piece(feature.shape[0] * self._pixels(feature))
+        tokens = (Part(self.from_feature(part.x), part.first, part.last) for part in pieces(feature, piece))
+        for part in self.decoder.stream(tokens):
+            x = unpatchify(part.x, self.config.patch)
+            yield x.clamp_(-1, 1) if clamp else x
+
+    def decode_frames(self, feature: Tensor) -> Tensor:
+        """uint8 frames ``[B, 1 + s*T, H, W, 3]`` of features ``[B, C, 1 + T, h, w]``, bounded in memory whatever B."""
+        self._check_feature(feature)
+        samples, _, latents, height, width = feature.shape
+        time, *sides = self.stride
+        size = samples, 1 + time * (latents - 1), height * sides[0], width * sides[1], 3
+        frames = torch.empty(size, dtype=torch.uint8, device=feature.device)
+        count = self._most_samples(self._pixels(feature))
+        for group, target in zip(torch.split(feature, count), torch.split(frames, count), strict=True):
+            done = 0
+            for x in self.decode_parts(group):
+                target[:, done : done + x.shape[2]] = to_frames(x)
+                done += x.shape[2]
+        return frames
 
     def forward(self, x: Tensor, rounds: int | None = None) -> Tensor:
         """Reconstruction of ``x`` through the quantizer, unclamped, with straight-through gradients (Algorithm 1).
 
         ``rounds`` is how many to quantize to, by default all that the tokenizer has.
         """
-        feature = self.encode(x, piece=x.shape[2])
+        whole = torch.is_grad_enabled()  # gradients keep all activations anyway, and compiled networks see one shape
+        if whole:
+            self._check_pixels(x)
+        feature = self._feature(self.encoder(patchify(x, self.config.patch))) if whole else self.encode(x)
         rounds = self.rounds if rounds is None else rounds
         if rounds is not None:
             feature = straight_through(feature, rounds)
-        return self.decode(feature, piece=x.shape[2], clamp=False)
+        if whole:
+            return unpatchify(self.decoder(self.from_feature(feature)), self.config.patch)
+        return self.decode(feature, clamp=False)
+
+    def _pixels(self, feature: Tensor) -> int:
+        """Pixels of a frame."""
+        _, height, width = self.stride
+        return feature.shape[-2] * height * feature.shape[-1] * width
+
+    def _most_samples(self, pixels_per_frame: int) -> int:
+        """Samples of the largest pass of single frames within the memory bound, at least one."""
+        return max(1, WHOLE_CLIP_PIXELS // max(1, pixels_per_frame))
 
     def _default_piece(self, pixels_per_frame: int) -> int:
         """Latent frames of the largest pass within the memory bound, at least one."""
         return max(1, WHOLE_CLIP_PIXELS // (pixels_per_frame * self.stride[0]))
+
+    def _check_feature(self, feature: Tensor) -> None:
+        if feature.dim() != 5 or feature.shape[1] != self.channels:
+            raise ValueError(f"features have shape {list(feature.shape)}, expected [B, {self.channels}, 1+T, h, w]")
 
     def _check_pixels(self, x: Tensor) -> None:
         if x.dim() != 5 or x.shape[1] != 3:
@@ -338,35 +334,6 @@ class Tokenizer(nn.Module):
             raise ValueError(f"a clip has {x.shape[2]} frames, expected 1 + {time}n")
         if x.shape[3] % height or x.shape[4] % width:
             raise ValueError(f"frames are {x.shape[3]}x{x.shape[4]}, expected multiples of the stride {height}x{width}")
-
-
-def init_weights(network: nn.Module) -> None:
-    """Start as a network of single frames that keeps the variance of its signals.
-
-    Causal kernels start with zeros before the slice that sees the present frame. PyTorch's own start counts the slices
-    that meet only zeros in an image, and leaves its signals too faint by a factor of 3 a layer.
-    """
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        if isinstance(module, CausalConv3d):
-            with torch.no_grad():
-                module.weight[:, :, :-1] = 0
-                module.weight *= module.kernel_size[0] ** 0.5
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            with torch.no_grad():
-                module.conv2.weight *= 0.5  # the shortcuts carry most of the signal at first
-
-
-def pieces(x: Tensor, frames: int) -> Iterator[Tensor]:
-    """Cut ``[B, C, T, H, W]`` along time: first ``1 + frames`` frames, then ``frames`` at a time."""
-    yield x[:, :, : 1 + frames]
-    for start in range(ceil((x.shape[2] - 1 - frames) / frames)):
-        begin = 1 + frames * (start + 1)
-        yield x[:, :, begin : begin + frames]
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -381,7 +348,12 @@ def unpatchify(x: Tensor, patch: int) -> Tensor:
 
 def to_input(frames: Tensor) -> Tensor:
     """Frames as decoded, uint8 ``[B, T, H, W, 3]``, to the network's input: float ``[B, 3, T, H, W]`` in [-1, 1]."""
-    return rearrange(frames, "b t h w c -> b c t h w").contiguous().to(torch.float32).div_(127.5).sub_(1)
+    return to_range(rearrange(frames, "b t h w c -> b c t h w"))
+
+
+def to_range(x: Tensor) -> Tensor:
+    """uint8 of any shape to float in [-1, 1]; floats stay as they are."""
+    return x.contiguous().to(torch.float32).div_(127.5).sub_(1) if x.dtype == torch.uint8 else x
 
 
 def to_frames(x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from grncli.hbq import pack, quantize
 from grncli.media.batches import ClipBatch
-from grncli.models.tokenizer import to_input
 from grncli.runtime.errors import GrnError
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan
@@ -47,13 +46,13 @@ class BitEncoder:
             return
         [clip] = batch.clips
         _, height, width = clip.shape
-        clip.error = f"{width}x{height} pixels do not fit into memory; give a smaller --size"
+        clip.error = f"{width}x{height} pixels do not fit into memory; give a smaller --size or --budget"
 
     def _encode(self, frames: Tensor) -> Tensor:
         """uint8 ``[B, T, H, W, 3]`` to packed bits, on the device."""
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)
         with torch.inference_mode(), autocast:
-            feature = self._network.encode(to_input(frames.to(self._device, non_blocking=True)))
+            feature = self._network.encode_frames(frames.to(self._device, non_blocking=True))
         try:
             return pack(quantize(feature, self._rounds), self._rounds)
         except ValueError as error:

@@ -14,8 +14,8 @@ from grncli.metrics import feature_networks
 from grncli.metrics.feature_networks import PUBLISHED, load_feature_network
 from grncli.models.inception import InceptionV3
 from grncli.models.tokenizer import to_input
+from grncli.models.unfilled import made_on_meta
 from grncli.runs.importing import import_released
-from grncli.runs.networks import made_on_meta
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runs.weight_files import WeightFile
 from grncli.runtime.errors import CheckpointError, GrnError
@@ -311,13 +311,13 @@ def test_a_tokenizer_is_known_by_its_run(tokenizer_run, load):
 
 def test_a_network_replaced_while_it_is_read_is_refused(script, load, tmp_path, monkeypatch):
     file, other = script(Perceptual()), script(Perceptual(), "other.pt")
-    read = feature_networks._load_torchscript
+    read = feature_networks.load_torchscript
 
     def replaced(path):
         os.replace(other, path)
         return read(path)
 
-    monkeypatch.setattr(feature_networks, "_load_torchscript", replaced)
+    monkeypatch.setattr(feature_networks, "load_torchscript", replaced)
     assert message_of(load, file) == f"{file}: was replaced while it was read; run the command again"
 
 

@@ -9,11 +9,11 @@ from grncli.models.layers import (
     ChannelNorm,
     Downsample,
     FrameAttention,
-    History,
     Upsample,
     fold_shortcut,
     unfold_shortcut,
 )
+from grncli.models.streaming import History
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_causal_convolution_remembers_what_it_saw(filled, drawn, cuts):
     torch.testing.assert_close(in_pieces, conv(x), atol=1e-5, rtol=0)
 
 
-def test_history_does_not_keep_whole_pieces_alive(drawn):
+def test_history_does_not_keep_whole_parts_alive(drawn):
     history = History()
     layer = CausalConv3d(1, 1, (3, 1, 1))
     history.extend(layer, drawn((1, 1, 50, 8, 8), 0), 2)

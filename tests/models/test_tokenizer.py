@@ -6,8 +6,6 @@ from math import ceil
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 
 from grncli.hbq import dequantize, quantize, straight_through
 from grncli.models import tokenizer as tokenizer_module
@@ -16,7 +14,6 @@ from grncli.models.tokenizer import (
     Tokenizer,
     TokenizerConfig,
     patchify,
-    pieces,
     to_frames,
     to_input,
     unpatchify,
@@ -151,6 +148,8 @@ def test_pixels_that_do_not_fit_are_refused(tiny, shape, message):
 def test_features_that_do_not_fit_are_refused(tiny, shape):
     with pytest.raises(ValueError, match="expected \\[B, 4, 1\\+T, h, w\\]"):
         tiny.decode(torch.zeros(shape))
+    with pytest.raises(ValueError, match="expected \\[B, 4, 1\\+T, h, w\\]"):
+        tiny.decode_frames(torch.zeros(shape))
 
 
 # Numbers
@@ -227,21 +226,6 @@ def test_pixels_in_pieces_equal_the_whole_clip(make_tokenizer, drawn, time, piec
     torch.testing.assert_close(network.decode(feature, piece=piece, clamp=False), whole, atol=1e-4, rtol=0)
 
 
-@given(st.integers(0, 30), st.integers(1, 12))
-def test_pieces_are_the_clip_cut_up(later, frames):
-    x = torch.arange(1 + later).view(1, 1, -1, 1, 1)
-    cut = list(pieces(x, frames))
-    assert torch.equal(torch.cat(cut, dim=2), x)
-
-
-@given(st.integers(0, 30), st.integers(1, 12))
-def test_only_the_last_piece_is_short(later, frames):
-    lengths = [piece.shape[2] for piece in pieces(torch.zeros(1, 1, 1 + later, 1, 1), frames)]
-    full = [1 + frames, *[frames] * (len(lengths) - 1)]
-    assert lengths[:-1] == full[:-1]
-    assert 0 < lengths[-1] <= full[-1]
-
-
 @pytest.fixture
 def pixels_seen(tiny):
     """Input pixels (batch x frames x height x width) of every pass through the encoder and out of the decoder."""
@@ -251,8 +235,8 @@ def pixels_seen(tiny):
         seen.append(x.shape[0] * x.shape[2] * x.shape[3] * x.shape[4] * tiny.config.patch**2)
 
     hooks = [
-        tiny.encoder.register_forward_hook(lambda _, inputs, __: measure(inputs[0])),
-        tiny.decoder.register_forward_hook(lambda _, __, output: measure(output)),
+        tiny.encoder.stem.register_forward_hook(lambda _, inputs, __: measure(inputs[0])),
+        tiny.decoder.head.register_forward_hook(lambda _, __, output: measure(output)),
     ]
     yield seen
     for hook in hooks:
@@ -282,7 +266,36 @@ def test_frames_above_the_bound_pass_one_stride_at_a_time(tiny, drawn, pixels_se
 
 def test_short_clips_pass_whole(tiny, drawn, pixels_seen):
     tiny.encode(drawn((2, 3, 25, 16, 32), 0))
-    assert pixels_seen == [25 * PER_FRAME]
+    tiny.decode(drawn((2, 4, 7, 1, 2), 0))
+    assert pixels_seen == [25 * PER_FRAME] * 2
+
+
+def test_batches_of_frames_pass_in_groups_of_bounded_memory(tiny, drawn, pixels_seen, monkeypatch):
+    frames = torch.arange(5 * 16 * 32 * 3).view(5, 1, 16, 32, 3).to(torch.uint8)
+    feature = tiny.encode_frames(frames)
+    pixels = tiny.decode_frames(feature)
+    pixels_seen.clear()
+    monkeypatch.setattr(tokenizer_module, "WHOLE_CLIP_PIXELS", 2 * 16 * 32)
+    torch.testing.assert_close(tiny.encode_frames(frames), feature, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tiny.decode_frames(feature), pixels, atol=1, rtol=0)
+    assert pixels_seen == [PER_FRAME, PER_FRAME, PER_FRAME // 2] * 2
+
+
+def test_frames_pass_as_their_floats_do(tiny, drawn):
+    frames = torch.arange(9 * 16 * 32 * 3).view(1, 9, 16, 32, 3).to(torch.uint8)
+    feature = tiny.encode(to_input(frames))
+    assert torch.equal(tiny.encode_frames(frames), feature)
+    assert torch.equal(tiny.decode_frames(feature), to_frames(tiny.decode(feature)))
+
+
+def test_reconstruction_without_gradients_is_bounded_too(tiny, drawn, pixels_seen, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "WHOLE_CLIP_PIXELS", 8 * PER_FRAME)
+    x = drawn((2, 3, 25, 16, 32), 0)
+    bounded = tiny(x)
+    assert pixels_seen == [9 * PER_FRAME, 8 * PER_FRAME, 8 * PER_FRAME] * 2
+    with torch.enable_grad():
+        whole = tiny(x)
+    torch.testing.assert_close(bounded, whole.detach(), atol=1e-4, rtol=0)
 
 
 # Time

@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 
 from grncli import load_tokenizer, open_store
-from grncli.decoding.outputs import OutputFolder, file_name
-from grncli.decoding.store_decoding import DecodeSettings, decode
+from grncli.decoding.outputs import DEFAULT_FPS, OutputFolder, file_name
+from grncli.decoding.store_decoding import DecodeSettings, StoreDecoder, decode
 from grncli.evaluation.pair_names import match
 from grncli.hbq import dequantize, unpack
 from grncli.media.sources import list_sources
-from grncli.media.writing import write_png
+from grncli.media.writing import write_mp4, write_png
 from grncli.metrics.quality import mean_over_frames, psnr
-from grncli.models.tokenizer import to_frames
+from grncli.models import tokenizer as tokenizer_module
+from grncli.models.tokenizer import to_frames, unpatchify
 from grncli.runtime.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
@@ -51,6 +52,36 @@ def test_pictures_are_the_decoder_s(rounds: int | None, store: Path, run_dir: Pa
         expected = to_frames(load_tokenizer(run_dir).decode(feature))[0, 0].numpy()
     name = file_name(bits.record(0), ".png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / name)), expected)
+
+
+@pytest.fixture
+def clip(store: Path) -> int:
+    bits = open_store(store)
+    return next(index for index in range(len(bits)) if bits.grid_of(index)[0] > 2)
+
+
+def test_clips_are_the_whole_pass_of_the_decoder(clip: int, store: Path, run_dir: Path, tmp_path: Path) -> None:
+    decode(store, tmp_path / "out", run_dir, DecodeSettings(select=(clip, clip + 1, None)))
+    bits, network = open_store(store), load_tokenizer(run_dir)
+    feature = dequantize(unpack(torch.from_numpy(bits[clip].bits)[None], bits.channels, 4), 4)
+    with torch.inference_mode():
+        patches = network.decoder(network.from_feature(feature))
+        expected = to_frames(unpatchify(patches, network.config.patch).clamp(-1, 1))[0].numpy()
+    record = bits.record(clip)
+    write_mp4(tmp_path / "expected.mp4", expected, record.get("fps") or DEFAULT_FPS)
+    assert (tmp_path / "out" / file_name(record, ".mp4")).read_bytes() == (tmp_path / "expected.mp4").read_bytes()
+
+
+def test_clips_in_parts_are_the_same_pictures(
+    clip: int, store: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = StoreDecoder(open_store(store), load_tokenizer(run_dir), 4)
+    whole = decoder.decode(decoder.read([clip])).astype(int)
+    monkeypatch.setattr(tokenizer_module, "WHOLE_CLIP_PIXELS", 1)
+    monkeypatch.setattr(tokenizer_module, "MOST_DECODED", 1)
+    difference = np.abs(decoder.decode(decoder.read([clip])) - whole)
+    assert difference.max() <= 1
+    assert difference.mean() < 1e-3  # a level that rounds the other way
 
 
 def test_selection_is_a_slice(store: Path, run_dir: Path, tmp_path: Path) -> None:

@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from grncli.hbq import MAX_ROUNDS
 from grncli.tokens import Prediction, TokenCodec
 
 # A product of fewer rows than this may take its sums in another order: with it, a sample does not depend on its batch.
 STEADY_ROWS = 16
+# Beyond what anybody trains; larger numbers are mistakes, and building their network would take minutes or all memory.
+MOST = {"depth": 1024, "classes": 1 << 24, "rounds": MAX_ROUNDS, "hidden": 1 << 18}
+MOST |= dict.fromkeys(("width", "heads", "bottleneck", "channels", "in_context_tokens"), 1 << 16)
+MOST |= dict.fromkeys(("key_value_heads", "text_width"), 1 << 16)
 
 
 class GeneratorConfig(Protocol):
@@ -60,3 +66,17 @@ class Generator(nn.Module):
     def transformer_blocks(self) -> Iterable[nn.Module]:
         """The blocks in order: what is compiled, and whose activations are checkpointed."""
         raise NotImplementedError
+
+
+def check_range(sizes: object, least: int, *names: str) -> None:
+    """ValueError where a size of these names is not ``least`` to its number in ``MOST``; None stands for any value."""
+    for name in names:
+        value, most = getattr(sizes, name), MOST[name]
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} is {value}, expected {least} to {most}")
+
+
+def padded_rows(rows: Tensor) -> Tensor:
+    """``[B, ...]`` with zeros behind, to a multiple of ``STEADY_ROWS``."""
+    missing = -len(rows) % STEADY_ROWS
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from grncli.text.cleaning import cleaned
+
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
@@ -44,5 +46,5 @@ class TextEncoder(ABC):
         """Features ``[length, width]`` of each prompt, float32 on the encoder's device; none depends on the others."""
 
     def __call__(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Features ``[length, width]`` of each prompt, float32."""
-        return self.encode(self.tokenize(prompts))
+        """Features ``[length, width]`` of each prompt, float32, of prompts as people write them: they are cleaned."""
+        return self.encode(self.tokenize([cleaned(prompt) for prompt in prompts]))

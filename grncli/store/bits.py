@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.store.fingerprint import ATTRIBUTE, Fingerprint
+from grncli.store.fingerprint import Fingerprint
+from grncli.store.root_kinds import BITS_ATTRIBUTE
 from grncli.store.rows import schema
 from grncli.store.rows.schema import FLAG, NUMBER, TEXT, TEXT_OR_NULL, WHOLE, ArrayLayout, Schema
 
@@ -51,7 +52,7 @@ class BitSchema(Schema):
     fingerprint: Fingerprint
 
     noun = "bit store"
-    attribute = ATTRIBUTE
+    attribute = BITS_ATTRIBUTE
     array_names = (BITS, LABEL)
     group_field = "grid"
     line_fields: ClassVar = {

@@ -11,10 +11,10 @@ from typing import Any
 from grncli.runtime.differences import Difference, differences
 from grncli.runtime.errors import StoreError, StoreMismatch
 from grncli.runtime.jsonfiles import brief
+from grncli.store.root_kinds import BITS_ATTRIBUTE, kind_of_group
 from grncli.store.rows.byte_source import ByteSource, root_attributes
 from grncli.store.rows.schema import FORMAT, MAX_PARTS, METADATA
 
-ATTRIBUTE = "grn"
 # What readers do not care about; a writer compares the division into parts too.
 _NOT_COMPARED = ("parts", "versions")
 _SHOWN_CHARACTERS = 40
@@ -53,22 +53,22 @@ class Fingerprint:
             object.__setattr__(self, mapping, json.loads(json.dumps(dict(getattr(self, mapping)))))
         object.__setattr__(self, "stride", tuple(int(n) for n in self.stride))
         object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
-        _check_fields(self.to_attributes()[ATTRIBUTE])
+        _check_fields(self.to_attributes()[BITS_ATTRIBUTE])
 
     def to_attributes(self) -> dict[str, Any]:
         """Attributes of the root group."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {"stride": list(self.stride), "labels": list(self.labels)}
-        return {ATTRIBUTE: {"format": FORMAT, **values}}
+        return {BITS_ATTRIBUTE: {"format": FORMAT, **values}}
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: Path | str) -> "Fingerprint":
         """Read the attributes of the root group at ``where``; StoreError when they do not make sense."""
-        values = attributes.get(ATTRIBUTE)
+        values = attributes.get(BITS_ATTRIBUTE)
         if not isinstance(values, dict) or type(values.get("format")) is not int:
             raise StoreError(
-                f"{where} is a Zarr group but not a bit store: its attributes have no valid {ATTRIBUTE!r} "
-                "entry; give a store made by grn tokenize or grn sample."
+                f"{where} is a {kind_of_group(attributes)} but not a bit store: its attributes have no valid "
+                f"{BITS_ATTRIBUTE!r} entry; give a store made by grn tokenize or grn sample."
             )
         if values["format"] != FORMAT:
             raise StoreError(
@@ -79,14 +79,14 @@ class Fingerprint:
             _check_fields(values)
         except ValueError as error:
             raise StoreError(
-                f"{where}/{METADATA}: the {ATTRIBUTE!r} attributes are damaged ({error}); "
+                f"{where}/{METADATA}: the {BITS_ATTRIBUTE!r} attributes are damaged ({error}); "
                 "restore the file, or make the store again with --overwrite."
             ) from None
         return cls(**{f.name: values[f.name] for f in fields(cls)})
 
     def differences(self, asked: "Fingerprint", parts: bool = False) -> list[Difference]:
         """Fields in which this stored fingerprint differs from the one ``asked`` for; ``parts`` on request."""
-        stored, wanted = self.to_attributes()[ATTRIBUTE], asked.to_attributes()[ATTRIBUTE]
+        stored, wanted = self.to_attributes()[BITS_ATTRIBUTE], asked.to_attributes()[BITS_ATTRIBUTE]
         for name in _NOT_COMPARED:
             if not (parts and name == "parts"):
                 del stored[name], wanted[name]

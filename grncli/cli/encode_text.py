@@ -1,0 +1,98 @@
+"""``grn encode-text``: prompts to a store of text features."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from grncli.cli import options
+from grncli.cli.console import format_seconds, guarded, monitored, parse_part, print_json, say, works_alone
+from grncli.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from grncli.prompt_encoding.prompt_stage import PromptEncodingSummary
+
+
+@guarded
+def encode_text(
+    prompts: Annotated[
+        str,
+        Argument(
+            metavar="PROMPTS|STORE",
+            help="A file with one prompt a line, GenEval's JSON lines or VBench's JSON; - for standard input; a bit "
+            "store for its captions.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, Argument(metavar="OUT.zarr", help="Features store to make, resume or add to.", show_default=False)
+    ],
+    text_encoder: Annotated[
+        str, Option(metavar="DIR|minilm", help="Folder of a text encoder with its tokenizer, or the name of one.")
+    ],
+    recipe: Annotated[
+        Path | None,
+        Option(metavar="RUN|FILE.yaml", help="Generator whose templates are applied; default: prompts as they are."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        Option(
+            metavar="image|clip|first-frame",
+            help="What the prompts ask for: which template of the recipe; default: image, for captions what they are "
+            "of.",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: Annotated[
+        str,
+        Option(
+            metavar="float32|bfloat16",
+            help="Number format of the encoder's arithmetic; features are kept in bfloat16 either way.",
+        ),
+    ] = "float32",
+    part: options.Part = "0/1",
+    max_time: options.MaxTime = None,
+    overwrite: Annotated[bool, options.overwrite("Replace an existing store.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Encode prompts into a store of text features.
+
+    Each distinct prompt is encoded once, and the empty one, which guidance needs, too; those that the store has already
+    are left alone. Killed or stopped, run it again: it resumes, and ends with the same bytes.
+    """
+    chosen_part, parts = parse_part(part)
+    if dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other features")
+    works_alone(part)
+    with monitored("encode-text", "prompts", max_time) as monitor:
+        import torch
+
+        from grncli.prompt_encoding.prompt_plan import EncodeTextSettings
+        from grncli.prompt_encoding.prompt_stage import encode_text
+        from grncli.runtime.devices import pick_device
+        from grncli.text.encoders import load_text_encoder
+
+        settings = EncodeTextSettings(
+            recipe=recipe,
+            task=task,  # type: ignore[arg-type]
+            dtype=dtype,  # type: ignore[arg-type]
+            part=chosen_part,
+            parts=parts,
+            overwrite=overwrite,
+        )
+        open_encoder = partial(load_text_encoder, text_encoder, pick_device(device), getattr(torch, dtype))
+        summary = encode_text(prompts, out, open_encoder, settings, monitor=monitor)
+    if json:
+        print_json({"out": str(out), **asdict(summary)})
+    say(f"{out}{f', part {part}' if parts > 1 else ''}: {_done(summary)}")
+
+
+def _done(summary: "PromptEncodingSummary") -> str:
+    there = summary.prompts - summary.made
+    if not summary.made:
+        return f"nothing to do, all {there} prompts are there" if there else "nothing to do, no prompt falls to it"
+    encoded = f"encoded {summary.made} {'prompt' if summary.made == 1 else 'prompts'}"
+    known = f", {there} more were there already" if there else ""
+    return f"{encoded} in {format_seconds(summary.seconds)}{known}"

@@ -1,0 +1,1 @@
+"""``grn encode-text``: prompts to a features store."""

@@ -9,18 +9,21 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import FAILED, Progress, format_bytes, guarded, print_json, say
-from grncli.cli.terminal import screen_width, wrap
+from grncli.cli.terminal import screen_width, shorten, wrap
 from grncli.runtime.monitor import Monitor
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
+LONGEST_PROMPT = 120  # columns
 
 Field = tuple[str, str]  # what stands before the first of its lines, and its text
 
 
 @guarded
 def info(
-    path: Annotated[Path, Argument(metavar="PATH", help="A bit store or a run directory.", show_default=False)],
+    path: Annotated[
+        Path, Argument(metavar="PATH", help="A bit store, a features store or a run directory.", show_default=False)
+    ],
     verify: Annotated[
         bool, Option("--verify", help="Check every byte of a store against its checksums; load a run's weights.")
     ] = False,
@@ -39,12 +42,12 @@ def info(
     if json:
         print_json(facts)
     elif "kind" in facts:
-        show = _show_store if facts["kind"] == "store" else _show_run
+        show = {"store": _show_store, "features": _show_features}.get(facts["kind"], _show_run)
         for head, text in show(path, facts):
             for line in wrap(text, screen_width(), head):
                 print(line)
     if verify and not problems:
-        whole = "every byte is as it was committed" if facts["kind"] == "store" else "the weights load and are finite"
+        whole = "the weights load and are finite" if "checkpoint" in facts else "every byte is as it was committed"
         say(f"{path}: {whole}")
     for problem in problems:
         say(problem)
@@ -53,11 +56,10 @@ def info(
 
 
 def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
-    state = "complete" if facts["complete"] else "NOT complete: run the command that makes it again to resume it"
     time, height, width = facts["stride"]
     labels = [f"{name} ({count})" for name, count in facts["labels"].items()]
     return [
-        ("", f"{path}: bit store, {state}"),
+        ("", f"{path}: bit store, {_state(facts)}"),
         _field("samples", str(facts["samples"])),
         *((f"    grid {grid:<12}", str(count)) for grid, count in facts["grids"].items()),
         _field(
@@ -69,9 +71,47 @@ def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
         _field("tokenizer", _tokenizer(facts["tokenizer"])),
         _field("preprocessing", ", ".join(f"{k}={v}" for k, v in facts["preprocessing"].items() if v is not None)),
         *([_field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
+        *(_show_captions(facts) if "captions" in facts else []),
         *map(_show_part, facts["parts"]),
         *_show_failures(facts["failures"]),
     ]
+
+
+def _show_captions(facts: dict[str, Any]) -> list[Field]:
+    captions = facts["captions"]
+    kinds = ", ".join(f"{kind} ({count})" for kind, count in captions["kinds"].items())
+    counts = f"of {captions['samples']} of {facts['samples']} samples"
+    every = (
+        f"{captions['captions']} captions of {captions['sources']} sources{f', of the kinds {kinds}' if kinds else ''}"
+    )
+    examples = [f"{shorten(one['caption'], LONGEST_PROMPT)} ({one['source']})" for one in captions["examples"]]
+    return [_field("captions", f"{counts}; {every}"), *_under("such as", examples)]
+
+
+def _show_features(path: Path, facts: dict[str, Any]) -> list[Field]:
+    lengths = [f"{length} ({count})" for length, count in facts["lengths"].items()]
+    size = f"{format_bytes(facts['features_bytes'])} of features, {format_bytes(facts['disk_bytes'])} on disk"
+    parts = facts["parts"] if len(facts["parts"]) > 1 else []
+    return [
+        ("", f"{path}: features store, {_state(facts)}"),
+        _field("prompts", f"{facts['prompts']}, {facts['tokens']} tokens"),
+        *([_field("token counts", ", ".join(_some(lengths, SHOWN_LABELS)))] if lengths else []),
+        _field("features", f"{facts['width']} wide, computed in {facts['dtype']}, kept in bfloat16"),
+        _field("size", size),
+        _field("text encoder", f"{_tokenizer(facts['encoder'])}, at most {facts['max_tokens']} tokens a prompt"),
+        *_under("such as", [shorten(prompt, LONGEST_PROMPT) for prompt in facts["examples"]]),
+        *map(_show_feature_part, parts),
+    ]
+
+
+def _show_feature_part(part: dict[str, Any]) -> Field:
+    of = "?" if part["asked"] is None else part["asked"]
+    state = "" if part["complete"] else ", not complete"
+    return _field(f"part {part['part']}", f"{part['prompts']}/{of} prompts{state}")
+
+
+def _state(facts: dict[str, Any]) -> str:
+    return "complete" if facts["complete"] else "NOT complete: run the command that makes it again to resume it"
 
 
 def _show_part(part: dict[str, Any]) -> Field:
@@ -105,19 +145,58 @@ def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
 
 def _show_generator(facts: dict[str, Any]) -> list[Field]:
     predicts = "indices" if facts["prediction"] == "ind" else "bits"
+    is_text, text = "attention" in facts, facts["recipe"].get("text")
+    given = f"text ({facts['attention']} attention)" if is_text else f"{facts['classes'] or 'no'} classes"
+    belonging = " or ".join(text["tokenizers"]) if text and not facts["tokenizer"] else ""
     return [
-        _field("predicts", f"{predicts} (GRN_{facts['prediction']}), {facts['classes'] or 'no'} classes"),
+        _field("predicts", f"{predicts} (GRN_{facts['prediction']}), {given}"),
         _field("latent grids", ", ".join(_some(list(facts["grids"]), SHOWN_LABELS))),
-        _field("tokenizer", _tokenizer(facts["tokenizer"])),
+        *(_show_text(facts["recipe"]) if text else []),
+        _field("tokenizer", belonging or _tokenizer(facts["tokenizer"])),
     ]
 
 
+def _show_text(recipe: dict[str, Any]) -> list[Field]:
+    """What a text-conditional generator is asked with, and sampled by default."""
+    text, fps = recipe["text"], recipe["bits"]["fps"]
+    encoder = text["encoder"]
+    end = f" that ends at {text['cosine_end']:g}" if text["schedule"] == "cosine" else ""
+    return [
+        _field(
+            "text encoder",
+            f"{encoder.get('name', 'not known')}{_short(encoder)}, {recipe['network']['text_width']} features a token, "
+            f"at most {text['max_tokens']} tokens",
+        ),
+        _field("pictures", _task(text["image"])),
+        _field("clips", f"{_task(text['clip'])}{f', {fps:g} frames a second' if fps else ''}"),
+        _field("from a frame", _task(text["first_frame"])),
+        _field("schedule", f"{text['schedule']}{end}"),
+    ]
+
+
+def _task(task: dict[str, Any]) -> str:
+    """How one kind of sample is asked for; texts in quotes, as their spaces count."""
+    texts = [
+        f'{name.replace("_", " ")} "{task[name]}"' for name in ("prefix", "suffix", "negative_prompt") if task[name]
+    ]
+    return ", ".join([f"guidance {task['guidance']:g}, temperature {task['temperature']:g}", *texts])
+
+
 def _tokenizer(identity: dict[str, Any]) -> str:
-    return f"{identity.get('name')} ({str(identity['sha256'])[:12]})" if "sha256" in identity else "not known"
+    return f"{identity.get('name')}{_short(identity)}" if "sha256" in identity else "not known"
+
+
+def _short(identity: dict[str, Any]) -> str:
+    return f" ({str(identity['sha256'])[:12]})" if "sha256" in identity else ""
 
 
 def _field(name: str, text: str) -> Field:
     return f"  {name:<14} ", text
+
+
+def _under(name: str, texts: Sequence[str]) -> list[Field]:
+    """One name, and a line for each text."""
+    return [_field("" if place else name, text) for place, text in enumerate(texts)]
 
 
 def _some(texts: Sequence[str], most: int) -> list[str]:

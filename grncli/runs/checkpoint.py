@@ -10,22 +10,21 @@ Whatever else lies beside them, such as a copy called ``step-00001000.bak``, is 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+import torch
 from pydantic import Field, Strict
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.folders import remove, remove_now
 from grncli.runtime.jsonfiles import brief
-from grncli.runtime.tensor_files import open_tensors
+from grncli.runtime.tensor_files import LazyTensor, open_tensors, write_tensors
 from grncli.runtime.text import one_line
 
 RECIPE = "recipe.yaml"
@@ -72,7 +71,7 @@ class CheckpointState:
 def write_checkpoint(
     run: Path,
     step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
+    tensors: Mapping[str, Mapping[str, Tensor | LazyTensor]],
     state: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> Path:
@@ -93,8 +92,7 @@ def write_checkpoint(
         partial.mkdir()
         header = {"config": json.dumps(config, sort_keys=True)}
         for name, named in tensors.items():
-            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
-            save_file(contiguous, partial / f"{name}.safetensors", metadata=header)
+            write_tensors(partial / f"{name}.safetensors", named, header)
         counts = {name: len(named) for name, named in tensors.items()}
         (partial / STATE).write_text(json.dumps({**state, "tensors": counts}, indent=1) + "\n")
         for file in partial.iterdir():
@@ -102,7 +100,7 @@ def write_checkpoint(
         _fsync(partial)
         _put_in_place(partial, final)
         _point_latest(folder, final.name)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         with suppress(OSError):
             remove_now(partial)
         reason = one_line(error, REASON)
@@ -218,15 +216,24 @@ class TensorSize(Protocol):
     def dtype(self) -> Any: ...  # noqa: D102
 
 
-def check_tensors(present: Mapping[str, TensorSize], wanted: Mapping[str, TensorSize], name: Path | str) -> None:
-    """Raise CheckpointError, one short sentence about ``name``, unless names, shapes and types are those wanted."""
+def check_tensors(
+    present: Mapping[str, TensorSize],
+    wanted: Mapping[str, TensorSize],
+    name: Path | str,
+    *,
+    formats: Collection[torch.dtype] = (),
+) -> None:
+    """Raise CheckpointError, one short sentence about ``name``, unless names, shapes and types are those wanted.
+
+    ``formats`` are types that any tensor may have instead.
+    """
     wrong = [f"{key} is missing" for key in wanted if key not in present]
     wrong += [f"there is no {brief(key)} in it" for key in present if key not in wanted]
     for key, tensor in wanted.items():
         there = present.get(key, tensor)
         if tuple(there.shape) != tuple(tensor.shape):
             wrong.append(f"{key} has the shape {_shown(there.shape)}, expected {_shown(tensor.shape)}")
-        elif there.dtype != tensor.dtype:
+        elif there.dtype != tensor.dtype and there.dtype not in formats:
             wrong.append(f"{key} is {_dtype(there.dtype)}, expected {_dtype(tensor.dtype)}")
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""

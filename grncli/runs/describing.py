@@ -1,6 +1,5 @@
 """``grn info``: what a path is, in words and numbers."""
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,18 +8,25 @@ from typing import Any
 
 from torch import nn
 
+from grncli.models.unfilled import made_on_meta
 from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE, read_header, run_of
-from grncli.runs.loading import HeldFile, OpenedRun, load_network, read_newest, read_run
-from grncli.runs.networks import check_config, made_on_meta
+from grncli.runs.describing_captions import describe_captions
+from grncli.runs.describing_features import describe_features, disk_bytes
+from grncli.runs.loading import OpenedRun, load_network, read_newest, read_run
+from grncli.runs.networks import check_config
 from grncli.runs.registry import KINDS
 from grncli.runs.rundir import is_run
 from grncli.runtime.errors import GrnError
+from grncli.runtime.held_files import HeldFile
 from grncli.runtime.monitor import Monitor
 from grncli.store import METADATA, BitStore, open_store, verify_store
+from grncli.store.root_kinds import names_store
+from grncli.store.rows.byte_source import LocalFiles, root_attributes
+from grncli.store.text_features import is_features_store, open_features, verify_features
 
 
 def describe(path: Path, *, verify: bool = False, monitor: Monitor | None = None) -> dict[str, Any]:
-    """A bit store or a run directory as a JSON-ready dictionary; its ``kind`` says which.
+    """A bit store, a features store or a run directory as a JSON-ready dictionary; its ``kind`` says which.
 
     Parameters
     ----------
@@ -36,11 +42,15 @@ def describe(path: Path, *, verify: bool = False, monitor: Monitor | None = None
     if _is_run(path):
         _check_recipe(path)
         return _verified_run(path) if verify else _newest_run(path)
-    if not path.exists() or (path / METADATA).is_file():
+    if is_features_store(path):
+        problems = verify_features(path, monitor) if verify else None
+        return _with_problems(problems, lambda: describe_features(open_features(path)))
+    if not path.exists() or ((path / METADATA).is_file() and not _is_inner_group(path)):
         problems = verify_store(path, monitor) if verify else None
         return _with_problems(problems, lambda: describe_store(open_store(path)))
     raise GrnError(
-        f"{path}: {_nature(path)}, neither a bit store (zarr.json) nor a run directory (recipe.yaml){_belongs_to(path)}"
+        f"{path}: {_nature(path)}, neither a bit store nor a features store (zarr.json), nor a run directory "
+        f"(recipe.yaml){_belongs_to(path)}"
     )
 
 
@@ -88,7 +98,7 @@ def describe_run(opened: OpenedRun[Any, Any], network: nn.Module, sha256: str) -
         "recipe": {
             name: section
             for name, section in asdict(recipe).items()
-            if not recipe.imported or name in opened.kind.sections
+            if not recipe.imported or name in opened.kind.sections(recipe)
         },
         **opened.kind.facts(recipe),
     }
@@ -102,13 +112,19 @@ def _nature(path: Path) -> str:
     return "is no file and no folder"
 
 
+def _is_inner_group(path: Path) -> bool:
+    """Whether a Zarr group is a part of a store or run, and no store itself."""
+    attributes = root_attributes(LocalFiles(path))
+    return attributes is not None and not names_store(attributes) and bool(_belongs_to(path))
+
+
 def _belongs_to(path: Path) -> str:
     """The store or run that a path is a part of, as the end of a sentence."""
     for parent in path.absolute().parents:
         if (parent / RECIPE).is_file():
             return f"; it lies in the run directory {parent}, give that"
         if (parent / METADATA).is_file() and any(parent.glob("part-*")):
-            return f"; it lies in the bit store {parent}, give that"
+            return f"; it lies in the store {parent}, give that"
     return ""
 
 
@@ -127,7 +143,7 @@ def describe_store(store: BitStore) -> dict[str, Any]:
         "bits_per_token": bits_per_token,
         "bits_per_pixel": bits_per_token / (store.stride[0] * store.stride[1] * store.stride[2]),
         "bits_bytes": store.nbytes,
-        "disk_bytes": _disk_bytes(store.path),
+        "disk_bytes": disk_bytes(store.path),
         "tokenizer": dict(fingerprint.tokenizer),
         "preprocessing": dict(fingerprint.preprocessing),
         "labels": _label_counts(store),
@@ -142,6 +158,7 @@ def describe_store(store: BitStore) -> dict[str, Any]:
             }
             for part in store.parts
         ],
+        **({} if (captions := describe_captions(store)) is None else {"captions": captions}),
         "failures": list(store.failures()),
         "versions": dict(fingerprint.versions),
     }
@@ -162,7 +179,3 @@ def _label_counts(store: BitStore) -> dict[str, int]:
     for grid in store.grids:
         counts.update(store.grid(grid).labels().tolist())
     return {name: counts[i] for i, name in enumerate(store.labels)}
-
-
-def _disk_bytes(path: Path) -> int:
-    return sum(os.lstat(Path(folder) / name).st_size for folder, _, files in os.walk(path) for name in files)

@@ -1,19 +1,21 @@
 """The recipe of a generator: as the user asks for it, and as its run settles it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import Tag
 
 from grncli.models.class_transformer import ClassTransformerConfig, ClassTransformerShape, check_bit_sizes
-from grncli.models.text_transformer import TextTransformerConfig
+from grncli.models.generator import check_range
+from grncli.models.text_transformer import TextTransformerConfig, TextTransformerShape
 from grncli.runs.recipe_fields import by_type, renamed
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.jsonfiles import brief
 from grncli.store import parse_grid
 
 MAX_STRIDE = 1 << 16  # pixels per token
+MAX_PACKED = 1 << 24  # tokens of a sequence, or samples that are packed together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,27 @@ class BitData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackedData:
+    """Packed sequences of samples of all grids from bit stores, for a network that is conditioned on text."""
+
+    type: Literal["packed"] = "packed"
+    tokens: int = 40960  # of a sequence: those of its samples' grids and prompts, and one for each selection ratio
+    sequences: int = 1  # a step, of all processes together
+    window: int = 16384  # samples that are packed together
+    too_long: Literal["refuse", "drop"] = "refuse"  # samples that fit into no sequence
+    validation: int = 0  # samples that measure loss and accuracy, and train nothing
+
+    def __post_init__(self) -> None:
+        if min(self.tokens, self.sequences, self.window) < 1 or self.validation < 0:
+            raise ValueError(
+                f"tokens is {self.tokens}, sequences {self.sequences}, window {self.window} and validation "
+                f"{self.validation}, expected 1 or more, and 0 or more for validation"
+            )
+        if max(self.tokens, self.window) > MAX_PACKED:
+            raise ValueError(f"tokens is {self.tokens} and window {self.window}, expected up to {MAX_PACKED}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refinement:
     """How a training sample is made from a true token map (paper section 3.2; facts section 3)."""
 
@@ -41,6 +64,11 @@ class Refinement:
     # Share of samples that learn without their condition, for guidance.
     condition_dropout: float = renamed(0.1, before="label_drop")
     target: Literal["absolute", "relative"] = "absolute"  # relative: which bits to flip (Appendix E.3), GRN_bit only
+    # For text only: how far the share of noise is shifted up, noise' = a * noise / (1 + (a - 1) * noise); area takes
+    # a = sqrt(h * w / 256^2) of each sample's pixels.
+    shift: float | Literal["area"] = 1.0
+    tokens_power: float = 0.0  # p: a sample weighs its tokens^p within a sequence
+    first_frame: float = 0.0  # share of clips whose first frame is clean, which learn to go on from it
 
     def __post_init__(self) -> None:
         if not isfinite(self.mean) or not 0 < self.deviation < float("inf"):
@@ -49,6 +77,12 @@ class Refinement:
             )
         if not 0 <= self.condition_dropout <= 1:
             raise ValueError(f"condition_dropout is {self.condition_dropout}, expected 0 to 1")
+        if not 0 <= self.first_frame <= 1 or not 0 <= self.tokens_power <= 1:
+            raise ValueError(
+                f"first_frame is {self.first_frame} and tokens_power {self.tokens_power}, expected 0 to 1 for both"
+            )
+        if self.shift != "area" and not 0 < self.shift < float("inf"):
+            raise ValueError(f"shift is {self.shift}, expected area or a finite number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +111,7 @@ class Preview:
     steps: int = 25
     guidance: float = 2.0
     temperature: float = 1.0
+    prompts: tuple[str, ...] = ()  # of a network that is conditioned on text, one row each
 
     def __post_init__(self) -> None:
         if min(self.classes, self.per_class, self.steps) < 1:
@@ -120,6 +155,12 @@ class Task:
     guidance: float = 3.0
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf") or not isfinite(self.guidance):
+            raise ValueError(
+                f"temperature is {self.temperature} and guidance {self.guidance}, expected a positive and a finite one"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConditioning:
@@ -127,11 +168,20 @@ class TextConditioning:
 
     encoder: dict[str, str] = field(default_factory=dict)  # name and sha256, as far as they are known
     max_tokens: int = 512
+    # Files of the released tokenizers whose bits it may have learned; none where it may be any.
+    tokenizers: tuple[str, ...] = ()
     image: Task = field(default_factory=Task)
     clip: Task = field(default_factory=Task)
     first_frame: Task = field(default_factory=Task)  # clips that start from a given frame
     schedule: Literal["linear", "cosine"] = "cosine"
-    cosine_end: float = 1.0  # selection ratio at which the cosine schedule ends
+    cosine_end: float = 0.999  # selection ratio of the last step: at 1 there would be nothing left to predict
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or not 0 < self.cosine_end <= 1:
+            raise ValueError(
+                f"max_tokens is {self.max_tokens} and cosine_end {self.cosine_end}, expected 1 or more and a ratio "
+                "above 0 up to 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +202,36 @@ class AskedGenerator(ClassTransformerShape):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AskedTextGenerator(TextTransformerShape):
+    """The network of a recipe to train on captions; sizes that are left out follow from the bits and the features."""
+
+    rounds: int | None = None
+    channels: int | None = None
+    text_width: int | None = None  # type: ignore[assignment]  # of the features, which always say it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, 1, "rounds", "channels")
+
+    def settle(self, *, rounds: int, channels: int, text_width: int) -> TextTransformerConfig:
+        """All sizes of the network, with those of the bits and the features."""
+        sizes = {"rounds": rounds, "channels": channels, "text_width": text_width}
+        return TextTransformerConfig(**{**vars(self), **sizes})
+
+
+AnyData = Annotated[
+    Annotated[BitData, Tag("batches")] | Annotated[PackedData, Tag("packed")],
+    by_type("batches"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Settings:
     """What both recipes have; each narrows the types of ``network`` and ``bits``."""
 
     kind: str = "generator"
-    network: ClassTransformerShape | TextTransformerConfig
-    data: BitData = field(default_factory=BitData)
+    network: ClassTransformerShape | TextTransformerShape
+    data: AnyData = field(default_factory=BitData)
     refinement: Refinement = field(default_factory=Refinement)
     optimization: GeneratorOptimization = field(default_factory=GeneratorOptimization)
     training: GeneratorTraining = field(default_factory=GeneratorTraining)
@@ -165,12 +239,24 @@ class _Settings:
     bits: Bits | None
     text: TextConditioning | None = None  # of a network that is conditioned on text
     imported: dict[str, str] | None = None  # where imported weights came from
+    # Name and sha256 of the weights that the training began with, and what became of their moving average.
+    started_from: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.kind != "generator":
             raise ValueError(f"kind is {self.kind!r}, expected generator")
         if self.refinement.target == "relative" and self.network.prediction != "bit":
             raise ValueError("refinement.target is relative, which is for network.prediction=bit only")
+        packed = isinstance(self.data, PackedData)
+        if not isinstance(self.network, TextTransformerShape):
+            if packed:
+                raise ValueError("data.type is packed, which is for network.type=text_transformer only")
+            plain = replace(self.refinement, shift=1.0, tokens_power=0.0, first_frame=0.0)
+            if self.refinement != plain:
+                raise ValueError(
+                    "refinement has shift, tokens_power or first_frame, which are for network.type=text_transformer "
+                    "only"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +275,24 @@ class GeneratorRecipe(_Settings):
 class AskedGeneratorRecipe(_Settings):
     """The recipe that ``grn train-gen`` takes: sizes of the network that follow from the bits may be left out."""
 
-    network: Annotated[Annotated[AskedGenerator, Tag("class_transformer")], by_type("class_transformer")] = field(
-        default_factory=AskedGenerator
-    )
+    network: Annotated[
+        Annotated[AskedGenerator, Tag("class_transformer")] | Annotated[AskedTextGenerator, Tag("text_transformer")],
+        by_type("class_transformer"),
+    ] = field(default_factory=AskedGenerator)
     bits: Bits | None = None  # of the run whose recipe this is; the stores settle them anew
 
-    def settle(self, network: ClassTransformerConfig, bits: Bits) -> GeneratorRecipe:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.network, AskedTextGenerator) and not isinstance(self.data, PackedData):
+            raise ValueError("data.type is not packed, which network.type=text_transformer is trained with")
+        if isinstance(self.network, AskedTextGenerator) and self.training.compile:
+            raise ValueError(
+                "training.compile is true, which is for network.type=class_transformer only: every packed sequence has "
+                "lengths of its own, and would be compiled anew"
+            )
+
+    def settle(
+        self, network: ClassTransformerConfig | TextTransformerConfig, bits: Bits, text: TextConditioning | None = None
+    ) -> GeneratorRecipe:
         """The recipe of the run, with what the stores settle."""
-        return GeneratorRecipe(**{**vars(self), "network": network, "bits": bits})
+        return GeneratorRecipe(**{**vars(self), "network": network, "bits": bits, "text": text})

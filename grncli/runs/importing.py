@@ -1,20 +1,24 @@
 """``grn import``: telling which network a released checkpoint is of, and making a run directory of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from grncli.runs.checkpoint import EMA, RECIPE, take_checkpoint, write_checkpoint
+from grncli.models.unfilled import made_on_meta
+from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, take_checkpoint, write_checkpoint
 from grncli.runs.describing import describe_run
-from grncli.runs.kinds import NetworkKind, ReleasedWeights
-from grncli.runs.loading import HeldFile, OpenedRun
-from grncli.runs.networks import fill, made_on_meta
+from grncli.runs.kinds import NetworkKind, ReleasedLayout, ReleasedWeights, Weights
+from grncli.runs.loading import OpenedRun
+from grncli.runs.networks import FORMATS, check_finite
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.registry import KINDS
+from grncli.runs.release_settings import read_settings
 from grncli.runs.rundir import (
     STAGING,
     check_run_is_free,
@@ -26,67 +30,43 @@ from grncli.runs.rundir import (
     remove,
     write_record,
 )
-from grncli.runtime.errors import CheckpointError, UsageError
+from grncli.runtime.errors import CheckpointError
 from grncli.runtime.files import whole_file
+from grncli.runtime.held_files import HeldFile
 from grncli.runtime.jsonfiles import brief
-from grncli.runtime.tensor_files import read_released, sha256_of
+from grncli.runtime.monitor import Monitor
+from grncli.runtime.tensor_files import REASON, LazyTensor, read_released, sha256_of
+from grncli.runtime.text import one_line
 
-TEXT_GENERATOR = ("block_chunks.", "text_proj.")  # how names of weights begin that are the file itself
+AnyKind = NetworkKind[Any, Any]
+AnyLayout = ReleasedLayout[Any]
 
 
 class Released(NamedTuple):
-    """What a file of other authors holds, and the SHA-256 of the bytes that this was read from."""
+    """What a file of other authors holds; tensors are read from it when they are used, while it is held."""
 
+    file: Path
     contents: dict[str, Any]
-    sha256: str
+    held: HeldFile
 
 
 def import_released(
-    file: Path, run: Path, *, weights: str | None = None, settings: Sequence[str] = (), overwrite: bool = False
-) -> dict[str, Any]:
-    """Turn a released checkpoint of a tokenizer or a class-conditional generator into a run directory.
-
-    See `import_network`.
-    """
-    check_run_is_free(run, None, overwrite=overwrite)  # before gigabytes are read
-    released = open_released(file)
-    if any(str(name).startswith(TEXT_GENERATOR) for name in released.contents):
-        raise CheckpointError(
-            f"{file}: is a text-to-image or text-to-video generator, expected a tokenizer or a class-conditional one"
-        )
-    fitting = [kind for kind in KINDS if any(entry in released.contents for entry in kind.entries.values())]
-    kind = (fitting or KINDS)[0]
-    return import_network(kind, file, run, released, weights=weights, settings=settings, overwrite=overwrite)
-
-
-def open_released(file: Path) -> Released:
-    """Read a released checkpoint as `read_released` does."""
-    if not file.is_file():
-        return Released(read_released(file), "")  # which raises the error
-    with HeldFile(file) as held:
-        contents = read_released(file)
-        held.confirm()
-        return Released(contents, held.sha256())
-
-
-def import_network(
-    kind: NetworkKind[Any, Any],
     file: Path,
     run: Path,
-    released: Released,
     *,
     weights: str | None = None,
     settings: Sequence[str] = (),
     overwrite: bool = False,
+    monitor: Monitor | None = None,
 ) -> dict[str, Any]:
-    """Turn the released weights of one kind of network into a run directory.
+    """Turn a released checkpoint of a tokenizer or a generator into a run directory.
 
     Parameters
     ----------
-    released : what ``file`` holds
-    weights : one of the kind's ``entries``; by default the first that is there
-    settings : ``field=value`` for what the file does not contain, of the kind's ``settings``
+    weights : one of the layout's ``entries``; by default the first that is there
+    settings : ``field=value`` for what the file does not contain, of the layout's ``settings``
     overwrite : replace a run directory of the same kind that is already there
+    monitor : gets the bytes of weights that are written, and those in all
 
     Returns
     -------
@@ -99,26 +79,89 @@ def import_network(
     UsageError
         If the settings are wrong, or one that the file needs is missing.
     """
-    check_run_is_free(run, kind.name, overwrite=overwrite)
-    name, chosen = choose_weights(released.contents, kind.entries, weights, file, kind.name)
-    source = ReleasedWeights(
-        file=file,
-        contents=released.contents,
-        weights=chosen,
-        settings=read_settings(settings, kind.settings),
-        imported={"file": file.name, "weights": name, "sha256": released.sha256},
-    )
-    try:
-        recipe, tensors = kind.convert(source)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # shapes and names may be anything
-        raise CheckpointError(f"{file}: {str(error)[:300]}, expected the weights of a released {kind.name}") from None
-    network = fill(made_on_meta(lambda: kind.build(recipe)), tensors, str(file))
-    checkpoint = _write_run(run, kind, recipe, network, overwrite=overwrite)
+    check_run_is_free(run, None, overwrite=overwrite)  # before gigabytes are read
+    with open_released(file) as released:
+        kind, layout = recognize(released)
+        check_run_is_free(run, kind.name, overwrite=overwrite)
+        name, chosen = choose_weights(released, layout, weights)
+        known = read_settings(settings, layout.settings, layout.texts)
+        source = ReleasedWeights(file=file, contents=released.contents, weights=chosen, settings=known)
+        try:
+            recipe, tensors = layout.convert(source)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # anything may be in it
+            reason = one_line(error, REASON)
+            raise CheckpointError(f"{file}: {reason}; give the weights of a released {layout.name}") from None
+        network = made_on_meta(lambda: kind.build(recipe))
+        check_tensors(tensors, network.state_dict(), str(file), formats=FORMATS)
+        origin = {"file": file.name, "weights": name, "sha256": released.held.sha256()}
+        recipe = replace(recipe, imported=origin)
+        checkpoint = _write_run(
+            run, kind, recipe, _checked(tensors, file, monitor or Monitor()), released.held, overwrite=overwrite
+        )
     opened = OpenedRun(run=run, checkpoint=checkpoint, kind=kind, recipe=recipe, step=0)
     return describe_run(opened, network, sha256_of(checkpoint / EMA))
 
 
-def _write_run(run: Path, kind: NetworkKind[Any, Any], recipe: Any, network: nn.Module, *, overwrite: bool) -> Path:
+@contextmanager
+def open_released(file: Path) -> Iterator[Released]:
+    """A released checkpoint, read as `read_released` does; the file stays open for the time of a block."""
+    if not file.is_file():
+        read_released(file)  # which raises the error
+    with HeldFile(file) as held:
+        contents = read_released(file, mapped=True)
+        held.confirm()
+        yield Released(file, contents, held)
+
+
+def recognize(released: Released) -> tuple[AnyKind, AnyLayout]:
+    """The kind of network that a file holds, and how; CheckpointError where it is none."""
+    layouts = [(kind, layout) for kind in KINDS for layout in kind.layouts]
+    for kind, layout in layouts:
+        if layout.find(released.contents):
+            return kind, layout
+    expected = ", or ".join(layout.places for _, layout in layouts)
+    raise CheckpointError(f"{released.file}: has the entries {brief(list(released.contents))}, expected {expected}")
+
+
+def choose_weights(released: Released, layout: AnyLayout, wanted: str | None) -> tuple[str, dict[str, Tensor]]:
+    """What ``--weights`` calls the weights to take from a released file, and these weights."""
+    file, entries = released.file, layout.find(released.contents)
+    present = [name for name, entry in entries.items() if isinstance(entry, dict)]
+    if not present:
+        raise CheckpointError(f"{file}: has the entries {brief(list(released.contents))}, expected {layout.places}")
+    if wanted is not None and wanted not in present:
+        raise CheckpointError(f"{file}: has no weights under {wanted!r}, expected one of {present}")
+    chosen = wanted or present[0]
+    if not all(map(_is_dense, entries[chosen].values())):
+        place = "it" if entries[chosen] is released.contents else f"the entry {layout.entries[chosen]!r}"
+        raise CheckpointError(f"{file}: {place} holds more than tensors, expected weights")
+    return chosen, entries[chosen]
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
+def _checked(tensors: Weights, file: Path, monitor: Monitor) -> Weights:
+    """The same tensors; one with a value that is no finite number is refused when it is made."""
+    sizes = {name: tensor.dtype.itemsize * torch.Size(tensor.shape).numel() for name, tensor in tensors.items()}
+    total, written = sum(sizes.values()), 0
+
+    def make(name: str) -> Tensor:
+        nonlocal written
+        tensor = tensors[name]
+        made = tensor.make() if isinstance(tensor, LazyTensor) else tensor
+        check_finite(made, name, str(file))
+        written += sizes[name]
+        monitor.progress(written, total, "")
+        return made
+
+    return {
+        name: LazyTensor(partial(make, name), tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()
+    }
+
+
+def _write_run(run: Path, kind: AnyKind, recipe: Any, tensors: Weights, source: HeldFile, *, overwrite: bool) -> Path:
     """Make the run directory of an imported network, whole or not at all; returns its checkpoint."""
     with locked_run(run):
         check_run_is_free(run, kind.name, overwrite=overwrite)  # another process may have made it since
@@ -126,64 +169,15 @@ def _write_run(run: Path, kind: NetworkKind[Any, Any], recipe: Any, network: nn.
         remove(staging)
         try:
             # What is there already is cleared only once the new one is on disk.
-            checkpoint = write_checkpoint(
-                staging, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(recipe.network)
-            )
+            checkpoint = write_checkpoint(staging, 0, {"ema": tensors}, {"step": 0}, asdict(recipe.network))
+            source.confirm()
             clear_run(run, but=(STAGING,))
             refuse_links(run)
             with whole_file(run / RECIPE) as temporary:
-                temporary.write_text(dump_recipe(recipe, kind.sections), encoding="utf-8")
+                temporary.write_text(dump_recipe(recipe, kind.sections(recipe)), encoding="utf-8")
             write_record(run, new_record(None, None, None))
             taken = take_checkpoint(checkpoint, run)
         finally:
             remove(staging)
         mark_complete(run)
     return taken
-
-
-def choose_weights(
-    contents: Mapping[str, Any], names: Mapping[str, str], wanted: str | None, file: Path, kind: str
-) -> tuple[str, dict[str, Tensor]]:
-    """The weights to take from a released file.
-
-    Parameters
-    ----------
-    names : what ``--weights`` calls them, to their entry in the file; the first that is there is the default
-
-    Returns
-    -------
-    The name, and the weights.
-    """
-    present = [name for name, entry in names.items() if isinstance(contents.get(entry), dict)]
-    if wanted is not None and wanted not in present:
-        raise CheckpointError(
-            f"{file}: has no weights under {wanted!r}, expected one of {present or brief(list(contents))}"
-        )
-    if not present:
-        entries = " or ".join(map(repr, names.values()))
-        raise CheckpointError(
-            f"{file}: has the entries {brief(list(contents))}, expected the weights of a {kind} under {entries}"
-        )
-    chosen = wanted or present[0]
-    weights = contents[names[chosen]]
-    if not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{file}: the entry {names[chosen]!r} holds more than tensors, expected weights")
-    return chosen, weights
-
-
-def read_settings(settings: Sequence[str], known: Mapping[str, str]) -> dict[str, Any]:
-    """The user's ``field=value`` settings for what a released file does not contain.
-
-    ``known`` gives an example for each field; UsageError for any other.
-    """
-    values = {}
-    for setting in settings:
-        field, equals, text = setting.partition("=")
-        field = field.removeprefix("network.")
-        if field not in known or not equals:
-            raise UsageError(f"--set {setting}: expected {' or '.join(known.values())}, the rest is in the file")
-        try:
-            values[field] = yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError):
-            raise UsageError(f"--set {setting}: has no readable value, expected {known[field]}") from None
-    return values

@@ -4,32 +4,26 @@ A training that is under way adds checkpoints and removes old ones. What is open
 many appear or go meanwhile.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
+from grncli.models.unfilled import made_on_meta
 from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_state, run_of
 from grncli.runs.kinds import AnyModule, AnyRecipe, NetworkKind
-from grncli.runs.networks import check_config, fill, made_on_meta
+from grncli.runs.networks import FORMATS, check_config, fill
 from grncli.runs.recipe import kind_of, load_fields, parse_own_recipe, restoring
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
-from grncli.runtime.files import open_plain
+from grncli.runtime.held_files import FileIdentity, HeldFile, identity_at
 from grncli.runtime.monitor import Say
-from grncli.runtime.tensor_files import open_tensors
+from grncli.runtime.tensor_files import DTYPES, open_tensors
 
 Result = TypeVar("Result")
 
 ATTEMPTS = 5
-
-_Identity = tuple[int, int, int, int]
-
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,53 +59,22 @@ class Loaded(OpenedRun[AnyModule, AnyRecipe]):
     """``{name, sha256}`` for a store's fingerprint; the hash is that of the weights file."""
 
 
-class HeldFile:
-    """A file that stays open while others open it by its name, so that its hash is that of what they read."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __enter__(self) -> "HeldFile":
-        try:
-            self._stream = os.fdopen(open_plain(self._file), "rb")
-        except OSError as error:
-            raise CheckpointError(f"{self._file}: cannot be opened ({error.strerror})") from None
-        self._identity = _identity(os.fstat(self._stream.fileno()))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-
-    def confirm(self) -> None:
-        """Raise CheckpointError if the name means another file by now, or the file was written to."""
-        # While it is open, no other file can get its inode.
-        if _stat(self._file) != self._identity:
-            raise CheckpointError(f"{self._file}: was replaced while it was read; run the command again")
-
-    def sha256(self) -> str:
-        """SHA-256 of its bytes; CheckpointError if they changed since it was opened."""
-        self._stream.seek(0)
-        digest = hashlib.file_digest(self._stream, "sha256").hexdigest()
-        if _identity(os.fstat(self._stream.fileno())) != self._identity:
-            raise CheckpointError(f"{self._file}: was written to while it was read; run the command again")
-        return digest
-
-
 def open_run(
     run: str | Path,
     kind: NetworkKind[AnyModule, AnyRecipe],
     *,
     weights: str = "ema",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
     say: Say,
 ) -> Loaded[AnyModule, AnyRecipe]:
-    """The network of a run's newest checkpoint, on the CPU, or that of a checkpoint that is named itself.
+    """The network of a run's newest checkpoint, or that of a checkpoint that is named itself.
 
     Parameters
     ----------
     kind : what the run should be of
     weights : ``ema``, or the name of another weights file of the checkpoint
+    device, dtype : where its weights are put, one by one, and as which numbers: float32 or bfloat16
     say : called with one sentence where the training is not finished
 
     Raises
@@ -121,7 +84,9 @@ def open_run(
         not fit each other.
     """
     run = Path(run)
-    loaded = read_newest(run, lambda checkpoint: load_network(read_run(run, checkpoint, [kind]), weights))
+    loaded = read_newest(
+        run, lambda checkpoint: load_network(read_run(run, checkpoint, [kind]), weights, device, dtype)
+    )
     if loaded.unfinished is not None:
         say(loaded.unfinished)
     return loaded
@@ -137,7 +102,7 @@ def read_newest(run: Path, read: Callable[[Path], Result]) -> Result:
             if _newest(run) == newest:
                 raise
             continue  # removed or replaced while it was read
-        if _stat(run_of(newest.checkpoint) / RECIPE) == newest.recipe:
+        if identity_at(run_of(newest.checkpoint) / RECIPE) == newest.recipe:
             return result
     raise CheckpointError(f"{run}: changed {ATTEMPTS} times while it was read; wait for what writes it to end")
 
@@ -162,18 +127,23 @@ class _Newest(NamedTuple):
     """Which checkpoint and recipe a run has at one time."""
 
     checkpoint: Path
-    folder: _Identity | None
-    recipe: _Identity | None
+    folder: FileIdentity | None
+    recipe: FileIdentity | None
 
 
 def _newest(run: Path) -> _Newest:
     checkpoint = find_checkpoint(run)
     # ``checkpoints/latest`` may lead elsewhere from one file to the next.
     checkpoint = checkpoint.resolve() if checkpoint.is_symlink() else checkpoint
-    return _Newest(checkpoint, _stat(checkpoint), _stat(run_of(checkpoint) / RECIPE))
+    return _Newest(checkpoint, identity_at(checkpoint), identity_at(run_of(checkpoint) / RECIPE))
 
 
-def load_network(opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema") -> Loaded[AnyModule, AnyRecipe]:
+def load_network(
+    opened: OpenedRun[AnyModule, AnyRecipe],
+    weights: str = "ema",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Loaded[AnyModule, AnyRecipe]:
     """The network of an opened run, hashed and filled from one file that stays open meanwhile."""
     file = weights_file(opened.checkpoint, weights)
     with HeldFile(file) as held, open_tensors(file) as content:
@@ -181,8 +151,9 @@ def load_network(opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema") 
         names = list(content.keys())
         check_config(opened.recipe.network, content.metadata() or {}, file)
         network = made_on_meta(lambda: opened.kind.build(opened.recipe))
-        check_tensors({name: _Header(content, name) for name in names}, network.state_dict(), file)
-        tensors = {name: content.get_tensor(name) for name in names}
+        headers = {name: _Header(content, name) for name in names}
+        check_tensors(headers, network.state_dict(), file, formats=FORMATS)
+        tensors = {name: content.get_tensor(name).to(device, dtype) for name in names}
         identity = {"name": run_of(opened.checkpoint).name, "sha256": held.sha256()}
         return Loaded(**vars(opened), network=fill(network, tensors, str(file)), identity=identity)
 
@@ -203,15 +174,4 @@ class _Header:
     def __init__(self, content: Any, name: str) -> None:
         piece = content.get_slice(name)
         self.shape = tuple(piece.get_shape())
-        self.dtype = _DTYPES.get(str(piece.get_dtype()), str(piece.get_dtype()))
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _stat(path: Path) -> _Identity | None:
-    try:
-        return _identity(path.stat())
-    except OSError:
-        return None
+        self.dtype = DTYPES.get(str(piece.get_dtype()), str(piece.get_dtype()))

@@ -71,6 +71,6 @@ def dataclass_in(hint: Any, data: Any = None) -> Any:
     """The dataclass in a type hint such as ``Data | None``; of several the one that the field ``type`` chooses."""
     choices = [each for each in members_of(hint) if is_dataclass(each)]
     kinds = [get_args(get_type_hints(each).get("type")) for each in choices]
-    if isinstance(data, Mapping) and "type" in data and all(kinds):
-        return next((each for each, kind in zip(choices, kinds, strict=True) if data["type"] in kind), None)
+    if isinstance(data, Mapping) and "type" in data and any(kinds):
+        return next((each for each, kind in zip(choices, kinds, strict=True) if kind and data["type"] in kind), None)
     return choices[0] if choices else None

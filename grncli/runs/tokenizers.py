@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from grncli.models.tokenizer import Tokenizer
-from grncli.runs.kinds import NetworkKind, ReleasedWeights
+from grncli.runs.kinds import NetworkKind, ReleasedLayout, ReleasedWeights
 from grncli.runs.loading import Loaded, open_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
@@ -70,20 +70,25 @@ def _convert(released: ReleasedWeights) -> tuple[TokenizerRecipe, dict[str, Tens
     network = asdict(tokenizer_config(weights))
     if "attention" in settings:
         network["attention"] = settings.pop("attention")
-    data = {"network": network, **settings, "imported": released.imported}
+    data = {"network": network, **settings}
     recipe = parse_recipe(data, TokenizerRecipe, str(released.file))
     if not recipe.network.attention:
         weights = {name: weight for name, weight in weights.items() if ".middle.attention." not in name}
     return recipe, weights
 
 
+TOKENIZERS = ReleasedLayout(
+    name="tokenizer",
+    entries={"ema": "ema", "vae": "vae"},
+    settings={"rounds": "rounds=4", "attention": "attention=false"},
+    convert=_convert,
+)
+
 TOKENIZER = NetworkKind(
     name="tokenizer",
     schema=TokenizerRecipe,
     build=_build,
     facts=_facts,
-    sections=("kind", "network", "rounds", "imported"),
-    entries={"ema": "ema", "vae": "vae"},
-    settings={"rounds": "rounds=4", "attention": "attention=false"},
-    convert=_convert,
+    sections=lambda recipe: ("kind", "network", "rounds", "imported"),
+    layouts=(TOKENIZERS,),
 )

@@ -54,7 +54,7 @@ class Killed(BaseException):
 
 
 # What writing a checkpoint goes through, and how often.
-STEPS = [("save_file", 2), ("_fsync", 6)]
+STEPS = [("write_tensors", 2), ("_fsync", 6)]
 MOMENTS = [(name, number) for name, times in STEPS for number in range(times)]
 
 
@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_in_one_sentence(run, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     assert "step-00000002: cannot be written" in message_of(write, run, 2)
 
 
@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_nothing_behind(run, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     message_of(write, run, 2)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-00000001", "latest"}
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 import yaml
 
-from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
-from grncli.runs.generator_recipe import AskedGeneratorRecipe, Bits, GeneratorRecipe
+from grncli.models.class_transformer import ClassTransformerConfig
+from grncli.runs.generator_recipe import AskedGeneratorRecipe, AskedTextGenerator, Bits, GeneratorRecipe, PackedData
+from grncli.runs.generators import build_generator
 from grncli.runs.recipe import dump_recipe, read_own_recipe, read_recipe
 from grncli.runtime.errors import RecipeError
 from grncli.training.run_setup import read_training_recipe
@@ -35,7 +36,7 @@ def settled(recipe, channels=16, rounds=4, classes=10):
 
 def parameters_of(config):
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in ClassTransformer(config).parameters())
+        return sum(parameter.numel() for parameter in build_generator(config).parameters())
 
 
 # The recipes we ship
@@ -68,6 +69,50 @@ def test_a_shipped_recipe_states_its_number_of_parameters(file):
     stated, channels, rounds, classes = STATED.search(file.read_text()).groups()
     config = settled(read_recipe(file, AskedGeneratorRecipe), int(channels), int(rounds), int(classes))
     assert f"{parameters_of(config) / 1e6:,.1f}" == stated
+
+
+# Recipes for text
+
+TEXT_RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("t2*.yaml"))
+TEXT_STATED = re.compile(r"([\d,.]+) M parameters with C = (\d+), M = (\d+) and\n# text features (\d+) wide")
+
+
+@pytest.mark.parametrize("file", TEXT_RECIPES, ids=lambda file: file.stem)
+def test_a_shipped_text_recipe_leaves_to_bits_and_features_what_follows_from_them(file):
+    recipe = read_training_recipe(file, AskedGeneratorRecipe, [])
+    assert isinstance(recipe.network, AskedTextGenerator)
+    assert (recipe.network.rounds, recipe.network.channels, recipe.network.text_width) == (None, None, None)
+    assert isinstance(recipe.data, PackedData)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in TEXT_RECIPES if TEXT_STATED.search(file.read_text())], ids=lambda file: file.stem
+)
+def test_a_shipped_text_recipe_states_its_number_of_parameters(file):
+    stated, *sizes = TEXT_STATED.search(file.read_text()).groups()
+    channels, rounds, width = map(int, sizes)
+    config = read_recipe(file, AskedGeneratorRecipe).network.settle(rounds=rounds, channels=channels, text_width=width)
+    assert f"{parameters_of(config) / 1e6:,.1f}" == stated
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("network: {type: text_transformer}", "data.type is not packed"),
+        ("data: {type: packed}", "data.type is packed, which is for network.type=text_transformer"),
+        ("refinement: {shift: 2}", "for network.type=text_transformer"),
+        ("refinement: {tokens_power: 0.5}", "for network.type=text_transformer"),
+        ("refinement: {shift: wide}", "shift"),
+        ("{network: {type: text_transformer}, data: {type: packed, tokens: 0}}", "tokens is 0"),
+        ("{network: {type: text_transformer}, data: {type: packed, batch: 3}}", "batch"),
+        ("{network: {type: text_transformer}, data: {type: packed}, training: {compile: true}}", "training.compile"),
+        ("{network: {type: text_transformer}, data: {type: packed, too_long: cut}}", "too_long"),
+    ],
+)
+def test_recipes_for_text_and_for_classes_are_not_mixed(read, text, words):
+    with pytest.raises(RecipeError) as caught:
+        read(text)
+    assert words in str(caught.value)
 
 
 # Values
@@ -193,13 +238,13 @@ def test_the_type_of_the_network_is_the_only_one_where_it_is_left_out(read):
 
 
 def test_an_unknown_type_is_refused_with_those_there_are(read):
-    with pytest.raises(RecipeError, match=r"network\.type is 'mamba': expected class_transformer$"):
+    with pytest.raises(RecipeError, match=r"network\.type is 'mamba': expected class_transformer or text_transformer$"):
         read("network: {type: mamba, states: 4}")
 
 
 @pytest.mark.parametrize("wrong", ["[class_transformer]", "{}", "null", "3"])
 def test_a_type_that_is_no_name_is_refused(read, wrong):
-    with pytest.raises(RecipeError, match=r"network\.type is .*: expected class_transformer$"):
+    with pytest.raises(RecipeError, match=r"network\.type is .*: expected class_transformer or text_transformer$"):
         read(f"network: {{type: {wrong}}}")
 
 

@@ -246,3 +246,37 @@ def test_a_picture_in_a_folder_that_cannot_be_listed_is_named(
     done = grn_inside("tokenize", tmp_path / "src", tmp_path / "s.zarr", "--tokenizer", run_dir, "--workers", 0)
     assert "closed" in done.stderr
     assert "Permission denied" in done.stderr
+
+
+def test_a_text_generator_is_imported_and_shown_with_all_its_defaults(
+    grn_inside: Callable, release_fixtures: Path, tmp_path: Path
+) -> None:
+    file, run = tmp_path / "GRN_T2V_2B_FSA_sft3800_non_ema.pth", tmp_path / "run"
+    file.symlink_to(release_fixtures / "t2iv_bit.pth")
+    done = grn_inside("import", file, run, "--set", "clip.negative_prompt=blurry: bad")
+    assert done.returncode == 0, done.stderr
+    assert "GRN_bit for text (full attention) with 0.11 M parameters, 8 channels, 4 rounds" in done.stderr
+    text = " ".join(grn_inside("info", run, "--verify").stdout.split())
+    for words in (
+        "imported from GRN_T2V_2B_FSA_sft3800_non_ema.pth, model",
+        "bits (GRN_bit), text (full attention)",
+        "latent grids 21x30x53",
+        "text encoder not known, 24 features a token, at most 512 tokens",
+        'pictures guidance 3, temperature 1.1, prefix "<T2I>"',
+        'clips guidance 4, temperature 1, prefix "<T2V>", suffix " The quality is very high!", '
+        'negative prompt "blurry: bad", 16 frames a second',
+        'from a frame guidance 4, temperature 1, prefix "<I2V>"',
+        "schedule cosine that ends at 0.95",
+        "tokenizer HBQ_image_video_tokenizer_64dim_M4_20260618.ckpt",
+    ):
+        assert words in text
+
+
+def test_a_text_generator_of_the_wrong_attention_is_refused(
+    grn_inside: Callable, release_fixtures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "GRN_T2V_2B.pth").symlink_to(release_fixtures / "t2iv_bit.pth")
+    done = grn_inside("import", tmp_path / "GRN_T2V_2B.pth", tmp_path / "run", "--set", "attention=full")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "whose attention is text-only" in done.stderr
+    assert not (tmp_path / "run").exists()

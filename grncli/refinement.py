@@ -11,7 +11,7 @@ Maps are integers ``[B, channels, T, h, w]``, logits ``[B, K, channels, T, h, w]
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -101,6 +101,54 @@ def training_step(
     return cross_entropy(logits, target), logits.detach().argmax(dim=1) == target
 
 
+class HalfTrue(NamedTuple):
+    """A training sample, maps ``[channels, T, h, w]``: the truth of which the network is to find, given a share."""
+
+    truth: Tensor
+    state: Tensor
+    share: Tensor  # of the predicted frames, that is true: float32, a number
+    clean_first: bool  # the first frame is true in the state, and no part of the loss
+
+    def predicted(self, maps: Tensor) -> Tensor:
+        """What of maps or logits ``[..., T, h, w]`` counts."""
+        return maps[..., 1:, :, :] if self.clean_first else maps
+
+
+def half_true(truth: Tensor, random: Tensor, ratio: Tensor, uniform: Tensor, *, clean_first: bool = False) -> HalfTrue:
+    """The state of one training sample, and the share that was measured in it, as sampling tells it to the network.
+
+    The arguments are those of ``training_step`` without ``B``.
+    """
+    selection = uniform < ratio  # Eq. 6
+    if clean_first:
+        selection[:, 0] = True
+    measured = selection[:, 1:] if clean_first else selection
+    return HalfTrue(truth, mix(truth, random, selection), measured_ratio(measured[None])[0], clean_first)  # Eq. 4
+
+
+def packed_training_step(
+    predict: Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]],
+    samples: Sequence[HalfTrue],
+    *,
+    relative: bool = False,
+) -> tuple[Tensor, list[Tensor]]:
+    """Loss of each sample ``[N]`` (Algorithm 2) for samples of several grids, and which predictions are right.
+
+    Parameters
+    ----------
+    predict : logits ``[K, channels, T, h, w]`` of each of several states, given the selection ratios ``[N]``
+    relative : as of ``training_step``
+    """
+    logits = predict([sample.state for sample in samples], torch.stack([sample.share for sample in samples]))  # Eq. 5
+    losses, right = [], []
+    for sample, each in zip(samples, logits, strict=True):
+        target = flips(sample.state, sample.truth) if relative else sample.truth
+        each, target = sample.predicted(each), sample.predicted(target)
+        losses.append(cross_entropy(each[None], target[None]))
+        right.append(each.detach().argmax(dim=0) == target)
+    return torch.stack(losses), right
+
+
 def sampling_step(
     predict: Predict,
     drawing: Tensor,
@@ -111,6 +159,7 @@ def sampling_step(
     *,
     known: Tensor,
     choose: Callable[[Tensor, Tensor], Tensor] = select,
+    measure: Callable[[Tensor], Tensor] | None = None,
     accept: bool = False,
     relative: bool = False,
 ) -> SamplingStep:
@@ -125,12 +174,14 @@ def sampling_step(
     uniform : a number in [0, 1) for each channel of each token, to draw the prediction with
     known : bool, what of the drawing is always in the state and never drawn again
     choose : the selection, random (``select``, Eq. 6) or by confidence (Appendix E.2)
+    measure : the share that the network is told, from the selection; None tells it the nominal one
     accept : keep what is selected for good, as mask-based models do
     relative : the network predicts which bits to flip (Appendix E.3)
     """
     selection = choose(scores, ratio) | known  # Eq. 6
     state = mix(drawing, random, selection)  # Eq. 4
-    logits = predict(state, realised_ratio(ratio, known))  # Eq. 5
+    share = realised_ratio(ratio, known) if measure is None else measure(selection)
+    logits = predict(state, share)  # Eq. 5
     if relative:
         logits = unflipped(logits, state)
     drawn, confidence = draw(logits, uniform)
@@ -141,6 +192,11 @@ def realised_ratio(ratio: Tensor, known: Tensor) -> Tensor:
     """The share of the state that is not random: what is known counts in full."""
     share = known.flatten(1).float().mean(dim=1)
     return share + (1 - share) * ratio
+
+
+def measured_ratio(selection: Tensor) -> Tensor:
+    """The share of a selection ``[B, ...]`` that is true, float32 ``[B]``; exact, so that its order does not matter."""
+    return selection.flatten(1).sum(dim=1) / selection[0].numel()
 
 
 def select_confident(confidence: Tensor, ratio: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class Purpose(IntEnum):
     PREDICTION = 4  # categories out of the predicted distribution
     CONDITION_DROPOUT = 5
     SPLIT = 6  # of pictures, for the Inception Score
+    CAPTION = 7  # which of a training sample's captions it is trained with
+    FIRST_FRAME = 8  # whether a training clip has a clean first frame
 
 
 def uniform(seed: int, sample: Tensor, step: Tensor | int, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
@@ -51,9 +53,9 @@ def uniform(seed: int, sample: Tensor, step: Tensor | int, purpose: Purpose, sha
     return numbers.view(len(sample), *shape)
 
 
-def categories(seed: int, sample: Tensor, count: int, shape: tuple[int, ...]) -> Tensor:
+def categories(seed: int, sample: Tensor, count: int, shape: tuple[int, ...], step: Tensor | int = 0) -> Tensor:
     """Uniform categories 0 to ``count`` - 1 (at most 256) for the random map of each sample, uint8 ``[B, *shape]``."""
-    return uniform(seed, sample, 0, Purpose.NOISE, shape).mul_(count).to(torch.uint8)
+    return uniform(seed, sample, step, Purpose.NOISE, shape).mul_(count).to(torch.uint8)
 
 
 def _scramble(z: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from grncli.refinement import (
     entropy,
     flips,
     guide,
+    measured_ratio,
     mix,
     predict_guided,
     realised_ratio,
@@ -385,6 +386,15 @@ def test_known_tokens_are_in_every_state_and_stay():
     assert torch.equal(step.drawing[known], drawing[known])
     assert torch.equal(step.drawing[~known], predicted[~known])
     assert share.tolist() == pytest.approx([0.25 + 0.75 * 0.2, 0.2])
+
+
+def test_the_network_may_be_told_what_is_measured():
+    drawing, random, _ = maps()
+    known = torch.zeros_like(drawing, dtype=torch.bool)
+    known[0, :, :10] = True
+    step, (_, share) = step_of(drawing, random, torch.tensor([0.2, 0.6]), known=known, measure=measured_ratio)
+    assert share.tolist() == [float(np.mean(row)) for row in step.selection.numpy().astype("f4")]
+    assert share.tolist() != pytest.approx([0.25 + 0.75 * 0.2, 0.6], abs=1e-4)
 
 
 def test_accepted_tokens_are_not_drawn_again():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grncli.schedules import Complexity, Fixed, fit, guidance_scale, logit_normal
+from grncli.schedules import Complexity, Cosine, Fixed, fit, guidance_scale, logit_normal
 
 quickly = settings(max_examples=40)
 INFINITY = float("inf")
@@ -103,8 +103,47 @@ def test_the_cosine_starts_slowly():
     assert path(Fixed(10, "cosine"), 10).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def ratio_of_the_release(step, count, end, shift):
+    """The selection ratio of a step of the released text generators, in plain numbers (facts sections 4 and 8)."""
+    if step == 0:
+        return 0
+    noise = 1 - min(1, step / max(1, count - 1))
+    noise = shift * noise / (1 + (shift - 1) * noise)
+    return end * (1 - math.cos(math.pi / 2 * (1 - noise)))
+
+
+cosines = st.builds(Cosine, st.integers(1, 80), st.floats(0.01, 1), st.floats(0.1, 20))
+
+
+@quickly
+@given(cosines, formats)
+def test_the_cosine_of_texts_is_that_of_the_release(schedule, dtype):
+    expected = [ratio_of_the_release(i, schedule.count, schedule.end, schedule.shift) for i in range(schedule.count)]
+    assert path(schedule, schedule.count, dtype)[:-1].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("end", "shift"), [(0.999, 1), (0.95, 1), (0.999, 4), (1, 1)])
+def test_the_cosine_of_texts_grows_from_0_to_its_end(end, shift):
+    ratio = path(Cosine(50, end, shift), 50)
+    assert float(ratio[0]) == 0
+    assert bool((ratio[:50].diff() > 0).all())
+    assert float(ratio[49]) == pytest.approx(end)
+    assert float(ratio.max()) <= 1
+
+
+def test_a_shift_above_1_keeps_less():
+    assert bool((path(Cosine(50, shift=4.0), 50)[1:49] < path(Cosine(50), 50)[1:49]).all())
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"end": 0.0}, {"end": 1.01}, {"shift": 0.0}, {"shift": math.nan}])
+def test_an_impossible_cosine_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong)).replace('count', 'steps')} is"):
+        Cosine(**wrong)
+
+
 def test_a_fixed_schedule_asks_for_no_entropy():
     assert Fixed().decision_step is None
+    assert Cosine().decision_step is None
 
 
 def test_the_entropy_decides_after_the_warm_up():

@@ -55,8 +55,9 @@ def settle_schedule(plan: SamplingPlan, monitor: Monitor) -> Complexity:
             say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted before for {options.target_steps:g} steps")
             return replace(start, k=stored["k"], b=stored["b"])
         return _fit(plan, start, options.target_steps, conditions, monitor)
-    if options.k is None and options.b is None and fits:
-        say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted for {stored['target_steps']:g} steps")
+    if options.k is None and options.b is None and (fits or _differ_in_prompts(stored, conditions)):
+        others = "" if fits else " of other prompts"
+        say(f"k={stored['k']:.6g} b={stored['b']:.6g}, as fitted for {stored['target_steps']:g} steps{others}")
         return replace(start, k=stored["k"], b=stored["b"])
     if options.k is None or options.b is None:
         say("k and b that are not set are the paper's for GRN_bit-B; --target-steps fits them to this generator")
@@ -69,7 +70,12 @@ def _fit(
 ) -> Complexity:
     requests = (plan.subjects.request(plan.number(APART + place)) for place in range(SAMPLES))
     entropies = measure_entropies(
-        plan.generator.network, plan.grid, plan.settings, requests, lambda: monitor.stop_reason is not None
+        plan.generator.network,
+        plan.grid,
+        plan.settings,
+        requests,
+        lambda: monitor.stop_reason is not None,
+        condition_tokens=plan.subjects.condition_tokens,
     )
     if len(entropies) < SAMPLES:
         raise Unfinished(f"{monitor.stop_reason}: stopped while entropies were measured to fit the schedule")
@@ -103,6 +109,12 @@ def _conditions(plan: SamplingPlan, start: Complexity) -> dict[str, Any]:
     conditions = {**plan.fingerprint.preprocessing, "schedule": schedule}
     del conditions["seed"]  # other samples of the same distribution
     return dict(json.loads(json.dumps(conditions)))
+
+
+def _differ_in_prompts(stored: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
+    """Whether a fit is to other prompts, and else to the same: nearer to the generator than the paper's is."""
+    before = stored.get("conditions", {})
+    return before | {"prompts": None} == {**conditions, "prompts": None}
 
 
 def _stored(run: Path, say: Say) -> dict[str, Any]:

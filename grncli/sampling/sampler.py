@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from grncli.conditions import Condition, Rows
-from grncli.models.generator import STEADY_ROWS, Generator
+from grncli.models.generator import Generator
 from grncli.models.transformer import Grid
 from grncli.refinement import (
     SamplingStep,
     entropy,
+    measured_ratio,
     over_samples,
     predict_guided,
     sampling_step,
@@ -25,9 +26,9 @@ from grncli.refinement import (
     select_confident,
 )
 from grncli.rng import Purpose, categories, uniform
+from grncli.sampling.steady_network import SteadyNetwork
 from grncli.schedules import Complexity, Schedule, guidance_scale
 
-CPU_TOKENS, GPU_TOKENS = 2048, 8192  # that pass through the network at once
 Selection = Literal["random", "confidence", "mask"]
 
 
@@ -99,36 +100,6 @@ class InFlight(Rows):
     known: Tensor  # bool
 
 
-class SteadyNetwork:
-    """A generator, called in numbers of rows that make a row's logits independent of the others: see STEADY_ROWS."""
-
-    def __init__(self, network: Generator, grid: Grid) -> None:
-        tokens = torch.Size(grid).numel()
-        self._network = network
-        self.device = next(network.parameters()).device
-        on_cpu = self.device.type == "cpu"
-        self.call_rows = max(1, (CPU_TOKENS if on_cpu else GPU_TOKENS) // tokens)
-        # Rows of a call come in multiples of this, and the last ones are filled up.
-        self.row_unit = -(-STEADY_ROWS // tokens) if on_cpu else self.call_rows
-
-    def __call__(self, state: Tensor, ratio: Tensor, condition: Condition) -> Tensor:
-        """Logits in float32."""
-        rows = len(state)
-        call = _NetworkInput(state, ratio, condition).padded(-rows % self.row_unit)
-        # A multiple of the unit, so that only the last call can be short.
-        size = max(self.row_unit, self.call_rows // self.row_unit * self.row_unit)
-        parts = (call[start : start + size] for start in range(0, len(call), size))
-        logits = [part.condition.predict(self._network, part.state, part.ratio).float() for part in parts]
-        return torch.cat(logits)[:rows]
-
-
-@dataclass(frozen=True)
-class _NetworkInput(Rows):
-    state: Tensor
-    ratio: Tensor
-    condition: Condition
-
-
 class Sampler:
     """Refines samples of one latent grid.
 
@@ -137,6 +108,7 @@ class Sampler:
     network : in evaluation mode, on the device to compute on, in the number format to compute in
     batch : samples in flight at once; None takes what fills the device
     traced : numbers of samples whose steps are kept
+    condition_tokens : that the condition adds to the sequence of a sample, about: with texts their mean length, and 1
     """
 
     def __init__(
@@ -147,9 +119,10 @@ class Sampler:
         *,
         batch: int | None = None,
         traced: Collection[int] = (),
+        condition_tokens: int = 0,
     ) -> None:
         self.settings = settings
-        self.network = SteadyNetwork(network, grid)
+        self.network = SteadyNetwork(network, grid, condition_tokens)
         self.batch = batch or self.network.call_rows
         self._schedule = settings.schedule
         self._categories = network.config.codec.categories
@@ -197,7 +170,7 @@ class Sampler:
         first, *others = (request.condition for request in requests)
         return InFlight(
             number=number,
-            condition=first.joined(*others).to(device),
+            condition=first.joined(*others).prepared(self.network).to(device),
             step=torch.zeros(count, device=device),
             steps=torch.full((count,), float(self._schedule.most_steps), device=device),
             entropy=torch.zeros(count, device=device),
@@ -211,6 +184,7 @@ class Sampler:
     def _advance(self, batch: InFlight) -> InFlight:
         """One step of every sample in flight."""
         selection, step = self.settings.selection, batch.step.long()
+        predicted = batch.condition.predicted
         ratio = self._schedule.ratio(batch.step, batch.steps)
         if selection == "confidence":
             scores = batch.confidence
@@ -227,6 +201,7 @@ class Sampler:
             self._uniform(batch, step, Purpose.PREDICTION),
             known=batch.known,
             choose=select_confident if selection == "confidence" else select,
+            measure=(lambda chosen: measured_ratio(predicted(chosen))) if batch.condition.measured else None,
             accept=selection == "mask",
             relative=self.settings.relative,
         )
@@ -244,7 +219,7 @@ class Sampler:
         batch.nfe.add_(1 + (scale != 1).long())
         deciding = batch.step == self._decision
         if bool(deciding.any()):
-            batch.entropy[deciding] = entropy(conditional[deciding])
+            batch.entropy[deciding] = entropy(batch.condition.predicted(conditional)[deciding])
             batch.steps[deciding] = self._schedule.steps(batch.entropy[deciding])
         temperature = torch.full_like(batch.step, settings.temperature)
         if settings.adapt_temperature and isinstance(self._schedule, Complexity):
@@ -277,6 +252,8 @@ def measure_entropies(
     settings: SamplingSettings,
     requests: Iterable[Request],
     stop_when: Callable[[], bool] = lambda: False,
+    *,
+    condition_tokens: int = 0,
 ) -> Tensor:
     """Entropies (Eq. 8) of samples at the step that decides, float32 ``[n]``; they are given up after it.
 
@@ -286,4 +263,5 @@ def measure_entropies(
     assert isinstance(schedule, Complexity)
     last = schedule.decision_step + 1
     short = replace(settings, schedule=replace(schedule, min_steps=last, max_steps=last))
-    return torch.tensor([sample.entropy for sample in Sampler(network, grid, short).run(requests, stop_when)])
+    sampler = Sampler(network, grid, short, condition_tokens=condition_tokens)
+    return torch.tensor([sample.entropy for sample in sampler.run(requests, stop_when)])

@@ -17,7 +17,7 @@ from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
 from grncli.runs.tokenizer_recipe import Training
 from grncli.store import Fingerprint, open_part, open_store
 from grncli.training.bit_loader import BitLoader, combine_stores
-from grncli.training.loop import Batch
+from grncli.training.objective import Batch
 from grncli.training.refinement_objective import RefinementObjective, draw_ratio
 
 CPU = torch.device("cpu")

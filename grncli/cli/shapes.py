@@ -22,6 +22,12 @@ def shapes(
         Literal["easy", "hard"],
         Option("--set", help="Large upright shapes on smooth ground, or small turned ones on mottled ground."),
     ] = "easy",
+    captions: Annotated[
+        bool, Option("--captions", help="Write 00000.txt beside each drawing: what it shows, in five wordings.")
+    ] = False,
+    without: Annotated[
+        str, Option(metavar="red-star,...", help="Combinations of colour and shape that are left out.")
+    ] = "",
     overwrite: Annotated[bool, options.overwrite("Replace a folder made with other settings.")] = False,
 ) -> None:
     """Draw labelled pictures and clips of moving shapes.
@@ -32,7 +38,17 @@ def shapes(
     works_alone()
     from grncli.demo.shapes_folder import ShapesSettings, write_shapes
 
-    settings = ShapesSettings(set=drawn, images=images, clips=clips, size=size, frames=frames, fps=fps, seed=seed)
+    settings = ShapesSettings(
+        set=drawn,
+        images=images,
+        clips=clips,
+        size=size,
+        frames=frames,
+        fps=fps,
+        seed=seed,
+        captions=captions,
+        without=tuple(name for name in without.replace(" ", "").split(",") if name),
+    )
     with Progress("shapes", "files") as progress:
         write_shapes(folder, settings, overwrite=overwrite, monitor=progress.monitor(make_stop()))
     say(f"{folder}: {images} pictures and {clips} clips of {size}x{size}")

@@ -22,6 +22,7 @@ from grncli.runtime.monitor import Monitor
 
 if TYPE_CHECKING:
     from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+    from grncli.tokenizing.tokenizing_stage import TokenizingSummary
 
 
 @guarded
@@ -37,7 +38,8 @@ def tokenize(
     ],
     out: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store to make, or to resume.", show_default=False)],
     tokenizer: Annotated[str, Option(metavar="RUN", help="Run directory of the tokenizer.")],
-    size: options.Size = "native",
+    size: options.Size = None,
+    budget: options.Budget = None,
     frames: options.Frames = None,
     fps: options.Fps = None,
     clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each clip.")] = "all",
@@ -66,12 +68,16 @@ def tokenize(
     strict: options.Strict = False,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try failed sources again.")] = False,
     overwrite: Annotated[bool, options.overwrite("Replace an existing store.")] = False,
+    no_captions: Annotated[
+        bool, Option("--no-captions", help="Leave out the captions in text files beside media (0001.txt, 0001.jpg).")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print what would be done, without doing it.")] = False,
     json: options.Json = False,
 ) -> None:
     """Encode images and clips into a bit store.
 
-    Killed or stopped, run it again: it resumes, and ends with the same bytes.
+    Killed or stopped, run it again: it resumes, and ends with the same bytes. Text files beside media of the same name
+    are their captions, one a line.
     """
     chosen_part, parts = parse_part(part)
     chosen: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
@@ -85,6 +91,7 @@ def tokenize(
 
         settings = TokenizeSettings(
             size=size,
+            budget=budget,
             frames=frames,
             fps=fps,
             labels=labels,
@@ -99,6 +106,7 @@ def tokenize(
             strict=strict,
             retry_failed=retry_failed,
             overwrite=overwrite,
+            captions=not no_captions,
             **chosen,
         )
         if dry_run:
@@ -111,7 +119,18 @@ def tokenize(
     failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
     cut = f", {summary.cut} read with a note" if summary.cut else ""
-    say(f"{out}: {added}; {summary.samples} samples of {summary.sources} sources{failed}{cut}{ignored}")
+    enlarged = f", {summary.enlarged} smaller than asked for and scaled up" if summary.enlarged else ""
+    rest = f"{failed}{cut}{enlarged}{_captions(summary)}{ignored}"
+    say(f"{out}: {added}; {summary.samples} samples of {summary.sources} sources{rest}")
+
+
+def _captions(summary: "TokenizingSummary") -> str:
+    """The captions in the last line; nothing where there are none."""
+    if not summary.captioned and not summary.lone_captions:
+        return ""
+    lacking = f" ({summary.uncaptioned} have none)" if summary.uncaptioned else ""
+    lone = f", captions without media: {summary.lone_captions}" if summary.lone_captions else ""
+    return f", captions of {summary.captioned} sources{lacking}{lone}"
 
 
 def _say_plan(

@@ -2,13 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 from grncli.demo.drawings import draw_clip, draw_image
 from grncli.demo.shape_sets import SETS
+from grncli.demo.wordings import captions_of
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import UsageError
@@ -33,6 +36,8 @@ class ShapesSettings:
     frames: int = 17
     fps: float = 8.0
     seed: int = 0
+    captions: bool = False  # a text file beside each drawing
+    without: tuple[str, ...] = ()  # COLOUR-SHAPE combinations that no drawing shows
 
     def check(self) -> None:
         """Raise UsageError on a setting that cannot be drawn."""
@@ -46,6 +51,20 @@ class ShapesSettings:
             raise UsageError(f"A clip needs at least 2 frames to show a direction, not {self.frames}.")
         if not (math.isfinite(self.fps) and 0.01 <= self.fps <= 1000):
             raise UsageError(f"A clip's frame rate must lie between 0.01 and 1000, not be {self.fps}.")
+        drawn = SETS[self.set]
+        unknown = [name for name in self.without if name not in drawn.image_classes]
+        if unknown:
+            raise UsageError(
+                f"There is no {' and no '.join(unknown)} to leave out, expected a colour and a shape of "
+                f"{', '.join(drawn.colours)} and {', '.join(drawn.shapes)}, such as {drawn.image_classes[0]}."
+            )
+        if len(set(self.without)) == len(drawn.image_classes):
+            raise UsageError(f"All {len(drawn.image_classes)} combinations are left out, expected some to be drawn.")
+
+    def record(self) -> dict[str, Any]:
+        """As the folder's marker has them; what is not asked for is no part of it, as it was before there was such."""
+        record = {**asdict(self), "without": sorted(set(self.without))}
+        return {name: value for name, value in record.items() if value or name not in ("captions", "without")}
 
 
 @dataclass(frozen=True)
@@ -61,12 +80,16 @@ class _ShapeSample:
     path: Path
     kind: str
     index: int
+    caption: Path | None
+
+    def is_there(self) -> bool:
+        return self.path.exists() and (self.caption is None or self.caption.exists())
 
 
 def write_shapes(
     folder: Path, settings: ShapesSettings, *, overwrite: bool = False, monitor: Monitor | None = None
 ) -> ShapesSummary:
-    """Fill ``folder`` with ``images/CLASS/00000.png`` and ``clips/CLASS/00000.mp4``.
+    """Fill ``folder`` with ``images/CLASS/00000.png`` and ``clips/CLASS/00000.mp4``, and ``00000.txt`` beside each.
 
     Parameters
     ----------
@@ -85,7 +108,7 @@ def write_shapes(
     settings.check()
     _claim_folder(folder, settings, overwrite=overwrite)
     samples = list(_samples(folder, settings))
-    missing = [sample for sample in samples if not sample.path.exists()]
+    missing = [sample for sample in samples if not sample.is_there()]
     for parent in sorted({sample.path.parent for sample in missing}):
         make_folder(parent.parent)
         make_folder(parent)
@@ -110,13 +133,24 @@ def _samples(folder: Path, settings: ShapesSettings) -> Iterator[_ShapeSample]:
         ("images", shapes.image_classes, settings.images, "png"),
         ("clips", shapes.clip_classes, settings.clips, "mp4"),
     )
-    for kind, classes, count, ending in plan:
-        for index in range(count):
+    for kind, classes, wanted, ending in plan:
+        # A drawing is what its number says, whatever is left out.
+        for index in islice((index for index in count() if _is_drawn(classes, index, settings)), wanted):
             turn, member = divmod(index, len(classes))
-            yield _ShapeSample(folder / kind / classes[member] / f"{turn:05d}.{ending}", kind, index)
+            path = folder / kind / classes[member] / f"{turn:05d}.{ending}"
+            yield _ShapeSample(path, kind, index, path.with_suffix(".txt") if settings.captions else None)
+
+
+def _is_drawn(classes: Sequence[str], index: int, settings: ShapesSettings) -> bool:
+    return "-".join(classes[index % len(classes)].split("-")[:2]) not in settings.without
 
 
 def _write_sample(sample: _ShapeSample, settings: ShapesSettings) -> None:
+    if sample.caption is not None:
+        with whole_file(sample.caption) as temporary:
+            temporary.write_text(
+                "".join(f"{text}\n" for text in captions_of(sample.path.parent.name)), encoding="utf-8"
+            )
     if sample.kind == "images":
         write_png(sample.path, draw_image(settings.seed, sample.index, settings.size, settings.set))
     else:
@@ -137,7 +171,7 @@ def _claim_folder(folder: Path, settings: ShapesSettings, *, overwrite: bool) ->
         purpose="a folder for the shapes",
         remedy="choose a new or empty folder",
     )
-    wanted = {"made_by": "grn shapes", "drawing": SETS[settings.set].drawing, **asdict(settings)}
+    wanted = {"made_by": "grn shapes", "drawing": SETS[settings.set].drawing, **settings.record()}
     there = marker.read()
     if there is not None:
         there = {"set": "hard", **there}  # before there were two, it was the only one

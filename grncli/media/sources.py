@@ -7,11 +7,12 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
-from grncli.media import archives
+from grncli.media import archives, caption_files
+from grncli.media.caption_files import CaptionFile
 from grncli.media.formats import (
     LIST_SUFFIXES,
     PLAYLIST_SUFFIXES,
@@ -57,6 +58,11 @@ class Source:
     """Path relative to SRC, unique and without ``..``: names the outputs."""
     problem: str | None = None
     """Why this can never be read; such a source counts as failed and is not opened."""
+    caption: CaptionFile | None = None
+    """Text file of the same stem beside it."""
+
+
+Entry = Source | CaptionFile | Ignored
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,10 @@ class Listing:
 
     sources: list[Source]
     ignored_suffixes: dict[str, int] = field(default_factory=dict)
-    """Files that are no media by suffix, the most frequent first; ``no suffix`` for those without one."""
+    """Files that are no media by suffix, the most frequent first; ``no suffix`` for those without one. A text file that
+    has the stem of media beside it is none of them."""
+    lone_captions: int = 0
+    """Text files among these, where others belong to media."""
 
     @property
     def ignored(self) -> int:
@@ -109,14 +118,15 @@ def list_sources(src: str) -> Listing:
         return _finish(src, _from_directory(src))
     if suffix_of(src) in LIST_SUFFIXES:
         return _finish(src, _from_list(_list_lines(src)), keep_order=True)
-    source = _from_path(src, os.path.basename(src), None, by_content=True)
+    relative = os.path.basename(src)
+    source = _from_path(src, relative, None, by_content=True)
     if not isinstance(source, Source):
         if src.lower().endswith(archives.COMPRESSED_TARS):
             raise UsageError(
                 f"{printable(src)} is a compressed tar, whose members cannot be read one by one; unpack it."
             )
         raise UsageError(f"{printable(src)} is of no known kind; expected {_EXPECTED}.")
-    return Listing([source])
+    return _finish(src, iter([source, *_text_beside(src, relative)]))
 
 
 def sorted_names(names: Set[str]) -> list[str]:
@@ -142,14 +152,21 @@ def _ignored(name: str) -> Ignored:
     return f".{printable(suffix)}" if 0 < len(suffix) <= _LONGEST_SUFFIX and " " not in suffix else _NO_SUFFIX
 
 
-def _finish(src: str, entries: Iterator[Source | Ignored], keep_order: bool = False) -> Listing:
+def _finish(src: str, entries: Iterator[Entry], keep_order: bool = False) -> Listing:
     suffixes: Counter[str] = Counter()
-    sources = []
+    sources: list[Source] = []
+    texts: dict[str, CaptionFile] = {}
     for entry in entries:
         if isinstance(entry, Source):
             sources.append(entry)
+        elif isinstance(entry, CaptionFile):
+            if texts.setdefault(entry.stem, entry).name != entry.name:  # a.TXT besides a.txt
+                suffixes[_ignored(entry.name)] += 1
         else:
             suffixes[entry] += 1
+    lone = _give_captions(sources, texts)
+    if lone:
+        suffixes[f".{caption_files.SUFFIX}"] += lone
     by_count = dict(sorted(suffixes.items(), key=lambda item: (-item[1], item[0])))
     if not sources:
         shown = ", ".join(list(by_count)[:_SHOWN_SUFFIXES])
@@ -157,7 +174,18 @@ def _finish(src: str, entries: Iterator[Source | Ignored], keep_order: bool = Fa
         raise UsageError(f"{printable(src)} holds {others} and no media; expected {_EXPECTED}.")
     if not keep_order:
         sources.sort(key=attrgetter("relative"))
-    return Listing(_distinct(sources), by_count)
+    return Listing(_distinct(sources), by_count, lone if lone < len(texts) else 0)
+
+
+def _give_captions(sources: list[Source], texts: Mapping[str, CaptionFile]) -> int:
+    """Let each source have the text file of its stem; the number of those without a source."""
+    stems = set()
+    for index, source in enumerate(sources if texts else ()):
+        text = texts.get(os.path.splitext(source.relative)[0])
+        if text is not None:
+            stems.add(text.stem)
+            sources[index] = replace(source, caption=text)
+    return len(texts) - len(stems)
 
 
 def _distinct(sources: list[Source]) -> list[Source]:
@@ -182,7 +210,7 @@ def _label(relative: str) -> str | None:
     return sys.intern(printable(os.path.basename(os.path.dirname(relative)))) or None
 
 
-def _from_path(path: str, relative: str, regular: bool | None, *, by_content: bool = False) -> Source | Ignored:
+def _from_path(path: str, relative: str, regular: bool | None, *, by_content: bool = False) -> Entry:
     """Source for one file, if its suffix is one of media.
 
     Parameters
@@ -196,10 +224,17 @@ def _from_path(path: str, relative: str, regular: bool | None, *, by_content: bo
     if kind is None and by_content:
         kind = kind_of_content(path)
     if kind is None:
-        return _ignored(path)
+        return CaptionFile(printable(path), relative, path) if suffix == caption_files.SUFFIX else _ignored(path)
     problem = None if regular else _file_problem(path)
     # Its name is the path itself where that is printable: strings are most of the memory of a long listing.
     return Source(printable(path), kind, path, label=_label(relative), relative=relative, problem=problem)
+
+
+def _text_beside(path: str, relative: str) -> Iterator[CaptionFile]:
+    """The text file of the same stem, for a file that is named itself or in a list."""
+    text, relative = (f"{os.path.splitext(name)[0]}.{caption_files.SUFFIX}" for name in (path, relative))
+    if text != path and os.path.isfile(text):
+        yield CaptionFile(printable(text), relative, text)
 
 
 def _problem(path: str, relative: str, problem: str) -> Source:
@@ -224,7 +259,7 @@ def _file_problem(path: str) -> str | None:
     return "is a named pipe, socket or device, not a file"
 
 
-def _from_directory(src: str) -> Iterator[Source | Ignored]:
+def _from_directory(src: str) -> Iterator[Entry]:
     """Walk ``src`` without recursion; links to directories are followed unless they lead back up."""
     pending: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(src, "", ())]
     while pending:
@@ -288,7 +323,7 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _from_list(lines: Iterable[bytes]) -> Iterator[Source | Ignored]:
+def _from_list(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         if not line.strip():
             continue
@@ -298,6 +333,8 @@ def _from_list(lines: Iterable[bytes]) -> Iterator[Source | Ignored]:
         if not isinstance(entry, Source) and not os.path.isfile(path):
             entry = _problem(path, relative, _file_problem(path) or "is not a media file")
         yield entry
+        if isinstance(entry, Source):
+            yield from _text_beside(path, relative)
 
 
 def _archive_part(src: str) -> tuple[str, str] | None:
@@ -313,7 +350,7 @@ def _archive_part(src: str) -> tuple[str, str] | None:
     return None
 
 
-def _from_archive(path: str, inner: str) -> Iterator[Source | Ignored]:
+def _from_archive(path: str, inner: str) -> Iterator[Entry]:
     for member in archives.members(path):
         if member.unlisted:
             # Without the inner path: that would make a class of it.
@@ -338,12 +375,15 @@ def _hidden(relative: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in relative.split("/"))
 
 
-def _from_member(path: str, member: archives.Member, relative: str) -> Source | Ignored:
+def _from_member(path: str, member: archives.Member, relative: str) -> Entry:
     kind, problem = kind_of_suffix(member.name), member.problem
     if suffix_of(member.name) in PLAYLIST_SUFFIXES:
         kind, problem = "image", _PLAYLIST
     if member.unlisted:
         kind = "image"
+    if kind is None and suffix_of(member.name) == caption_files.SUFFIX:
+        name = printable(f"{path}/{member.name}")
+        return CaptionFile(name, relative, path, member.name, member.offset, member.size, member.problem)
     if kind is None:
         return _ignored(member.name)
     return Source(

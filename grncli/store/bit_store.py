@@ -124,6 +124,14 @@ class BitStore(RowStore["GridView"]):
         """Latent grid of one sample, without reading it."""
         return self._grids[self._locate(index)[0].group]
 
+    def sources(self) -> dict[str, int]:
+        """Every source that has samples, with the first part that has some; reads through every ``samples.jsonl``."""
+        first: dict[str, int] = {}
+        for part, lines in self._lines.items():
+            for line in lines.records():
+                first.setdefault(line["source"], part)
+        return first
+
     def grid(self, grid: Grid) -> "GridView":
         """The samples of one grid; StoreError when there are none."""
         return self.group(grid_name(grid))

@@ -1,6 +1,6 @@
 """Writing one part of a bit store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from grncli.runtime.errors import StoreError
 from grncli.store.bits import BITS, LABEL, BitSchema, Grid, grid_name, grid_of
+from grncli.store.captions import CaptionLine, read_part_captions, replace_captions
 from grncli.store.fingerprint import Fingerprint
 from grncli.store.rows.claiming import Claim, Overwrite, claim_part, explained
 from grncli.store.rows.claiming import is_interrupted as is_part_interrupted
@@ -99,3 +101,15 @@ class PartWriter(RowWriter):
         """
         labels = np.full(len(bits), -1) if labels is None else labels
         self.append_rows(grid_name(grid), {BITS: bits, LABEL: labels, **columns}, records)
+
+    def captions(self) -> list[CaptionLine]:
+        """The captions that the part has; StoreError as ``read_captions``."""
+        return list(read_part_captions(self._source, self.part))
+
+    def write_captions(self, lines: Iterable[CaptionLine]) -> None:
+        """Replace the part's captions at once, also those of a complete part: no commit record counts them."""
+        if self._obstacle:
+            raise StoreError(self._obstacle)
+        with self._breakable():
+            self._require_in_place()
+            replace_captions({self.directory: lines})

@@ -24,6 +24,7 @@ class SampleWriter:
     ----------
     done : sources processed so far, by this run and earlier ones
     noted : sources of this run that were read in part, or without their end
+    enlarged : sources of this run that are smaller than the size or budget asked for, and were scaled up
     """
 
     def __init__(self, plan: TokenizingPlan, settings: TokenizeSettings, part: PartWriter, monitor: Monitor) -> None:
@@ -36,6 +37,7 @@ class SampleWriter:
         self._committed = time.monotonic()
         self.done = part.position
         self.noted = 0
+        self.enlarged = 0
 
     @property
     def saved(self) -> int:
@@ -76,6 +78,7 @@ class SampleWriter:
             elif read.source.name in self._part.failures:
                 self._part.fail(read.source.name, read.position, None)
             self._say_note(read)
+            self.enlarged += any(clip.enlarged for clip in read.clips)
         samples = [(read, clip) for read in group.sources for clip in read.clips]
         for grid, neighbours in groupby(samples, key=lambda sample: sample[1].result.shape[:3]):
             self._append(grid, list(neighbours))

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from grncli.media.classes import ClassLevel, SourceClasses, doubts, find_classes, parse_labels
+from grncli.media.framing import Framing
 from grncli.media.reading import ReadSettings, parse_reading
 from grncli.media.selection import Selection
 from grncli.media.sources import Source, describe_ignored, list_sources
@@ -22,12 +23,18 @@ from grncli.runtime.monitor import Monitor
 from grncli.runtime.text import printable
 from grncli.store import MAX_PARTS, Fingerprint, is_interrupted, open_store
 
+_MIRRORED = (
+    "--flip: a mirrored copy shares the captions of its source, which is wrong where they say left or right; "
+    "leave --flip out for such captions"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeSettings:
     """The options of ``grn tokenize``; the first block decides what the bits are, the second only how they are made."""
 
-    size: str = "native"  # 256 (ADM centre crop), HxW (cover and centre crop), or native
+    size: str | None = None  # 256 (ADM centre crop), HxW (cover and centre crop), or native, the default
+    budget: str | None = None  # 0.06M, ..., 2M or WxH: an area, covered at the nearest of 15 aspect ratios
     frames: int | None = None  # of each clip, 1 + stride * n; None takes whole clips
     fps: float | None = None
     clips: int | None = None  # windows taken from each source; None takes all
@@ -46,6 +53,7 @@ class TokenizeSettings:
     strict: bool = False
     retry_failed: bool = False
     overwrite: bool = False
+    captions: bool = True  # take those that lie beside the media
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class ChosenSources:
     ignored_text: str  # how many, and of which suffixes; empty where there are none
     classes: SourceClasses | None
     doubts: Sequence[str]  # in sentences
+    captioned: int = 0  # sources with a text file beside them
+    lone_captions: int = 0  # text files without media, where others have some
 
     def class_of(self, source: Source) -> str | None:
         """Name of the class of a source."""
@@ -88,6 +98,7 @@ class TokenizingPlan:
             "problems": len(self.sources) - kinds.total(),
             "ignored": self.chosen.ignored,
             "classes": len(self.fingerprint.labels),
+            "captioned": self.chosen.captioned,
         }
 
     def lines(self) -> list[str]:
@@ -99,7 +110,16 @@ class TokenizingPlan:
         return [
             f"{printable(self.src)}: {kinds or 'no source falls to this part'}{ignored}",
             *([str(self.chosen.classes)] if self.chosen.classes is not None else []),
+            *([self._caption_line()] if self.chosen.captioned else []),
         ]
+
+    def _caption_line(self) -> str:
+        chosen = self.chosen
+        lone = f", {chosen.lone_captions} more without media" if chosen.lone_captions else ""
+        return (
+            f"captions: {chosen.captioned} of {len(chosen.sources)} sources have a text file beside them{lone}; "
+            "--no-captions leaves them out"
+        )
 
 
 def make_plan(
@@ -125,16 +145,21 @@ def make_plan(
     if rounds is None:
         raise UsageError(f"{run} was trained without quantization; name the number of bits with --rounds 1 to 8")
     reading = parse_reading(
-        tokenizer.stride, size=settings.size, frames=settings.frames, fps=settings.fps, clips=settings.clips
+        tokenizer.stride,
+        size=settings.size,
+        budget=settings.budget,
+        frames=settings.frames,
+        fps=settings.fps,
+        clips=settings.clips,
     )
-    chosen = choose_sources(src, selection, level)
+    chosen = choose_sources(src, selection, level, captions=settings.captions, flip=settings.flip)
     fingerprint = Fingerprint(
         rounds=rounds,
         channels=tokenizer.channels,
         stride=tokenizer.stride,
         tokenizer=loaded.identity,
         preprocessing={
-            "size": str(reading.framing),
+            **_described_framing(reading.framing),
             "frames": settings.frames,
             "fps": settings.fps,
             "clips": settings.clips,
@@ -152,17 +177,36 @@ def make_plan(
     return TokenizingPlan(src, chosen, sources, loaded, rounds, reading, fingerprint)
 
 
-def choose_sources(src: str, selection: Selection, level: ClassLevel | None) -> ChosenSources:
+def _described_framing(framing: Framing) -> dict[str, str | int | None]:
+    """For the fingerprint; a budget as its area in pixels, whichever way it was written."""
+    return {"size": str(framing)} if framing.pixels is None else {"size": None, "budget": framing.pixels}
+
+
+def choose_sources(
+    src: str, selection: Selection, level: ClassLevel | None, *, captions: bool, flip: bool
+) -> ChosenSources:
     """List the sources and take those that are selected; their classes are named by all, so that more can follow."""
     listing = list_sources(src)
     everything = listing.sources
     places = selection.places((source.relative for source in everything), len(everything))
     sources = [everything[place] for place in places]
+    captioned = sum(source.caption is not None for source in sources) if captions else 0
     classes = None if level is None else find_classes(everything, sources, level, src)
     names = [(level or ClassLevel()).of(source) for source in everything]
-    sentences = [selection.doubt(names, places), None if classes is None else doubts(classes, everything)]
-    ignored = describe_ignored(listing) if listing.ignored else ""
-    return ChosenSources(sources, listing.ignored, ignored, classes, [text for text in sentences if text is not None])
+    sentences = [
+        selection.doubt(names, places),
+        None if classes is None else doubts(classes, everything),
+        _MIRRORED if flip and captioned else None,
+    ]
+    return ChosenSources(
+        sources=sources,
+        ignored=listing.ignored,
+        ignored_text=describe_ignored(listing) if listing.ignored else "",
+        classes=classes,
+        doubts=[text for text in sentences if text is not None],
+        captioned=captioned,
+        lone_captions=listing.lone_captions if captions else 0,
+    )
 
 
 def describe_target(out: Path, plan: TokenizingPlan, settings: TokenizeSettings) -> str:

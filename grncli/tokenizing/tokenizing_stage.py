@@ -18,6 +18,7 @@ from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
 from grncli.store import open_part
 from grncli.tokenizing.bit_encoder import BitEncoder
+from grncli.tokenizing.caption_writing import add_captions
 from grncli.tokenizing.sample_writer import SampleWriter
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, make_plan
 
@@ -35,6 +36,10 @@ class TokenizingSummary:
     ignored: int  # files that are no media
     made: int  # samples added by this run
     cut: int  # sources that were read in part, or without their end, by this run
+    enlarged: int  # sources smaller than the size or budget, scaled up by this run
+    captioned: int  # sources of the part that have captions
+    uncaptioned: int  # sources with samples that have none
+    lone_captions: int  # text files without media, where others have some; of all parts together
     seconds: float
 
 
@@ -44,8 +49,8 @@ def tokenize(
     """Encode the media of ``src`` with the tokenizer ``run`` into one part of the bit store ``out``.
 
     A complete store is left alone; an interrupted one is resumed. ``monitor`` is asked to stop between groups of
-    sources, and says what is about to be encoded, each source that could not be read or was read in part only, and each
-    doubt about the tokenizer or the classes.
+    sources, and says what is about to be encoded, each source that could not be read or was read in part only, each
+    caption file that is none, and each doubt about the tokenizer, the classes or the captions.
 
     Raises
     ------
@@ -70,6 +75,8 @@ def tokenize(
             failed = sorted(line["position"] for line in part.failures.values())
             _encode(failed, plan, settings, encoder, samples, monitor)
         _encode(range(part.position, len(plan.sources)), plan, settings, encoder, samples, monitor)
+        sources = plan.sources if settings.captions else ()
+        captioned = len(add_captions(sources, part, monitor, strict=settings.strict))
         part.finish()
         if plan.sources and not part.samples:
             raise MediaError(f"{src}: none of {len(plan.sources)} sources could be read; {out} holds no sample")
@@ -81,6 +88,10 @@ def tokenize(
             ignored=plan.chosen.ignored,
             made=part.samples - before,
             cut=samples.noted,
+            enlarged=samples.enlarged,
+            captioned=captioned,
+            uncaptioned=len(plan.sources) - len(part.failures) - captioned,
+            lone_captions=plan.chosen.lone_captions,
             seconds=time.monotonic() - began,
         )
 

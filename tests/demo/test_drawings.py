@@ -360,3 +360,60 @@ def test_shapes_are_not_drawn_through_a_link(tmp_path):
     with pytest.raises(OSError, match="is a link, and nothing is written"):
         write_shapes(tmp_path / "s", images=1, clips=0)
     assert not list((tmp_path / "outside").iterdir())
+
+
+def test_captions_lie_beside_each_drawing_in_five_wordings(tmp_path):
+    write_shapes(tmp_path / "s", images=50, clips=8, frames=3, size=16, captions=True)
+    drawings = [path for path in (tmp_path / "s").rglob("*") if path.suffix in (".png", ".mp4")]
+    assert len(drawings) == 58
+    for path in drawings:
+        lines = path.with_suffix(".txt").read_text().splitlines()
+        assert len(set(lines)) == 5
+        words = path.parent.name.split("-")
+        assert all(set(words) <= set(line.split()) for line in lines)
+    assert "an orange star" in (tmp_path / "s/images/orange-star/00000.txt").read_text().splitlines()
+
+
+def test_drawings_are_the_same_with_captions_and_without_combinations(tmp_path):
+    plain = write_and_read(tmp_path / "plain", images=60, clips=12)
+    captioned = write_and_read(tmp_path / "captioned", images=60, clips=12, captions=True)
+    assert {name: data for name, data in captioned.items() if not name.endswith(".txt")} == plain
+    left_out = write_and_read(tmp_path / "left", images=60, clips=12, without=("red-circle", "green-star"))
+    names = {name.split("/")[1] for name in left_out}
+    assert not any(name.startswith(("red-circle", "green-star")) for name in names)
+    assert Counter(name.split("/")[0] for name in left_out) == {"images": 60, "clips": 12}
+    shared = plain.keys() & left_out.keys()
+    assert len(shared) > 60
+    assert all(plain[name] == left_out[name] for name in shared)
+
+
+def write_and_read(folder, **settings):
+    write_shapes(folder, frames=3, size=16, **settings)
+    return {name: data for name, data in contents(folder).items() if name != "shapes.json"}
+
+
+def test_a_folder_without_captions_is_marked_as_it_ever_was(tmp_path):
+    write_shapes(tmp_path / "s", images=1, clips=0)
+    assert not json.loads((tmp_path / "s/shapes.json").read_text()).keys() & {"captions", "without"}
+    with pytest.raises(UsageError, match="drawn with other settings"):
+        write_shapes(tmp_path / "s", images=1, clips=0, captions=True)
+
+
+def test_a_missing_caption_is_written_again(tmp_path):
+    settings = {"images": 3, "clips": 0, "captions": True, "without": ("red-star",)}
+    write_shapes(tmp_path / "s", **settings)
+    whole = contents(tmp_path / "s")
+    next((tmp_path / "s").rglob("*.txt")).unlink()
+    assert write_shapes(tmp_path / "s", **settings).written == 1
+    assert contents(tmp_path / "s") == whole
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [("red-star,red-moon", "There is no red-moon"), (",".join(EASY.image_classes), "All 48 combinations")],
+)
+def test_combinations_that_cannot_be_left_out_are_refused(tmp_path, without, words):
+    done = CliRunner().invoke(app, ["shapes", str(tmp_path / "s"), "--without", without])
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert not (tmp_path / "s").exists()

@@ -85,7 +85,7 @@ def _claim(store: Path, schema: Schema, part: int, overwrite: Overwrite | None) 
             _discard(store, schema, part, overwrite)
         else:
             _require_same(store, schema, overwrite)
-        lock = _lock_part(directory)
+        lock = lock_part(directory)
     try:
         if overwrite and not (directory / OVERWRITING).exists():
             replace_file(directory / OVERWRITING, b"")
@@ -157,7 +157,8 @@ def _existing_parts(store: Path) -> list[int]:
     return sorted(part for part in parts if part is not None)
 
 
-def _lock_part(directory: Path) -> PathLock:
+def lock_part(directory: Path) -> PathLock:
+    """The lock of a part, taken; StoreError while another process holds it."""
     if make_folder(directory):
         sync_directory(directory.parent)
     lock = PathLock(directory / LOCK)
@@ -178,7 +179,7 @@ def _discard_parts(store: Path, parts: list[int], overwrite: Overwrite) -> None:
         for directory in locked:
             if (directory / LOCK).is_symlink():
                 (directory / LOCK).unlink()
-            locks.callback(_lock_part(directory).release)
+            locks.callback(lock_part(directory).release)
         overwrite.discarding()
         (store / COMPLETE).unlink(missing_ok=True)
         for directory in locked:

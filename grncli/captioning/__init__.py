@@ -1,0 +1,1 @@
+"""``grn captions``: captions of an existing bit store."""

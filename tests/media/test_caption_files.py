@@ -1,0 +1,118 @@
+"""Text files beside media are their captions, wherever media are read from, and are named where they are none."""
+
+import tarfile
+import zipfile
+
+import pytest
+
+from grncli.media.caption_files import MAX_BYTES, CaptionFile
+from grncli.media.sources import list_sources
+from grncli.runtime.errors import MediaError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures and a clip with captions, a picture without, a text without media."""
+    root = tmp_path / "m"
+    for name, text in (
+        ("a/1.png", "one\n"), ("a/1.mp4", None), ("a/2.PNG", " two \r\n\r\nzwei"), ("b/1.jpg", None), ("a/1.txt", None),
+    ):  # fmt: skip
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if text is not None:
+            path.with_suffix(".txt").write_text(text)
+    (root / "a/1.txt").write_text("one\n")
+    (root / "README.txt").write_text("about")
+    return root
+
+
+def packed(folder, suffix):
+    path = folder.parent / f"m{suffix}"
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in files:
+                archive.write(file, file.relative_to(folder))
+    else:
+        with tarfile.open(path, "w") as archive:
+            for file in files:
+                archive.add(file, file.relative_to(folder))
+    return path
+
+
+def texts(listing):
+    return {source.relative: source.caption.lines() for source in listing.sources if source.caption}
+
+
+WANTED = {"a/1.png": ["one"], "a/1.mp4": ["one"], "a/2.PNG": ["two", "zwei"]}
+
+
+@pytest.mark.parametrize("suffix", ["", ".tar", ".zip"])
+def test_a_text_file_of_the_same_stem_is_the_caption_and_no_ignored_file(folder, suffix):
+    listing = list_sources(str(packed(folder, suffix) if suffix else folder))
+    assert texts(listing) == WANTED
+    assert len(listing.sources) == 4
+    assert listing.ignored_suffixes == {".txt": 1}
+    assert listing.lone_captions == 1
+
+
+def test_a_part_of_an_archive_has_its_captions(folder):
+    listing = list_sources(f"{packed(folder, '.tar')}/a")
+    assert texts(listing) == {name.removeprefix("a/"): lines for name, lines in WANTED.items()}
+    assert (listing.ignored, listing.lone_captions) == (0, 0)
+
+
+def test_a_list_of_paths_and_a_single_file_have_the_captions_beside_them(folder, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{folder}/a/2.PNG\n{folder}/b/1.jpg\n{folder}/a/1.png\n{folder}/a/1.txt\n")
+    listing = list_sources(str(tmp_path / "list.txt"))
+    assert list(texts(listing).values()) == [["two", "zwei"], ["one"]]
+    assert listing.ignored == 0
+    [source] = list_sources(str(folder / "a/2.PNG")).sources
+    assert source.caption.lines() == ["two", "zwei"]
+    [source] = list_sources(str(folder / "b/1.jpg")).sources
+    assert source.caption is None
+
+
+def test_text_files_that_belong_to_no_media_are_ignored_files_as_ever(tmp_path):
+    for name in ("a.png", "b.txt", "c.txt"):
+        (tmp_path / name).touch()
+    listing = list_sources(str(tmp_path))
+    assert (listing.ignored_suffixes, listing.lone_captions) == ({".txt": 2}, 0)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UsageError, match=r"holds 2 files of other kinds \(\.txt\) and no media"):
+        list_sources(str(tmp_path))
+
+
+def test_of_two_texts_of_one_stem_the_other_is_ignored(tmp_path):
+    for name in ("a.png", "a.txt", "a.TXT"):
+        (tmp_path / name).write_text("x")
+    listing = list_sources(str(tmp_path))
+    assert texts(listing) == {"a.png": ["x"]}
+    assert (listing.ignored_suffixes, listing.lone_captions) == ({".txt": 1}, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf \n\t\r\n", "is empty"),
+        (b"good\ncaf\xe9\n", "line 2 is not valid UTF-8"),
+        (b"\xff\xfea\0", "line 1 is not valid UTF-8"),
+        (b"x" * (MAX_BYTES + 1), "has more than 64 KiB"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_what_is_no_caption_says_why(folder, content, words, suffix):
+    (folder / "a/2.txt").write_bytes(content)
+    listing = list_sources(str(packed(folder, suffix) if suffix else folder))
+    [source] = (source for source in listing.sources if source.relative == "a/2.PNG")
+    with pytest.raises(MediaError, match=words):
+        source.caption.lines()
+
+
+def test_a_caption_that_cannot_be_opened_says_why(tmp_path):
+    with pytest.raises(MediaError, match="No such file"):
+        CaptionFile("a.txt", "a.txt", str(tmp_path / "a.txt")).lines()
+    with pytest.raises(MediaError, match="is encrypted"):
+        CaptionFile("a.txt", "a.txt", "m.zip", "a.txt", problem="is encrypted").lines()

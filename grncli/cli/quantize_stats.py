@@ -31,7 +31,8 @@ def quantize_stats(
     media: Annotated[str | None, Option(metavar="SRC", help="Images and clips instead; see grn tokenize.")] = None,
     tokenizer: Annotated[str | None, Option(metavar="RUN", help="Run directory of the tokenizer, for --media.")] = None,
     rounds: Annotated[str, Option(metavar="A:B", help="Numbers of rounds to decode from.")] = "1:8",
-    size: options.Size = "native",
+    size: options.Size = None,
+    budget: options.Budget = None,
     frames: options.Frames = None,
     fps: options.Fps = None,
     limit: options.Limit = None,
@@ -57,7 +58,8 @@ def quantize_stats(
         "--tokenizer": tokenizer,
         "--sheet": sheet,
         "--rounds": rounds != "1:8",
-        "--size": size != "native",
+        "--size": size,
+        "--budget": budget,
         "--frames": frames,
         "--fps": fps,
         "--limit": limit,
@@ -82,6 +84,7 @@ def quantize_stats(
 
             reading = PictureReading(
                 size=size,
+                budget=budget,
                 frames=frames,
                 fps=fps,
                 limit=limit,

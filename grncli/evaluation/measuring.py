@@ -25,6 +25,7 @@ class PictureReading:
     """How pictures are read."""
 
     size: str | None = None  # as for grn tokenize; None takes them as they are and expects one size
+    budget: str | None = None  # instead of a size, see grn tokenize
     frames: int | None = None  # of a clip; None takes each whole
     fps: float | None = None
     limit: int | None = None
@@ -53,6 +54,8 @@ class PictureReading:
         """UsageError where options for files are set and ``path`` holds samples; ``reason`` is why --size is none."""
         if self.size not in (None, "native"):
             raise UsageError(f"--size {self.size}: {reason}")
+        if self.budget is not None:
+            raise UsageError(f"--budget {self.budget}: {reason}")
         for name, value in (("--frames", self.frames), ("--fps", self.fps)):
             if value is not None:
                 raise UsageError(
@@ -75,11 +78,18 @@ class Pictures(ABC):
     """Pictures and clips of one origin."""
 
     src: str
+    selection: Selection
+    places: Sequence[int]  # of the selected sources among all that there are
+    total: int  # of all there are
     failed: int = 0  # that could not be read so far
 
-    @abstractmethod
     def __len__(self) -> int:
-        """How many sources there are."""
+        """How many sources are selected."""
+        return len(self.places)
+
+    def prompts(self) -> Sequence[str | None]:
+        """The prompt that each selected source was made of, None where none is recorded."""
+        return [None] * len(self)
 
     @abstractmethod
     def measure(

@@ -20,7 +20,7 @@ from grncli.evaluation.pair_names import match
 from grncli.evaluation.picture_sources import MediaPictures, StorePictures, is_store, open_once, open_pictures
 from grncli.hbq import MAX_ROUNDS, dequantize, prefix, quantize, unpack
 from grncli.media.writing import Frames
-from grncli.models.tokenizer import Tokenizer, to_input
+from grncli.models.tokenizer import Tokenizer
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.errors import GrnError, MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
@@ -201,8 +201,9 @@ def open_pairs(
         loaded = open_once(reading.tokenizer, reading.device, say)
         pictures = open_pictures(src, replace(reading, stride=loaded.network.stride), say=say)
         return Reencoded(pictures, loaded, rounds)
-    if rounds is not None:
-        raise UsageError("--rounds goes with --tokenizer; reconstructions are there already")
+    for option, value in (("--rounds", rounds), ("--budget", reading.budget)):
+        if value is not None:
+            raise UsageError(f"{option} goes with --tokenizer; reconstructions are there already")
     return Foreign(MediaPictures(src, reading, say=say), str(reconstructions), reading)
 
 
@@ -213,7 +214,7 @@ def reencode(tokenizer: Tokenizer, frames: Tensor, rounds: Sequence[Rounds]) -> 
     where it has a NaN.
     """
     with torch.inference_mode():
-        feature = tokenizer.encode(to_input(frames))
+        feature = tokenizer.encode_frames(frames)
     try:
         index = quantize(feature, MAX_ROUNDS)
     except ValueError as error:

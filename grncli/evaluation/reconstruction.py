@@ -60,7 +60,7 @@ def reconstruction(
         pairs,
         metrics,
         networks,
-        one_size=settings.reading.size is None and bool(networks),
+        one_size=settings.reading.size is None and settings.reading.budget is None and bool(networks),
         spread=SHEET_SPREAD,
         worst=SHEET_WORST,
         processes=processes,

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.media import archives
+from grncli.media.budgets import parse_budget
 from grncli.media.clip_decoding import Alive, unwatched
 from grncli.media.clips import ClipReading, count_frames, read_frames
 from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
-from grncli.media.framing import Framing, Stride, frame_array, frame_image, parse_size
+from grncli.media.framing import MAX_PIXELS, Framing, Stride, budget_framing, frame_array, frame_image, parse_size
 from grncli.media.images import ImageDecoder, is_animation
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError, UsageError
@@ -48,13 +49,17 @@ class ReadSettings:
 def parse_reading(
     stride: Stride,
     *,
-    size: str = "native",
+    size: str | None = None,
+    budget: str | None = None,
     frames: int | None = None,
     fps: float | None = None,
     clips: int | None = None,
 ) -> ReadSettings:
-    """How sources become pixels; UsageError that names the option which does not fit a tokenizer of ``stride``."""
-    framing = parse_size(size)
+    """How sources become pixels; UsageError that names the option which does not fit a tokenizer of ``stride``.
+
+    Without a size or a budget pictures stay as large as they are.
+    """
+    framing = parse_size(size or "native") if budget is None else _parse_framing_budget(budget, size, stride)
     for side, step in ((framing.height, stride[1]), (framing.width, stride[2])):
         if side is not None and side % step:
             raise UsageError(
@@ -70,6 +75,20 @@ def parse_reading(
     return ReadSettings(framing, stride, frames, fps, clips)
 
 
+def _parse_framing_budget(budget: str, size: str | None, stride: Stride) -> Framing:
+    if size is not None:
+        raise UsageError(f"--size {size} with --budget {budget}: expected one of the two")
+    if stride[1] != stride[2]:
+        raise UsageError(
+            f"--budget {budget}: the tokens are {stride[1]}x{stride[2]} pixels, expected square ones; "
+            "give --size HEIGHTxWIDTH instead"
+        )
+    pixels, token = parse_budget(budget).pixels, stride[1] * stride[2]
+    if not token <= pixels <= MAX_PIXELS:
+        raise UsageError(f"--budget {budget}: is {pixels} pixels, expected {token} (one token) to {MAX_PIXELS}")
+    return budget_framing(pixels)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Pixels that go through the tokenizer together."""
@@ -82,6 +101,8 @@ class Piece:
     """When its first frame is shown, in seconds from the first frame of the clip; None for images and where unknown."""
     fps: float | None
     """Rate of ``pixels``, the mean rate if it varies; None for images and where unknown."""
+    enlarged: bool = False
+    """Whether the size or budget asked for scaled it up."""
 
     @property
     def frames(self) -> int:
@@ -118,7 +139,8 @@ def read_pieces(source: Source, settings: ReadSettings, *, alive: Alive = unwatc
         if source.kind == "image" and not is_clip_after_all(source, file):
             picture, note = ImageDecoder(suffix=suffix_of_source(source)).decode(file)
             image = frame_image(picture, settings.framing, settings.stride)
-            yield Piece(np.array(image)[np.newaxis], None, None, None)
+            enlarged = settings.framing.enlarges(picture.height, picture.width, settings.stride)
+            yield Piece(np.array(image)[np.newaxis], None, None, None, enlarged)
             return note
         with on_disk(file) as descriptor:
             if settings.frames is None:
@@ -174,7 +196,9 @@ def _whole(file: int, settings: ReadSettings, alive: Alive) -> Pieces:
     """The whole clip, cut to whole tokens."""
     reading = ClipReading(alive)
     frames: list[Frame] = []
+    enlarged = False
     for frame in read_frames(file, fps=settings.fps, reading=reading):
+        enlarged = settings.framing.enlarges(frame.shape[0], frame.shape[1], settings.stride)
         # A copy where framing gave a view, which would keep the whole frame alive.
         frames.append(np.ascontiguousarray(frame_array(frame, settings.framing, settings.stride)))
         _check_size(frames, reading.header.expected(settings.fps))
@@ -183,7 +207,7 @@ def _whole(file: int, settings: ReadSettings, alive: Alive) -> Pieces:
     del frames[len(frames) - dropped :]
     pixels = _stacked(frames)
     _, fps = reading.timing(0, len(pixels), settings.fps)
-    yield Piece(pixels, None, 0.0, fps)
+    yield Piece(pixels, None, 0.0, fps, enlarged)
     return reading.note(f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None)
 
 
@@ -223,7 +247,8 @@ def _windows(file: int, settings: ReadSettings, length: int, alive: Alive) -> Pi
         window[place] = framed
         if place == length - 1:
             start, fps = reading.timing(number * length, length, settings.fps)
-            yield Piece(window, number, start, fps)
+            enlarged = settings.framing.enlarges(frame.shape[0], frame.shape[1], settings.stride)
+            yield Piece(window, number, start, fps, enlarged)
             window = None
     if count < length:
         raise too_short(count, length, settings.fps)

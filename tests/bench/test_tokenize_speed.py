@@ -14,6 +14,7 @@ from PIL import Image
 
 from grncli.hbq import pack, quantize
 from grncli.media.batches import BATCH_PIXELS
+from grncli.models.aspect_ratios import TEMPLATES
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig, to_input
 from grncli.runs.checkpoint import write_checkpoint
 from grncli.runs.recipe import dump_recipe
@@ -66,6 +67,27 @@ def test_tokenize_beside_the_network_alone(tmp_path: Path) -> None:
     ratio = statistics.median(b / a for a, b in times)
     print(f"\ntokenize 128 JPEGs of 256x256: {times[0][1]:.2f} s; network alone {times[0][0]:.2f} s")
     print(f"median ratio of 5 alternating pairs {ratio:.3f} (wanted: at most 1.2)")
+
+
+def test_a_budget_beside_one_size(tmp_path: Path) -> None:
+    """Processor time of pictures of 15 aspect ratios at their own grids, and at one: at most 1.2 times as much."""
+    make_run(tmp_path / "run", encoder_width=8, decoder_width=8)
+    media = photographs(tmp_path / "media", 128, 300)
+    for i, file in enumerate(sorted(media.iterdir())):
+        width = 300 * min(1, TEMPLATES[i % 15] ** -1)
+        height = 300 * min(1, TEMPLATES[i % 15])
+        Image.open(file).crop((0, 0, round(width), round(height))).save(file, quality=90)
+
+    def seconds(name: str, **options: str) -> float:
+        began = time.process_time()
+        tokenize(str(media), tmp_path / name, tmp_path / "run", TokenizeSettings(workers=0, **options))
+        return time.process_time() - began
+
+    seconds("warm.zarr", budget="0.06M")
+    times = [(seconds(f"{i}.zarr", size="256x256"), seconds(f"{i}b.zarr", budget="0.06M")) for i in range(4)]
+    ratio = statistics.median(b / a for a, b in times)
+    print(f"\n128 JPEGs of 15 ratios: {times[0][1]:.2f} s with --budget 0.06M, {times[0][0]:.2f} s with --size 256x256")
+    print(f"median ratio of 4 alternating pairs {ratio:.3f} (wanted: at most 1.2)")
 
 
 def test_memory_beside_the_number_of_sources(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from grncli.media.framing import frame_array, frame_image, parse_size
+from grncli.media.budgets import Budget
+from grncli.media.framing import budget_framing, frame_array, frame_image, parse_size
+from grncli.models.aspect_ratios import TEMPLATES
 from grncli.runtime.errors import MediaError, UsageError
 
 STRIDE = (4, 16, 16)
@@ -71,3 +75,60 @@ def test_a_size_reads_back_as_it_was_written(text):
 def test_nonsense_sizes_are_refused(text):
     with pytest.raises(UsageError):
         parse_size(text)
+
+
+SMALL_STRIDE = (2, 4, 4)
+SMALL = budget_framing(32 * 32)
+sides = st.integers(1, 400)
+
+
+def framed_by(framing, image, stride=SMALL_STRIDE):
+    return np.asarray(frame_image(image, framing, stride))
+
+
+@given(sides, sides, st.sampled_from([1, 4, 8, 16]), st.integers(16 * 16, 64 * 64))
+def test_a_budget_gives_every_picture_the_nearest_of_its_ratios(height, width, side, pixels):
+    framed = framed_by(budget_framing(pixels), Image.new("RGB", (width, height), (9, 8, 7)), (2, side, side))
+    nearest = min(TEMPLATES, key=lambda template: abs(template - height / width))
+    rows, columns = Budget(pixels).grids(side)[nearest]
+    assert framed.shape == (rows * side, columns * side, 3)
+    assert (framed == (9, 8, 7)).all()  # no borders
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"),
+    [
+        (36, 28, slice(0, 36), slice(0, 28)),  # 9x7 tokens, as large as they are
+        (36, 31, slice(0, 36), slice(1, 29)),  # 1.16 is nearest to 1.161: as many tokens, and 3 columns too many
+        (28, 36, slice(0, 28), slice(0, 36)),
+        (31, 36, slice(1, 29), slice(0, 36)),
+        (32, 33, slice(0, 32), slice(0, 32)),
+    ],
+)
+def test_a_budget_keeps_the_centre(height, width, rows, columns):
+    image = noise(width, height)
+    assert np.array_equal(framed_by(SMALL, image), np.asarray(image)[rows, columns])
+
+
+@pytest.mark.parametrize("size", [(100, 80), (31, 200), (20, 20), (500, 499)])
+def test_a_budget_scales_as_a_size_does(size):
+    image = noise(*size)
+    framed = framed_by(SMALL, image)
+    assert np.array_equal(framed, framed_by(parse_size(f"{framed.shape[0]}x{framed.shape[1]}"), image))
+
+
+@pytest.mark.parametrize(
+    ("framing", "height", "width", "enlarged"),
+    [
+        (SMALL, 32, 32, False),
+        (SMALL, 31, 33, True),
+        (SMALL, 36, 28, False),
+        (SMALL, 35, 28, True),
+        (parse_size("16"), 15, 99, True),
+        (parse_size("16x32"), 16, 31, True),
+        (parse_size("16x32"), 16, 32, False),
+        (parse_size("native"), 5, 5, False),
+    ],
+)
+def test_a_picture_that_is_scaled_up_is_known(framing, height, width, enlarged):
+    assert framing.enlarges(height, width, SMALL_STRIDE) is enlarged

@@ -1,5 +1,6 @@
 """``grn eval recon``: how well pictures are reconstructed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,7 @@ def recon(
     networks: options.NetworkGroup,
     lpips: options.Lpips = None,
     pictures: options.PictureGroup,
+    budget: options.Budget = None,
     device: options.Device = "auto",
     sheet: Annotated[
         Path | None,
@@ -64,7 +66,7 @@ def recon(
         from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 
         settings = ReconSettings(
-            reading=pictures.reading(session.device, tokenizer),
+            reading=replace(pictures.reading(session.device, tokenizer), budget=budget),
             rounds=None if rounds is None else parse_rounds(rounds),
             metrics=options.parse_metrics(metrics),
             networks=networks.settings(),

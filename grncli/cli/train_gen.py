@@ -1,6 +1,7 @@
 """``grn train-gen``: train the network that refines bits."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,9 @@ from grncli.cli.training_session import check_alike, conclude, with_dtype
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.runs.generator_recipe import GeneratorRecipe
+    from grncli.text.prompt_features import PromptFeatures
+    from grncli.training.captioned_plan import CaptionedPlan
+    from grncli.training.generator_training import GeneratorPlan
 
 
 @guarded
@@ -36,6 +39,18 @@ def train_gen(
     tokenizer: Annotated[
         str | None, Option(metavar="RUN", help="Tokenizer of the stores; writes sheets of samples during training.")
     ] = None,
+    text: Annotated[
+        str | None,
+        Option(metavar="FEATURES", help="Features of the captions, from grn encode-text; for text recipes."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        Option("--from", metavar="RUN0", help="Begin with the weights of another run, trained or imported."),
+    ] = None,
+    ema: Annotated[
+        str,
+        Option(metavar="restart|keep", help="With --from: average the weights anew, or go on with RUN0's average."),
+    ] = "restart",
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
     ] = False,
@@ -58,28 +73,51 @@ def train_gen(
         raise UsageError("there is no STORE, expected the path of at least one bit store")
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
+    if ema not in ("restart", "keep"):
+        raise UsageError(f"--ema {ema}: expected restart or keep")
     with open_session("train-gen", "steps", device, max_time) as session:
         from grncli.runs.generator_recipe import AskedGeneratorRecipe
         from grncli.training.generator_training import make_plan, train_generator
         from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
 
         asked = read_training_recipe(recipe, AskedGeneratorRecipe, with_dtype(overrides, dtype))
-        check_alike(session, asked, out, *paths)
-        plan = make_plan(asked, paths, allow_incomplete=allow_incomplete, say=session.monitor.say)
+        check_alike(session, asked, out, text, start, ema, *paths)
+        plan = make_plan(
+            asked,
+            paths,
+            text=None if text is None else Path(text),
+            place=str(recipe),
+            allow_incomplete=allow_incomplete,
+            say=session.monitor.say,
+        )
+        first = None
+        if start is not None:
+            from grncli.training.starting_run import begin_from
+
+            begun, first = begin_from(plan.recipe, Path(start), paths[0], keep=ema == "keep", say=session.monitor.say)
+            plan = replace(plan, recipe=begun)
         if out is None or dry_run:
             present = None if out is None or overwrite else PresentRun(out)
-            _show_costs(settle_dtype(plan.recipe, present, session.device, session.processes), json=json)
+            settled = settle_dtype(plan.recipe, present, session.device, session.processes)
+            _show_costs(replace(plan, recipe=settled), json=json)
             return
         sheet = None
         if tokenizer is not None:
             from grncli.sampling.sheets import preview_sheet
 
-            sheet = preview_sheet(plan.recipe, tokenizer, session.device, say=session.monitor.say)
+            sheet = preview_sheet(
+                plan.recipe,
+                tokenizer,
+                session.device,
+                features=None if text is None else _features_of(text, recipe),
+                say=session.monitor.say,
+            )
         last: dict[str, float] = {}
         added = train_generator(
             plan,
             out,
             device=session.device,
+            first=first,
             overwrite=overwrite,
             processes=session.processes,
             sheet=sheet,
@@ -89,16 +127,24 @@ def train_gen(
         conclude(session, out, asked.training.steps, added, last, json=json)
 
 
+def _features_of(text: str, recipe: Path) -> "PromptFeatures":
+    from grncli.store.text_features import open_features
+    from grncli.text.prompt_features import StoredPrompts
+
+    return StoredPrompts(open_features(text), recipe=str(recipe))
+
+
 def _is_override(text: str) -> bool:
     """Whether an argument is ``dotted.field=value`` and no path, even if it is no good one."""
     field, equals, _ = text.partition("=")
     return bool(equals) and os.sep not in field and not os.path.exists(text)
 
 
-def _show_costs(recipe: "GeneratorRecipe", *, json: bool) -> None:
-    from grncli.training.estimate import estimate
+def _show_costs(plan: "GeneratorPlan | CaptionedPlan", *, json: bool) -> None:
+    from grncli.training.captioned_plan import CaptionedPlan
+    from grncli.training.estimate import estimate, estimate_packed
 
-    costs = estimate(recipe)
+    costs = estimate_packed(plan) if isinstance(plan, CaptionedPlan) else estimate(plan.recipe)
     if json:
         print_json(costs)
         return

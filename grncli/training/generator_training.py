@@ -7,19 +7,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from grncli.models.generator import Generator
+from grncli.models.text_transformer import TextTransformer
+from grncli.models.unfilled import made_on_meta
 from grncli.runs.fitting import BitFormat, require_fit
-from grncli.runs.generator_recipe import AskedGeneratorRecipe, GeneratorRecipe
+from grncli.runs.generator_recipe import (
+    AskedGenerator,
+    AskedGeneratorRecipe,
+    AskedTextGenerator,
+    BitData,
+    GeneratorRecipe,
+    PackedData,
+)
 from grncli.runs.generators import build_generator
-from grncli.runs.networks import check_memory, made_on_meta
-from grncli.runtime.errors import RecipeError, StoreError
+from grncli.runs.networks import check_memory
+from grncli.runtime.errors import RecipeError, StoreError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, open_store
 from grncli.training.bit_loader import BitLoader, GridSamples, check_validation, combine_stores
+from grncli.training.captioned_plan import CaptionedPlan, make_captioned_plan
 from grncli.training.logs import LogLine
 from grncli.training.loop import TrainingContext
+from grncli.training.objective import Average
+from grncli.training.packed_loader import PackedLoader
 from grncli.training.refinement_objective import Preview, RefinementObjective
 from grncli.training.run_setup import bits_record, check_division
+from grncli.training.starting_run import FirstWeights
+from grncli.training.text_objective import TextRefinementObjective
 from grncli.training.training_run import prepare_run
 from grncli.training.wrapping import wrap_generator
 
@@ -35,10 +50,11 @@ class GeneratorPlan:
 
 
 def train_generator(
-    plan: GeneratorPlan,
+    plan: GeneratorPlan | CaptionedPlan,
     run: Path,
     *,
     device: torch.device,
+    first: FirstWeights | None = None,
     overwrite: bool = False,
     processes: Processes = SINGLE_PROCESS,
     sheet: Preview | None = None,
@@ -52,6 +68,7 @@ def train_generator(
     Parameters
     ----------
     plan : from ``make_plan``
+    first : weights to begin with; None draws them
     sheet : writes a sheet of samples now and then
     report : called with each line of the log
 
@@ -62,40 +79,70 @@ def train_generator(
     RecipeError, CheckpointError
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
-    data = bits_record(plan.recipe.bits.stores, sum(plan.recipe.bits.grids.values()))
+    captions = plan.captions if isinstance(plan, CaptionedPlan) else ()
+    data = bits_record([*plan.recipe.bits.stores, *captions], sum(plan.recipe.bits.grids.values()))
     context = TrainingContext(device=device, processes=processes, monitor=monitor or Monitor(), report=report)
     training = prepare_run(plan.recipe, run, data, context, overwrite=overwrite)
     if not training.left:
         return 0
     recipe = training.recipe
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, processes)
+    check_division(_divided(recipe.data), recipe.optimization.gradient_accumulation, processes)
     check_memory(made_on_meta(lambda: build_generator(recipe.network)), recipe.optimization.copies, device)
+    with training.opened():
+        network = training.build("train-gen", lambda: build_generator(recipe.network))
+        if first is not None and not training.done:
+            network.load_state_dict(first.weights)
+        wrap_generator(network, recipe.training)
+        average = first.average if first is not None else None
+        training.train(_objective(plan, recipe, network, context, sheet, average))
+    return training.left
+
+
+def _objective(
+    plan: GeneratorPlan | CaptionedPlan,
+    recipe: GeneratorRecipe,
+    network: Generator,
+    context: TrainingContext,
+    sheet: Preview | None,
+    average: Average | None,
+) -> RefinementObjective | TextRefinementObjective:
+    seed, processes = recipe.training.seed, context.processes
+    if isinstance(plan, CaptionedPlan):
+        assert isinstance(network, TextTransformer)
+        packed = PackedLoader(plan.samples, plan.rows, recipe, processes)
+        return TextRefinementObjective(recipe, network, packed, context.device, sheet, average)
+    assert isinstance(recipe.data, BitData)
     loader = BitLoader(
         plan.samples,
         batch=recipe.data.batch,
         buffer=recipe.data.buffer * GIB,
         validation=recipe.data.validation,
-        seed=recipe.training.seed,
+        seed=seed,
         processes=processes,
     )
-    with training.opened():
-        network = training.build("train-gen", lambda: build_generator(recipe.network))
-        wrap_generator(network, recipe.training)
-        training.train(RefinementObjective(recipe, network, loader, device, sheet))
-    return training.left
+    return RefinementObjective(recipe, network, loader, context.device, sheet, average)
+
+
+def _divided(data: BitData | PackedData) -> dict[str, int]:
+    """What is divided among processes, by the name of its field."""
+    return {"data.batch": data.batch} if isinstance(data, BitData) else {"data.sequences": data.sequences}
 
 
 def make_plan(
     recipe: AskedGeneratorRecipe,
     paths: Sequence[Path],
     *,
+    text: Path | None = None,
+    place: str | None = None,
     allow_incomplete: bool = False,
     say: Say = lambda text: None,
-) -> GeneratorPlan:
+) -> GeneratorPlan | CaptionedPlan:
     """Open the stores and settle what of the recipe depends on them; nothing is written.
 
     Parameters
     ----------
+    text : features of captions, for a network that is conditioned on text
+    place : path of the recipe, for the commands that messages give
     allow_incomplete : train on what an unfinished store holds so far
 
     Raises
@@ -106,14 +153,21 @@ def make_plan(
     stores = [open_store(path) for path in paths]
     for store in stores:
         _check_complete(store, allow_incomplete, say)
-    bits, samples = combine_stores(stores)
     network = recipe.network
     wanted = BitFormat(owner="the recipe", origin="", tokenizer={}, rounds=network.rounds, channels=network.channels)
     remedy = "leave the field out of the section network, tokenize with more rounds, or train on another store"
     require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
+    check_division(_divided(recipe.data), recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
+    if isinstance(network, AskedTextGenerator):
+        return make_captioned_plan(recipe, stores, text, place=place, allow_incomplete=allow_incomplete, say=say)
+    if text is not None:
+        raise UsageError(
+            f"--text {text}: is for recipes with network.type=text_transformer, and this one is for classes"
+        )
+    assert isinstance(recipe.data, BitData)
+    bits, samples = combine_stores(stores)
     classes = _classes(recipe, bits.labels, samples, stores)
     settled = network.settle(rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, classes=classes)
-    check_division({"data.batch": recipe.data.batch}, recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
     check_validation(samples, recipe.data.validation)
     if not classes:
         samples = [replace(part, labels=np.full_like(part.labels, -1)) for part in samples]
@@ -136,6 +190,7 @@ def _classes(
     recipe: AskedGeneratorRecipe, labels: Sequence[str], samples: Sequence[GridSamples], stores: Sequence[BitStore]
 ) -> int:
     """Number of classes to learn, 0 for none."""
+    assert isinstance(recipe.network, AskedGenerator)
     wanted = recipe.network.classes
     names = ", ".join(str(store.path) for store in stores)
     if wanted == 0:

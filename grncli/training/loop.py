@@ -21,7 +21,7 @@ from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.runtime.stopping import Stopped
 from grncli.training.checkpointer import Checkpointer, Position
 from grncli.training.logs import Averages, LogLine, RunLog, Stopwatch
-from grncli.training.objective import Batch, Objective
+from grncli.training.objective import Objective, StepBatch
 from grncli.training.training_state import TrainingState
 
 
@@ -92,7 +92,7 @@ class TrainingLoop:
                 if asked and self.step < self.training.steps:
                     self._stop()
 
-    def _optimize(self, batch: Batch) -> dict[str, Tensor]:
+    def _optimize(self, batch: StepBatch) -> dict[str, Tensor]:
         """Gradients of every trainable from one batch, then a step of each; returns the numbers for the log."""
         device, dtype = self.context.device, self.context.dtype
         averages = Averages()
@@ -108,7 +108,7 @@ class TrainingLoop:
             averages.add({state.called("gradient_norm"): state.optimizer_step(self.step, self.training.steps)})
         return averages.take()
 
-    def _exchange(self, loss: Tensor, batch: Batch) -> bool:
+    def _exchange(self, loss: Tensor, batch: StepBatch) -> bool:
         """Whether any process was asked to stop; GrnError where the loss of any is not finite."""
         own = torch.tensor([loss.item(), bool(self.context.monitor.stop_reason)], device=self.context.device)
         total, asked = self.context.processes.total(own).tolist()
@@ -139,7 +139,7 @@ class TrainingLoop:
             self._note = logged.summary
             self._show_progress()
 
-    def _save(self, gradient_norm: Tensor, batch: Batch) -> None:
+    def _save(self, gradient_norm: Tensor, batch: StepBatch) -> None:
         # It would have spoilt the weights, which only the next loss shows.
         if not gradient_norm.isfinite():
             raise self._not_finite("gradient", self.step, batch)
@@ -158,7 +158,7 @@ class TrainingLoop:
     def _show_progress(self) -> None:
         self.context.monitor.progress(self.step, self.training.steps, self._note)
 
-    def _not_finite(self, what: str, step: int, batch: Batch) -> GrnError:
+    def _not_finite(self, what: str, step: int, batch: StepBatch) -> GrnError:
         good = self.checkpointer.newest()
         keys = ", ".join(batch.keys[:4]) + (f" and {len(batch.keys) - 4} more" if len(batch.keys) > 4 else "")
         where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"

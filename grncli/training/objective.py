@@ -1,13 +1,37 @@
 """What a training consists of: batches, networks with their losses, and the objective that brings both."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from grncli.runs.tokenizer_recipe import Optimization
+
+
+class StepBatch(Protocol):
+    """What one step trains on, as far as the loop knows it."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of its sources, for messages."""
+
+    def pieces(self, count: int) -> "Sequence[StepBatch]":
+        """The batch in ``count`` equal pieces."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """What the moving averages of a network begin with, rather than with its first weights.
+
+    Parameters
+    ----------
+    steps : how many they count as having seen
+    """
+
+    weights: Mapping[str, Tensor]
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -43,13 +67,15 @@ class Trainable:
     ----------
     name : prefix of its files and numbers; empty for the first
     losses : for (batch, step counted from 0) the loss to minimize, and named numbers for the log; called for each
-        piece of a batch, in the order of the trainables
+        piece of a batch of the objective, in the order of the trainables
+    average : what its moving averages begin with; None for its weights
     """
 
     name: str
     module: nn.Module
-    losses: Callable[[Batch, int], tuple[Tensor, dict[str, Tensor]]]
+    losses: Callable[[Any, int], tuple[Tensor, dict[str, Tensor]]]
     optimization: Optimization
+    average: Average | None = None
 
 
 class Objective(Protocol):
@@ -58,7 +84,7 @@ class Objective(Protocol):
     def trainables(self) -> Sequence[Trainable]:
         """The networks to train."""
 
-    def batches(self, first_step: int) -> Generator[Batch]:
+    def batches(self, first_step: int) -> Generator[StepBatch]:
         """This process's share of the batches from ``first_step`` on, each depending on (seed, step) only."""
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:

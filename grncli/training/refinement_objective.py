@@ -13,7 +13,7 @@ from grncli.rng import Purpose, categories, uniform
 from grncli.runs.generator_recipe import GeneratorRecipe, Refinement
 from grncli.schedules import logit_normal
 from grncli.training.bit_loader import BitLoader
-from grncli.training.objective import Batch, Trainable
+from grncli.training.objective import Average, Batch, Trainable
 
 TENTHS = 10  # of the selection ratio, whose accuracies are logged one by one
 VALIDATED_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -30,6 +30,7 @@ class RefinementObjective:
     loader : gives batches, and what is held out
     device : where batches go
     sheet : writes a sheet of samples; None for none
+    average : what the moving averages begin with; None for the network's weights
     """
 
     def __init__(
@@ -39,16 +40,18 @@ class RefinementObjective:
         loader: BitLoader,
         device: torch.device,
         sheet: Preview | None = None,
+        average: Average | None = None,
     ) -> None:
         self.recipe = recipe
         self.network = network
         self.loader = loader
         self.device = device
         self.sheet = sheet
+        self.average = average
 
     def trainables(self) -> Sequence[Trainable]:
         """The generator."""
-        return [Trainable("", self.network, self.losses, self.recipe.optimization)]
+        return [Trainable("", self.network, self.losses, self.recipe.optimization, self.average)]
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on."""
@@ -62,13 +65,8 @@ class RefinementObjective:
         dropped = uniform(seed, numbers, 0, Purpose.CONDITION_DROPOUT, ()) < settings.condition_dropout
         loss, right = self._step(self.network, truth, ratio, condition.dropped(dropped), numbers)
         right = right.flatten(1).float().mean(dim=1)
-        tenth = (ratio * TENTHS).long().clamp_max(TENTHS - 1)
-        pairs = torch.zeros(TENTHS, 2, device=self.device).index_add(
-            0, tenth, torch.stack([right, torch.ones_like(right)], dim=1)
-        )
-        each = {f"accuracy_{i / TENTHS:.1f}": pair for i, pair in enumerate(pairs)}
         epoch = torch.tensor((step + 1) * self.loader.batch / self.loader.epoch_samples)
-        return loss, {"accuracy": right.mean(), **each, "epoch": epoch.to(self.device)}
+        return loss, {"accuracy": right.mean(), **accuracy_by_tenths(ratio, right), "epoch": epoch.to(self.device)}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
         """A sheet of samples, where there is a tokenizer to decode them."""
@@ -115,6 +113,15 @@ class RefinementObjective:
             uniform(seed, numbers, 0, Purpose.SELECTION, shape),
             relative=self.recipe.refinement.target == "relative",
         )
+
+
+def accuracy_by_tenths(ratio: Tensor, right: Tensor) -> dict[str, Tensor]:
+    """For each tenth of the selection ratio ``[B]``, the sum of the shares ``[B]`` that were right, and how many."""
+    tenth = (ratio * TENTHS).long().clamp_max(TENTHS - 1)
+    pairs = torch.zeros(TENTHS, 2, device=right.device).index_add(
+        0, tenth, torch.stack([right, torch.ones_like(right)], dim=1)
+    )
+    return {f"accuracy_{i / TENTHS:.1f}": pair for i, pair in enumerate(pairs)}
 
 
 def draw_ratio(settings: Refinement, uniform: Tensor) -> Tensor:

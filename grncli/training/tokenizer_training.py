@@ -10,7 +10,8 @@ from grncli.media.sources import list_sources
 from grncli.metrics.lpips_weights import default_cache, load_lpips
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
-from grncli.runs.networks import check_memory, made_on_meta
+from grncli.models.unfilled import made_on_meta
+from grncli.runs.networks import check_memory
 from grncli.runs.tokenizer_recipe import TokenizerLosses, TokenizerRecipe
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes

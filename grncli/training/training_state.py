@@ -45,6 +45,11 @@ class TrainingState:
             for number, decay in enumerate(decays, start=1)
         }
 
+        if trainable.average is not None:
+            for average in self.averages.values():
+                average.module.load_state_dict(trainable.average.weights)
+                average.n_averaged.fill_(trainable.average.steps)
+
     @property
     def average(self) -> AveragedModel:
         """The moving average of the first trainable that everything downstream uses."""

@@ -585,6 +585,19 @@ def test_a_missing_run_directory_is_wrong_usage(grn: Callable, recipe: Path, sto
 # Several processes
 
 
+def test_a_training_begins_with_the_average_of_another_run(recipe: Path, store: Path, tmp_path: Path) -> None:
+    succeed(recipe, store, "--out", tmp_path / "run", "training.steps=4")
+    small = ["optimization.learning_rate=1e-30", "training.steps=1"]
+    succeed(recipe, store, "--out", tmp_path / "more", "--from", tmp_path / "run", *small)
+    average = read_tensors(tmp_path / "run/checkpoints/latest/ema.safetensors")
+    begun = read_tensors(tmp_path / "more/checkpoints/latest/weights.safetensors")
+    for name, value in average.items():
+        torch.testing.assert_close(begun[name], value, msg=name)
+    assert settled(tmp_path / "more")["started_from"]["name"] == "run"
+    wider = here(recipe, store, "--out", tmp_path / "wider", "--from", tmp_path / "run", "network.width=32")
+    assert (wider.exit_code, "of other sizes" in sentence(wider)) == (2, True)
+
+
 def test_two_processes_do_what_one_does(recipe: Path, store: Path, tmp_path: Path) -> None:
     options = ["training.steps=8", "optimization.gradient_accumulation=2"]
     assert here(recipe, store, "--out", tmp_path / "one", *options).exit_code == 0

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from grncli.evaluation.measuring import OneSize, PictureReading, Pictures, measured_by_all
+from grncli.evaluation.measuring import PictureReading, Pictures
+from grncli.evaluation.observing import Observer, observe
 from grncli.metrics.distributions import ClassScores
 from grncli.metrics.feature_files import FeatureFile
 from grncli.metrics.feature_networks import FeatureNetwork, Features, load_feature_network
@@ -41,7 +42,7 @@ class NetworkOptions:
         )
 
 
-class Collector:
+class Collector(Observer[Features]):
     """Sums up the features of pictures.
 
     Parameters
@@ -192,16 +193,6 @@ def collect(
     Unfinished
         If ``monitor`` asked for it.
     """
-    monitor, done = monitor or Monitor(), 0
-    collector, sizes = Collector(network, keep=keep, probabilities=probabilities), OneSize(wanted=one_size)
-    features = pictures.measure(collector.compute, share=(processes.rank, processes.count), monitor=monitor)
-    for measured in measured_by_all(features, len(pictures), sizes, processes, monitor):
-        collector.add(measured.place, measured.result, measured.label)
-        done += 1
-    about = {
-        **pictures.about(),
-        "samples": processes.count_all(done),
-        "picture": sizes.size,
-        "failed": processes.count_all(pictures.failed),
-    }
+    collector = Collector(network, keep=keep, probabilities=probabilities)
+    about = observe(pictures, [collector], one_size=one_size, processes=processes, monitor=monitor)
     return collector.distribution(about, processes)

@@ -1,41 +1,41 @@
-"""``grn eval gen``: how samples compare with real pictures, and what they cost (paper section 4.2, Table 3)."""
+"""``grn eval gen``: how samples compare with real pictures and with their prompts, and what they cost (paper section
+4.2, Table 3).
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grncli.evaluation.feature_collection import NetworkOptions, collect
-from grncli.evaluation.measuring import PictureReading, show_size
-from grncli.evaluation.picture_arrays import ArrayPictures, holds_pictures
+from grncli.evaluation.feature_collection import Collector, NetworkOptions
+from grncli.evaluation.measuring import PictureReading, Pictures
+from grncli.evaluation.observing import Observer, observe
 from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
+from grncli.evaluation.reference_statistics import check_together, load_distribution
+from grncli.evaluation.sample_metrics import (
+    DISTANCES,
+    FROM_CLASSES,
+    FROM_FEATURES,
+    LABELS,
+    RENAMED,
+    TEXT_IMAGE,
+    WITHOUT_REFERENCE,
+    MetricValue,
+    check_distance,
+    class_figure,
+    comparing_figure,
+    distance_name,
+    single_features,
+    text_image_figure,
+)
 from grncli.evaluation.sampling_costs import Cost, cost_of
-from grncli.metrics.distributions import NEIGHBOURS, kid, precision, recall
-from grncli.metrics.feature_files import FeatureFile
-from grncli.metrics.feature_networks import FRECHET, PUBLISHED, FeatureNetwork
-from grncli.metrics.frechet import few_samples, frechet_distance
-from grncli.metrics.statistics_files import Distribution, holds_statistics, read_statistics, same_network
+from grncli.evaluation.text_image_scores import TextImageOptions, TextImageScore, TextImageScorer
+from grncli.metrics.feature_networks import FeatureNetwork
+from grncli.metrics.frechet import few_samples
+from grncli.metrics.statistics_files import Distribution, holds_statistics
 from grncli.runtime.errors import UsageError
-from grncli.runtime.jsonfiles import or_null
-from grncli.runtime.monitor import Monitor
+from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
-
-LABELS = {
-    "fid": "FID",
-    "fvd": "FVD",
-    "fd": "Fréchet distance",
-    "is": "Inception Score",
-    "kid": "KID",
-    "precision": "precision",
-    "recall": "recall",
-    "class-accuracy": "class accuracy",
-}
-OTHERWISE = {"is": "class score", "kid": "kernel distance"}  # what these are called without Inception
-RENAMED = {"agreement": "class-accuracy"}
-DISTANCES = ("fid", "fvd", "fd")
-FROM_FEATURES = frozenset({"kid", "precision", "recall"})
-FROM_CLASSES = frozenset({"is", "class-accuracy"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,28 +45,12 @@ class GenSettings:
     reading: PictureReading
     metrics: tuple[str, ...] | None = None  # None takes what the inputs allow
     networks: NetworkOptions = field(default_factory=NetworkOptions)
+    text_image: TextImageOptions | None = None
     seed: int = 0  # of KID's subsets
 
-
-@dataclass(frozen=True, kw_only=True)
-class MetricValue:
-    """One number, and how it was computed."""
-
-    metric: str
-    label: str
-    """The metric's name; those that are defined by Inception are called otherwise in the features of others."""
-    value: float
-    deviation: float | None = None
-    detail: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready; null for what is not defined."""
-        return {
-            "metric": self.metric,
-            "value": or_null(self.value),
-            **({} if self.deviation is None else {"deviation": or_null(self.deviation)}),
-            **({"detail": self.detail} if self.detail else {}),
-        }
+    def sees_features(self, reference: str | None) -> bool:
+        """Whether any metric is of the features of pictures."""
+        return reference is not None if self.metrics is None else set(self.metrics) != {TEXT_IMAGE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +59,9 @@ class Generation:
 
     samples: dict[str, Any]
     """Where they are from, how many, and the network and size they were seen with."""
-    reference: dict[str, Any]
+    reference: dict[str, Any] | None
+    text_image: dict[str, Any] | None
+    """The network that compared samples and prompts, and how."""
     figures: list[MetricValue]
     cost: Cost | None
     warnings: list[str]
@@ -90,6 +76,7 @@ class Generation:
             "kind": "gen",
             "samples": self.samples,
             "reference": self.reference,
+            "text_image": self.text_image,
             "figures": [figure.to_json() for figure in self.figures],
             "cost": None if self.cost is None else self.cost.to_json(),
             "warnings": self.warnings,
@@ -98,13 +85,16 @@ class Generation:
 
 def generation(
     samples: str,
-    reference: str,
+    reference: str | None,
     settings: GenSettings,
     *,
     processes: Processes = SINGLE_PROCESS,
     monitor: Monitor | None = None,
 ) -> Generation:
-    """Compare samples with a reference: media, bit stores, arrays of pictures or statistics files, each of the two.
+    """Compare samples with a reference, with their prompts, or with both, in one pass over them.
+
+    Samples and reference are media, bit stores, arrays of pictures or statistics files; only pictures compare with
+    prompts.
 
     Raises
     ------
@@ -114,49 +104,74 @@ def generation(
         If ``monitor`` asked for it.
     """
     monitor = monitor or Monitor()
-    pictures = [path for path in (samples, reference) if not holds_statistics(Path(path))]
-    check_metrics(settings.metrics)
-    check_options(samples, reference, pictures, settings)
-    reading = open_tokenizer_of(settings.reading, pictures, monitor.say)
-    defining = "i3d" if "fvd" in (settings.metrics or ()) else "inception"
-    network = settings.networks.open(defining, reading, monitor.say) if pictures else None
+    sides = [samples] if reference is None else [samples, reference]
+    paths = [side for side in sides if not holds_statistics(Path(side))]
+    check_metrics(settings, reference)
+    check_options(samples, reference, paths, settings)
+    reading = open_tokenizer_of(settings.reading, paths, monitor.say)
+    network = _open_network(settings, reading, monitor.say) if paths and settings.sees_features(reference) else None
     wanted = _possible_with(network, settings.metrics)
-    # The reference first: most mistakes are in it, and it is often a file that is read quickly.
-    theirs = load_distribution(reference, network, reading, wanted - FROM_CLASSES, processes=processes, monitor=monitor)
-    if settings.metrics and wanted & FROM_FEATURES:
-        _features(min(wanted & FROM_FEATURES), theirs)  # refused before a pass over the samples
-    ours = load_distribution(samples, network, reading, wanted, processes=processes, monitor=monitor)
-    doubts = check_together(ours, theirs, settings.reading.size)
-    distance, device = distance_name(ours, theirs), settings.reading.device
-    few = [text for side in (ours, theirs) for text in few_samples(side.name, side.count, len(side.mean), distance)]
+    pictures = open_pictures(samples, reading, say=monitor.say) if samples in paths else None
+    scorer = None
+    if pictures is not None and settings.text_image is not None:
+        scorer = TextImageScorer.open(pictures, settings.text_image, reading.device)
+    theirs = None
+    # Before the samples: most mistakes are in the reference, and it is often a file that is read quickly.
+    if reference is not None:
+        needed = wanted - FROM_CLASSES
+        theirs = load_distribution(reference, network, reading, needed, processes=processes, monitor=monitor)
+        if settings.metrics and wanted & FROM_FEATURES:
+            single_features(min(wanted & FROM_FEATURES), theirs)  # refused before a pass over the samples
+    ours: Distribution | None
+    if pictures is None:
+        ours = load_distribution(samples, network, reading, wanted, processes=processes, monitor=monitor)
+        about = ours.about
+    else:
+        collector = None if network is None else _collector(network, wanted)
+        about, ours = observe_samples(pictures, collector, scorer, reading, processes=processes, monitor=monitor)
+    warnings = _warnings_of(ours, theirs, settings.reading.size)
     return Generation(
-        samples=ours.about,
-        reference=theirs.about,
-        figures=[
-            measure(metric, ours, theirs, distance=distance, seed=settings.seed, device=device)
-            for metric in dict.fromkeys(settings.metrics or _possible_of(ours, theirs, wanted))
-        ],
-        cost=cost_of(Path(samples), settings.reading.selection),
-        warnings=list(dict.fromkeys([*doubts, *few])),
+        samples=about,
+        reference=None if theirs is None else theirs.about,
+        text_image=None if scorer is None else scorer.about(),
+        figures=_figures(ours, theirs, None if scorer is None else scorer.score(processes), wanted, settings),
+        cost=None if pictures is None else cost_of(pictures),
+        warnings=warnings,
     )
 
 
-def check_metrics(metrics: Sequence[str] | None) -> None:
-    """Refuse names that are no metric."""
+def check_metrics(settings: GenSettings, reference: str | None) -> None:
+    """Refuse names that are no metric, and metrics that lack what they compare with."""
+    metrics, text_image = settings.metrics, settings.text_image
     for name in metrics or ():
         if name in RENAMED:
             raise UsageError(f"--metrics {name}: is called {RENAMED[name]} now")
         if name not in LABELS:
             raise UsageError(f"--metrics {name}: there is no such metric, expected some of {', '.join(LABELS)}")
+        if reference is None and name not in WITHOUT_REFERENCE:
+            raise UsageError(f"--metrics {name} compares with real pictures, expected --reference REF")
+    if metrics is None and reference is None and text_image is None:
+        raise UsageError("nothing to compare with, expected --reference REF or --text-image-network IMAGE TEXT")
+    if metrics and TEXT_IMAGE in metrics and text_image is None:
+        raise UsageError(f"--metrics {TEXT_IMAGE} needs --text-image-network IMAGE TEXT, the encoders of both")
+    if metrics and TEXT_IMAGE not in metrics and text_image is not None:
+        raise UsageError(f"--text-image-network is for the metric {TEXT_IMAGE}, which --metrics leaves out; add it")
+    if reference is not None and metrics and set(metrics) <= {TEXT_IMAGE}:
+        raise UsageError(f"--reference {reference}: {TEXT_IMAGE} compares with prompts alone; leave the option out")
 
 
-def check_options(samples: str, reference: str, pictures: Sequence[str], settings: GenSettings) -> None:
+def check_options(samples: str, reference: str | None, pictures: Sequence[str], settings: GenSettings) -> None:
     """Refuse options that have no effect on a comparison."""
     if samples == reference == "-":
         raise UsageError("SAMPLES and --reference are both standard input; expected paths on it for one of them")
-    reading = settings.reading
+    if settings.text_image is not None and samples not in pictures:
+        raise UsageError(f"--text-image-network: {samples} holds statistics, give the pictures themselves")
+    reading, features = settings.reading, settings.networks.features
+    if features is not None and not settings.sees_features(reference):
+        raise UsageError(f"--features {features}: {TEXT_IMAGE} is by --text-image-network alone; leave the option out")
+    statistics = f"{samples} holds" if reference is None else "both sides are"
     for name, value in {
-        "--features": settings.networks.features,
+        "--features": features,
         "--size": reading.size,
         "--frames": reading.frames,
         "--fps": reading.fps,
@@ -164,7 +179,12 @@ def check_options(samples: str, reference: str, pictures: Sequence[str], setting
         "--sample": reading.sample,
     }.items():
         if value is not None and not pictures:
-            raise UsageError(f"{name} {value}: is for pictures, and both sides are statistics; leave the option out")
+            raise UsageError(f"{name} {value}: is for pictures, and {statistics} statistics; leave the option out")
+
+
+def _open_network(settings: GenSettings, reading: PictureReading, say: Say) -> FeatureNetwork:
+    defining = "i3d" if "fvd" in (settings.metrics or ()) else "inception"
+    return settings.networks.open(defining, reading, say)
 
 
 def _possible_with(network: FeatureNetwork | None, metrics: tuple[str, ...] | None) -> frozenset[str]:
@@ -179,129 +199,82 @@ def _possible_with(network: FeatureNetwork | None, metrics: tuple[str, ...] | No
         wanted -= FROM_CLASSES
     for metric in metrics or ():
         if metric in DISTANCES:
-            _check_distance(metric, network.frechet)
+            check_distance(metric, network.frechet)
     return wanted
 
 
-def load_distribution(
-    src: str,
-    network: FeatureNetwork | None,
+def _collector(network: FeatureNetwork, wanted: frozenset[str]) -> Collector:
+    return Collector(network, keep=bool(wanted & FROM_FEATURES), probabilities=bool(wanted & FROM_CLASSES))
+
+
+def observe_samples(
+    pictures: Pictures,
+    collector: Collector | None,
+    scorer: TextImageScorer | None,
     reading: PictureReading,
-    wanted: frozenset[str],
     *,
     processes: Processes = SINGLE_PROCESS,
     monitor: Monitor | None = None,
-) -> Distribution:
-    """Statistics from a file, or of pictures in the features of ``network``, with what the ``wanted`` metrics need."""
-    keep, path = bool(wanted & FROM_FEATURES), Path(src)
-    if not holds_statistics(path):
-        assert network is not None
-        return collect(
-            open_pictures(src, reading, say=(monitor or Monitor()).say),
-            network,
-            keep=keep,
-            probabilities=bool(wanted & FROM_CLASSES),
-            one_size=reading.size is None,
-            processes=processes,
-            monitor=monitor,
-        )
-    statistics = read_statistics(path)
-    if not keep or statistics.features is not None or network is None or not holds_pictures(path):
-        return statistics
-    # A reference batch of guided-diffusion: moments of all pictures, and some of the pictures themselves.
-    array = ArrayPictures(path, PictureReading(batch=reading.batch))
-    quiet = None if monitor is None else Monitor(stop=monitor.stop)
-    some = collect(array, network, keep=True, processes=processes, monitor=quiet)
-    same_network(some, statistics)
-    about = {**statistics.about, "features_of": f"{some.count} pictures in the file"}
-    return replace(statistics, features=some.features, about=about)
+) -> tuple[dict[str, Any], Distribution | None]:
+    """Where samples are from, and their features; a ``scorer`` scores them in the same pass.
+
+    Raises
+    ------
+    UsageError
+        If their sizes differ and features are compared, or a network cannot take them.
+    MediaError
+        If none can be read.
+    Unfinished
+        If ``monitor`` asked for it.
+    """
+    observers: list[Observer[Any]] = [each for each in (collector, scorer) if each is not None]
+    one_size = collector is not None and reading.size is None
+    about = observe(pictures, observers, one_size=one_size, processes=processes, monitor=monitor)
+    if collector is None:
+        return about, None
+    distribution = collector.distribution(about, processes)
+    return distribution.about, distribution
 
 
-def check_together(ours: Distribution, theirs: Distribution, size: str | None) -> list[str]:
-    """Warnings about a comparison; UsageError where the two sides do not compare."""
-    same_network(ours, theirs)
-    left, right = (side.about.get("picture") for side in (ours, theirs))
-    if size != "native" and left and right and left != right:
-        advice = f"give --size {show_size(right)} to bring them to it" if size is None else "make both with one --size"
-        raise UsageError(
-            f"{ours.name} has pictures of {show_size(left)} pixels and {theirs.name} of {show_size(right)}; expected "
-            f"one size, {advice}, or give --size native to take them so"
-        )
-    differ = [
-        f"{ours.name} was read with {name} {a} and {theirs.name} with {b}"
-        for name in ("filter", "frames", "fps")
-        if (a := ours.about.get(name)) and (b := theirs.about.get(name)) and a != b
-    ]
-    return [*unsaid(ours), *unsaid(theirs), *differ]
+def _figures(
+    ours: Distribution | None,
+    theirs: Distribution | None,
+    text_image: TextImageScore | None,
+    wanted: frozenset[str],
+    settings: GenSettings,
+) -> list[MetricValue]:
+    possible = [] if ours is None else _possible_of(ours, theirs, wanted)
+    possible += [] if text_image is None else [TEXT_IMAGE]
+    figures = []
+    for metric in dict.fromkeys(settings.metrics or possible):
+        if metric == TEXT_IMAGE:
+            assert text_image is not None
+            figures.append(text_image_figure(text_image))
+        elif metric in FROM_CLASSES:
+            assert ours is not None
+            figures.append(class_figure(metric, ours))
+        else:
+            assert ours is not None
+            assert theirs is not None
+            figures.append(comparing_figure(metric, ours, theirs, seed=settings.seed, device=settings.reading.device))
+    return figures
 
 
-def unsaid(statistics: Distribution) -> list[str]:
-    """Warnings about statistics that do not say how they were made."""
-    wanted = (("network", "which network made it"), ("picture", "the size of its pictures"))
-    return [f"{statistics.name} does not say {what}" for name, what in wanted if name not in statistics.about]
-
-
-def distance_name(ours: Distribution, theirs: Distribution) -> str:
-    """What the Fréchet distance is called: ``fid`` and ``fvd`` only for the networks that define them, else ``fd``."""
-    seen_by = [side.about.get("network", {}).get("sha256") for side in (ours, theirs)]
-    known = {file.sha256: FRECHET[name] for name, files in PUBLISHED.items() for file in files}
-    return next((known[sha256] for sha256 in seen_by if sha256 in known), "fd")
-
-
-def _possible_of(ours: Distribution, theirs: Distribution, wanted: frozenset[str]) -> list[str]:
-    metrics = [distance_name(ours, theirs)]
+def _possible_of(ours: Distribution, theirs: Distribution | None, wanted: frozenset[str]) -> list[str]:
+    metrics = [] if theirs is None else [distance_name(ours, theirs)]
     if ours.scores is not None and "is" in wanted:
         metrics.append("is")
-    if ours.features is not None and theirs.features is not None:
+    if theirs is not None and ours.features is not None and theirs.features is not None:
         metrics += ["kid", "precision", "recall"]
     if ours.class_accuracy is not None:
         metrics.append("class-accuracy")
     return metrics
 
 
-def measure(
-    metric: str, ours: Distribution, theirs: Distribution, *, distance: str, seed: int = 0, device: str = "cpu"
-) -> MetricValue:
-    """One figure; UsageError where the inputs do not hold what it needs."""
-    label = OTHERWISE.get(metric, LABELS[metric]) if distance == "fd" else LABELS[metric]
-    figure = partial(MetricValue, metric=metric, label=label)
-    if metric in DISTANCES:
-        _check_distance(metric, distance)
-        return figure(value=frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance))
-    if metric == "is":
-        if ours.scores is None:
-            raise UsageError(f"--metrics is: {ours.name} holds no class probabilities, give the pictures themselves")
-        mean, deviation, splits = ours.scores.score()
-        return figure(value=mean, deviation=deviation, detail=f"{splits} splits")
-    if metric == "class-accuracy":
-        if ours.class_accuracy is None:
-            raise UsageError(
-                f"--metrics class-accuracy: {ours.name} and the network share no names of classes; expected folders "
-                "named as the classes that the network's file lists"
-            )
-        return figure(value=ours.class_accuracy, detail="by the names in the network's file")
-    samples, real = _features(metric, ours), _features(metric, theirs)
-    if metric == "kid":
-        mean, deviation, size = kid(samples, real, seed=seed)
-        return figure(value=mean, deviation=deviation, detail=f"100 subsets of {size}")
-    sizes = f"{NEIGHBOURS} neighbours, {{}} features within {{}}"
-    if metric == "precision":
-        return figure(value=precision(samples, real, device=device), detail=sizes.format(len(samples), len(real)))
-    return figure(value=recall(samples, real, device=device), detail=sizes.format(len(real), len(samples)))
-
-
-def _check_distance(metric: str, distance: str) -> None:
-    if metric not in ("fd", distance):
-        raise UsageError(
-            f"--metrics {metric}: the features are of another network than {metric} is defined by; "
-            "expected fd, or --features with the right one"
-        )
-
-
-def _features(metric: str, side: Distribution) -> FeatureFile:
-    if side.features is None:
-        raise UsageError(
-            f"--metrics {metric}: {side.name} holds no single features; make it with grn eval stats "
-            "--keep-features, or give the pictures themselves"
-        )
-    return side.features
+def _warnings_of(ours: Distribution | None, theirs: Distribution | None, size: str | None) -> list[str]:
+    """About a comparison; UsageError where the two sides do not compare."""
+    if ours is None or theirs is None:
+        return []
+    doubts, distance = check_together(ours, theirs, size), distance_name(ours, theirs)
+    few = [text for side in (ours, theirs) for text in few_samples(side.name, side.count, len(side.mean), distance)]
+    return list(dict.fromkeys([*doubts, *few]))

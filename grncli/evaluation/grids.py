@@ -15,11 +15,14 @@ SEARCHED = (  # settings that decode the same generator in another way
     "guidance_interval",
     "steps",
     "schedule",
+    "cosine_end",
+    "shift",
     "k",
     "b",
     "min_steps",
     "max_steps",
     "warmup_steps",
+    "target_steps",
     "adapt_temperature",
     "select",
 )
@@ -68,7 +71,7 @@ def _expand(text: str, read: Callable[[str], Value], name: str) -> list[Value]:
 
 def _reader(kind: Any) -> tuple[Callable[[str], Value], str]:
     """The function that reads a setting of some type, and its valid values in words."""
-    options = [each for each in typing.get_args(kind) if each is not types.NoneType] or [kind]
+    options = _alternatives(kind)
     if bool in options:
         return _read_flag, "true, false or both"
     numbers = "numbers such as 1,2 or, from, to and step, 1:3:1"
@@ -79,6 +82,13 @@ def _reader(kind: Any) -> tuple[Callable[[str], Value], str]:
     if isinstance(options[0], str):
         return lambda text: text if text in options else _refuse(text), f"some of {', '.join(options)}"
     return str, "LOW:HIGH, such as 0.2:1"
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """The types of a union, or the values of a literal, also of one that may be None."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union, typing.Literal):
+        return [one for each in typing.get_args(kind) if each is not types.NoneType for one in _alternatives(each)]
+    return [kind]
 
 
 def _read_finite(text: str) -> float:

@@ -44,16 +44,14 @@ class ArrayPictures(Pictures):
                 f"tokenizer's {rows}x{columns}; give files, which are cut, or another tokenizer"
             )
         self._batch = reading.batch or ARRAY_BATCH
-        self._selection = reading.selection
-        self._rows = self._selection.places(map(str, range(self._shape[0])), self._shape[0])
+        self.selection = reading.selection
+        self.total = self._shape[0]
+        self.places = self.selection.places(map(str, range(self.total)), self.total)
 
     @cached_property
     def _shape(self) -> tuple[int, ...]:
         with _open_array(self._path) as (shape, _):
             return shape
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def measure(
         self, compute: Compute[R], *, share: tuple[int, int] = (0, 1), monitor: Monitor | None = None
@@ -62,7 +60,7 @@ class ArrayPictures(Pictures):
         (rank, count), monitor = share, monitor or Monitor()
         _, height, width, colours = self._shape
         size = height * width * colours
-        chosen = np.asarray(self._rows)
+        chosen = np.asarray(self.places)
         with _open_array(self._path) as (_, stream):
             for number, start in enumerate(range(0, int(chosen[-1]) + 1, self._batch)):
                 rows = min(self._batch, int(chosen[-1]) + 1 - start)
@@ -80,7 +78,7 @@ class ArrayPictures(Pictures):
 
     def about(self) -> dict[str, Any]:
         """See `Pictures.about`."""
-        return {**super().about(), "size": "native", **self._selection.about()}
+        return {**super().about(), "size": "native", **self.selection.about()}
 
 
 def write_pictures(path: Path, pictures: Pictures, *, monitor: Monitor | None = None) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from grncli.decoding.store_decoding import StoreDecoder, check_fit
 from grncli.evaluation.measuring import Compute, Measured, PictureReading, Pictures, R
 from grncli.evaluation.picture_arrays import ArrayPictures
+from grncli.evaluation.recorded_prompts import recorded_prompts
 from grncli.media.batches import ClipBatch, ReadSource, media_batches
 from grncli.media.reading import parse_reading
 from grncli.media.selection import Selection
@@ -25,7 +26,7 @@ from grncli.runtime.monitor import Monitor, Say
 from grncli.store import METADATA, BitStore, open_store
 
 # As ADM prepared ImageNet, and as grn tokenize does it.
-FILTERS = {"square": "box halvings, bicubic, centre crop", "cover": "bicubic, centre crop"}
+FILTERS = {"square": "box halvings, bicubic, centre crop"} | dict.fromkeys(("cover", "budget"), "bicubic, centre crop")
 
 
 def open_pictures(src: str, reading: PictureReading, *, say: Say = lambda text: None) -> Pictures:
@@ -52,18 +53,22 @@ class MediaPictures(Pictures):
     def __init__(self, src: str, reading: PictureReading, *, say: Say = lambda text: None) -> None:
         self.src = src
         everything, selection = list_sources(src).sources, reading.selection
-        places = selection.places((source.relative for source in everything), len(everything))
-        self.sources = [everything[place] for place in places]
-        doubt = selection.doubt([source.label for source in everything], places)
+        self.selection = selection
+        self.total = len(everything)
+        self.places = selection.places((source.relative for source in everything), self.total)
+        self.sources = [everything[place] for place in self.places]
+        doubt = selection.doubt([source.label for source in everything], self.places)
         if doubt is not None:
             say(f"{src}: {doubt}")
         self._reading = reading
         self._settings = parse_reading(
-            reading.stride, size=reading.size or "native", frames=reading.frames, fps=reading.fps
+            reading.stride, size=reading.size, budget=reading.budget, frames=reading.frames, fps=reading.fps
         )
 
-    def __len__(self) -> int:
-        return len(self.sources)
+    def prompts(self) -> Sequence[str | None]:
+        """Those that ``grn sample`` recorded of its pictures; see `Pictures.prompts`."""
+        recorded = recorded_prompts(Path(self.src))
+        return [recorded.get(source.relative) for source in self.sources]
 
     def measure(
         self, compute: Compute[R], *, share: tuple[int, int] = (0, 1), monitor: Monitor | None = None
@@ -122,18 +127,20 @@ class StorePictures(Pictures):
         loaded = open_once(reading.tokenizer, reading.device, say)
         self.rounds = check_fit(self.store, path, loaded, None)
         self.decoder = StoreDecoder(self.store, loaded.network, self.rounds, reading.batch, reading.device)
+        self.total = len(self.store)
         self.places = choose_samples(self.store, reading.selection)
-        """Indices of the selected samples."""
         if not self.places:
             raise UsageError(f"{path} holds no samples")
-        self._selection = reading.selection
+        self.selection = reading.selection
         self._classes = _class_names(self.store)
-        doubt = self._selection.doubt(self._classes, self.places)
+        doubt = self.selection.doubt(self._classes, self.places)
         if doubt is not None:
             say(f"{path}: {doubt}")
 
-    def __len__(self) -> int:
-        return len(self.places)
+    def prompts(self) -> Sequence[str | None]:
+        """See `Pictures.prompts`."""
+        recorded = (record.get("prompt") for record in self.store.records(self.places))
+        return [prompt if isinstance(prompt, str) else None for prompt in recorded]
 
     def batches(self, share: tuple[int, int]) -> Iterator[tuple[list[int], list[int], NDArray[np.uint8]]]:
         """Numbers among the selected ones, indices and packed bits of neighbouring samples of one grid."""
@@ -163,10 +170,10 @@ class StorePictures(Pictures):
         tokenizer, settings = self.store.fingerprint.tokenizer, self.store.fingerprint.preprocessing
         return {
             **super().about(),
-            **{name: settings[name] for name in ("size", "frames", "fps") if settings.get(name) is not None},
+            **{name: settings[name] for name in ("size", "budget", "frames", "fps") if settings.get(name) is not None},
             "rounds": self.rounds,
             "tokenizer": f"{tokenizer.get('name')} ({str(tokenizer.get('sha256'))[:12]})",
-            **self._selection.about(),
+            **self.selection.about(),
             **({} if self.store.complete else {"store": "not complete"}),
         }
 

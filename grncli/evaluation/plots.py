@@ -75,7 +75,7 @@ def plot_steps(cost: "Cost") -> Any:
 
 
 def plot_search(result: "Search") -> Any:
-    """Distances over the grid: a map of two settings, else each setting by itself. Pruned points are pale."""
+    """What decides, over the grid: a map of two settings, else each setting by itself. Pruned points are pale."""
     varied = [name for name, values in result.grid.items() if len(values) > 1] or list(result.grid)
     if len(varied) == 2:
         return _plot_map(result, varied[0], varied[1])
@@ -85,8 +85,8 @@ def plot_search(result: "Search") -> Any:
         places = {str(value): place for place, value in enumerate(result.grid[name])}
         for trial in result.trials:
             style = {"color": "#1f5fa8"} if trial.per_class == most else {"color": "#1f5fa8", "alpha": 0.3}
-            axes.plot(places[str(trial.point[name])], trial.distance, "o", **style)
-        axes.set(xlabel=name, ylabel=result.distance.upper(), xticks=range(len(places)), xticklabels=list(places))
+            axes.plot(places[str(trial.point[name])], trial.figure(result.by), "o", **style)
+        axes.set(xlabel=name, ylabel=result.label, xticks=range(len(places)), xticklabels=list(places))
     return figure
 
 
@@ -97,19 +97,20 @@ def _plot_map(result: "Search", down: str, across: str) -> Any:
     }
     values = np.full((len(rows), len(columns)), np.nan)
     for place, trial in by_place.items():
-        values[place] = trial.distance
+        values[place] = trial.figure(result.by)
     figure = new_figure(1.2 * len(columns) + 2.5, 0.8 * len(rows) + 1.6)
     axes = figure.subplots()
-    image = axes.imshow(values, cmap="viridis_r", aspect="auto")
+    image = axes.imshow(values, cmap="viridis_r" if result.by == "distance" else "viridis", aspect="auto")
     for (row, column), trial in by_place.items():
         final = trial.per_class == result.best.per_class
-        text = f"{trial.distance:.4g}" if final else f"{trial.distance:.4g}\nof {trial.samples}"
-        dark = image.norm(trial.distance) > 0.5
+        value = trial.figure(result.by)
+        text = f"{value:.4g}" if final else f"{value:.4g}\nof {trial.samples}"
+        dark = (image.norm(value) > 0.5) == (result.by == "distance")
         box = {"boxstyle": "round", "fc": "none", "ec": "red"} if trial is result.best else None
         axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", bbox=box, size=8)
     axes.set(xlabel=across, ylabel=down, xticks=range(len(columns)), yticks=range(len(rows)))
     axes.set_xticklabels([str(value) for value in columns])
     axes.set_yticklabels([str(value) for value in rows])
     pruned = ", pruned points of fewer samples" if len({trial.samples for trial in result.trials}) > 1 else ""
-    figure.colorbar(image, ax=axes, label=f"{result.distance.upper()}{pruned}")
+    figure.colorbar(image, ax=axes, label=f"{result.label}{pruned}")
     return figure

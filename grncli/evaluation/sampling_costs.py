@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.decoding.outputs import sample_file
-from grncli.evaluation.picture_sources import choose_samples, is_store
-from grncli.media.selection import ALL, Selection
+from grncli.evaluation.measuring import Pictures
+from grncli.evaluation.picture_sources import StorePictures, is_store
 from grncli.sampling.pictures import BITS
 from grncli.sampling.sample_store import is_sample_store, nfe_of
 from grncli.sampling.timing import read_timing
@@ -34,20 +34,18 @@ class Cost:
         return vars(self) | {"steps": {str(steps): samples for steps, samples in self.steps.items()}}
 
 
-def cost_of(samples: Path, selection: Selection = ALL) -> Cost | None:
-    """What the selected samples of ``grn sample`` cost, from their store; None for other pictures."""
-    path = samples / BITS if (samples / BITS).is_dir() else samples
-    if not is_store(str(path)):
-        return None
-    store = open_store(path)
-    if not is_sample_store(store) or not len(store):
-        return None
-    # A folder's pictures are drawn by the names of their files.
-    selected = choose_samples(store, selection) if path == samples else _of_files(store, selection)
+def cost_of(pictures: Pictures) -> Cost | None:
+    """What samples of ``grn sample`` cost, from their store or that of their folder; None for other pictures."""
+    store, selected = _stored(pictures)
+    return None if store is None or not is_sample_store(store) or not selected else store_cost(store, selected)
+
+
+def store_cost(store: BitStore, selected: Sequence[int]) -> Cost:
+    """What the samples at the indices ``selected``, one or more, of a store of ``grn sample`` cost."""
     steps: Counter[int] = Counter()
     for view, rows in _rows_of(store, selected):
         steps.update(view.column("steps")[rows].tolist())
-    timing = read_timing(path)
+    timing = read_timing(Path(store.path))
     return Cost(
         samples=len(selected),
         steps=dict(sorted(steps.items())),
@@ -70,6 +68,14 @@ def _rows_of(store: BitStore, selected: Sequence[int]) -> Iterator[tuple[GridVie
         yield view, np.isin(view.indices, selected)
 
 
-def _of_files(store: BitStore, selection: Selection) -> Sequence[int]:
+def _stored(pictures: Pictures) -> tuple[BitStore | None, Sequence[int]]:
+    """The store that pictures are decoded from, or that lies beside them, and the indices of what is selected."""
+    if isinstance(pictures, StorePictures):
+        return pictures.store, pictures.places
+    path = Path(pictures.src) / BITS
+    if not is_store(str(path)):
+        return None, ()
+    store = open_store(path)
+    # A folder's pictures are drawn by the names of their files.
     names = (sample_file(record, clip=store.grid_of(index)[0] > 1) for index, record in enumerate(store.records()))
-    return selection.places(names, len(store))
+    return store, pictures.selection.places(names, len(store))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, Strict
@@ -17,6 +17,7 @@ from grncli.runtime.folders import FolderMarker, make_folder, remove, remove_now
 from grncli.runtime.jsonlines import append_line, read_lines
 
 MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
+Figure = Literal["distance", "text-image"]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
@@ -27,12 +28,23 @@ class Trial:
     point: dict[str, Value]
     per_class: int
     samples: int
-    distance: float
+    distance: float | None = None  # from the reference, where there is one
+    text_image: float | None = None  # mean score of samples and their prompts, where there is a network for it
     nfe: float  # number of function evaluations per sample
 
+    def figure(self, by: Figure) -> float:
+        """The distance or the score; NaN where it was not measured."""
+        value = self.distance if by == "distance" else self.text_image
+        return math.nan if value is None else value
+
+    def loss(self, by: Figure) -> float:
+        """What the best trial has least of."""
+        return self.figure(by) if by == "distance" else -self.figure(by)
+
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; null for what is not defined."""
-        return vars(self) | {"nfe": self.nfe if math.isfinite(self.nfe) else None}
+        """JSON-ready; null for what is not defined, nothing for what was not measured."""
+        measured = {name: value for name, value in vars(self).items() if value is not None}
+        return measured | {"nfe": self.nfe if math.isfinite(self.nfe) else None}
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,8 @@ class _StoredTrial:
     point: dict[str, Annotated[bool, Strict()] | Annotated[int, Strict()] | Finite | Text]
     per_class: Count
     samples: Count
-    distance: Finite
+    distance: Finite | None = None
+    text_image: Finite | None = None
     nfe: Finite | None = None
 
 
@@ -51,7 +64,7 @@ class SearchFolder:
 
     Parameters
     ----------
-    about : what all points share, as JSON data; ``reference`` is some numbers that recognize it, up to rounding
+    about : what all points share, as JSON data; ``reference``, if any, are numbers that recognize it, up to rounding
     overwrite : replace another search, but no folder of something else
 
     Raises
@@ -71,7 +84,7 @@ class SearchFolder:
         )
         asked = json.loads(json.dumps(about))
         stored = marker.read()
-        if stored is not None and _same_reference(stored.get("reference"), asked["reference"]):
+        if stored is not None and _same_reference(stored.get("reference"), asked.get("reference")):
             asked["reference"] = stored["reference"]
         marker.require(asked, overwrite=overwrite)
         remove_now(folder / f".{POINTS}.old")  # what an interrupted overwrite left
@@ -94,9 +107,14 @@ class SearchFolder:
         self.trials[name_of(trial.point), trial.per_class] = trial
 
 
-def _same_reference(stored: Any, asked: list[float]) -> bool:
-    plain = isinstance(stored, list) and len(stored) == len(asked) and all(type(n) in (int, float) for n in stored)
-    return plain and np.allclose(stored, asked, rtol=1e-5)
+def _same_reference(stored: Any, asked: list[float] | None) -> bool:
+    plain = (
+        asked is not None
+        and isinstance(stored, list)
+        and len(stored) == len(asked)
+        and all(type(n) in (int, float) for n in stored)
+    )
+    return plain and asked is not None and np.allclose(stored, asked, rtol=1e-5)
 
 
 def _read_trials(path: Path) -> list[Trial]:
@@ -109,5 +127,7 @@ def _read_trials(path: Path) -> list[Trial]:
         if isinstance(line.get("nfe"), float) and math.isnan(line["nfe"]):
             line["nfe"] = None  # as earlier versions have it
         trial = check(line, _StoredTrial, place, error=UsageError, remedy=remedy)
+        if trial.distance is None and trial.text_image is None:
+            raise UsageError(f"{place}: has no distance and no text_image; {remedy}")
         trials.append(Trial(**vars(trial) | {"nfe": math.nan if trial.nfe is None else trial.nfe}))
     return trials

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from grncli.evaluation import benchmark_folders as module
@@ -16,6 +17,8 @@ from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.stage import sample
+from grncli.store import open_store
+from grncli.text.prompt_features import PromptFeatures
 
 TEXTS = ("a photo of a bee", "an ant", "a photo of a bee")
 GENEVAL = [{"tag": "single_object", "include": [{"class": "x", "count": 1}], "prompt": text} for text in TEXTS]
@@ -33,6 +36,16 @@ class StopAt(Stop):
     def reason(self):
         self._left -= 1
         return "test" if self._left < 0 else None
+
+
+class Letters(PromptFeatures):
+    """Of each letter its number."""
+
+    def __init__(self):
+        self.encoder, self.width = {"name": "letters", "sha256": "5" * 64}, 3
+
+    def of(self, prompts):
+        return [torch.tensor([[ord(letter) % 7 - 3.0] * 3 for letter in (*prompt, "_")]) for prompt in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +105,34 @@ def test_geneval_finds_each_prompt_with_its_own_line_and_its_pictures(made, tmp_
     assert read_as_geneval(tmp_path / "g") == {f"{p:05d}": (GENEVAL[p], [(16, 16)] * 2) for p in range(3)}
     source = made / "pictures" / "00001" / "00001.png"
     assert (tmp_path / "g" / "00001" / "samples" / "0001.png").read_bytes() == source.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def of_texts(made, make_text_run):
+    """Samples of a generator of texts, whose prompts were rewritten: pictures and clips, and bits of both."""
+    tokenizer = made / "tok"
+    make_text_run(made / "text-gen", tokenizer, width=3)
+    make_text_run(made / "text-clip-gen", tokenizer, width=3, grids={"2x4x4": 1})
+    options = SampleOptions(steps=2, per_class=2, tokenizer=str(tokenizer), prompts=made / "geneval.jsonl")
+    options = replace(options, rewrite="sed -u 's/ a/ many/'")
+    for name in ("text-pictures", "text-bits.zarr", "text-clips", "text-clips.zarr"):
+        sample(made / ("text-clip-gen" if "clip" in name else "text-gen"), made / name, options, features=Letters())
+    return made
+
+
+def test_samples_of_texts_go_by_the_prompts_of_the_list_not_by_what_the_network_read(of_texts, tmp_path):
+    record = next(open_store(of_texts / "text-bits.zarr").records())
+    forms = ("a photo of a bee", "a photo of many bee", "<T2I>a photo of many bee")
+    assert tuple(record[form] for form in ("prompt", "rewritten", "final_prompt")) == forms
+    for samples, tokenizer in (("text-pictures", None), ("text-bits.zarr", str(of_texts / "tok"))):
+        folder = tmp_path / samples
+        assert geneval(of_texts, folder, samples, tokenizer=tokenizer).files == 6
+        assert read_as_geneval(folder) == {f"{p:05d}": (GENEVAL[p], [(16, 16)] * 2) for p in range(3)}
+    source = of_texts / "text-pictures" / "00001" / "00001.png"
+    assert (tmp_path / "text-pictures" / "00001" / "samples" / "0001.png").read_bytes() == source.read_bytes()
+    for samples, tokenizer in (("text-clips", None), ("text-clips.zarr", str(of_texts / "tok"))):
+        export(of_texts / samples, tmp_path / samples, "vbench", tokenizer=tokenizer)
+        assert read_as_vbench(tmp_path / samples, TEXTS[:2]) == {TEXTS[0]: [0, 1, 2, 3], TEXTS[1]: [0, 1]}
 
 
 def test_pictures_are_linked_and_never_symbolically(made, tmp_path):

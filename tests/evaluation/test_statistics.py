@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from grncli.evaluation import feature_collection as module
 from grncli.evaluation.feature_collection import Collector, collect
-from grncli.evaluation.generation import check_together
 from grncli.evaluation.measuring import OneSize, PictureReading
 from grncli.evaluation.picture_arrays import holds_pictures
 from grncli.evaluation.picture_sources import open_pictures
+from grncli.evaluation.reference_statistics import check_together
 from grncli.metrics.feature_files import FeatureFile
 from grncli.metrics.feature_networks import Features, load_feature_network
 from grncli.metrics.statistics_files import (

@@ -145,7 +145,8 @@ def gen(networks, tokenizer):
         settings = GenSettings(reading=reading, networks=networks_of(features), **options)
         others = {} if processes is None else {"processes": processes}
         monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
-        return generation(str(samples), str(reference), settings, monitor=monitor, **others)
+        reference = reference and str(reference)
+        return generation(str(samples), reference, settings, monitor=monitor, **others)
 
     return measure
 
@@ -293,6 +294,18 @@ def test_published_names_are_for_published_networks(gen, forms, real, metric):
 def test_fd_is_for_any_network(gen, forms, real):
     found = gen(forms / "folder", real, features="spread.pt", metrics=("fd",))
     assert [figure.metric for figure in found.figures] == ["fd"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "statistics"])
+def test_figures_of_classes_need_no_reference(gen, forms, real, kind):
+    """Of statistics there are none, with or without one."""
+    metrics = ("is", "class-accuracy")
+    if kind == "statistics":
+        with pytest.raises(UsageError, match="holds no class probabilities"):
+            gen(place(forms, kind), None, features=None, metrics=metrics)
+        return
+    alone, compared = (gen(forms / kind, reference, metrics=metrics) for reference in (None, real))
+    assert (alone.figures, alone.reference) == (compared.figures, None)
 
 
 @pytest.mark.parametrize("metric", ["is", "class-accuracy"])

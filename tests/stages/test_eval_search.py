@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grncli.evaluation import feature_collection
-from grncli.evaluation import halving as search_module
+from grncli.evaluation import feature_collection, trial_judge
 from grncli.evaluation.feature_collection import NetworkOptions
 from grncli.evaluation.generation import GenSettings, generation
 from grncli.evaluation.grids import name_of, parse_grid
-from grncli.evaluation.halving import SearchSettings, rounds_of, search, trials_in
+from grncli.evaluation.halving import rounds_of, search, trials_in
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.search_folder import POINTS, RESULTS
+from grncli.evaluation.trial_judge import SearchSettings
 from grncli.media.writing import write_png
-from grncli.runs import generators, tokenizers
+from grncli.runs import tokenizers
 from grncli.runs.checkpoint import list_checkpoints, write_checkpoint
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
@@ -247,7 +247,7 @@ def test_run_again_it_measures_no_point_twice(find, tmp_path, monkeypatch):
     """Twelve samples in eight dimensions, of which nothing has to be warned."""
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
     seen = []
-    monkeypatch.setattr(search_module, "collect", lambda pictures, *rest, **more: seen.append(pictures.src))
+    monkeypatch.setattr(trial_judge, "observe_samples", lambda pictures, *rest, **more: seen.append(pictures.src))
     find(tmp_path / "search", SMALL, per_class=4, halvings=0)
     assert seen == []
 
@@ -265,18 +265,18 @@ def test_networks_and_reference_are_opened_once_for_all_trials(find, tmp_path, m
 
         monkeypatch.setattr(module, name, counted)
 
-    count(generators, "open_run")
+    count(trial_judge, "load_weights")
     count(tokenizers, "open_run")
     count(feature_collection, "load_feature_network")
-    count(search_module, "load_distribution")
-    count(search_module, "sample")
+    count(trial_judge, "load_distribution")
+    count(trial_judge, "sample")
     find(tmp_path / "search")
     assert opened == {
-        "runs.generators.open_run": 1,
+        "evaluation.trial_judge.load_weights": 1,
         "runs.tokenizers.open_run": 1,
         "evaluation.feature_collection.load_feature_network": 1,
-        "evaluation.halving.load_distribution": 1,
-        "evaluation.halving.sample": 7,
+        "evaluation.trial_judge.load_distribution": 1,
+        "evaluation.trial_judge.sample": 7,
     }
 
 
@@ -287,7 +287,7 @@ def test_trials_of_earlier_versions_are_not_measured_again(find, small, monkeypa
     ]
     lines[1]["evaluations"] = math.nan
     (small / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(search_module, "sample", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr(trial_judge, "sample", lambda *_, **__: pytest.fail("sampled again"))
     nfe = {name_of(trial.point): trial.nfe for trial in find(small, SMALL, **QUICK).trials}
     assert lines[0]["evaluations"] in nfe.values() or lines[2]["evaluations"] in nfe.values()
 
@@ -510,7 +510,7 @@ def test_a_checkpoint_that_appears_changes_nothing_in_a_search_under_way(
     find, generator, make_generator, tmp_path, monkeypatch
 ):
     run = Path(shutil.copytree(generator, tmp_path / "gen", symlinks=True))
-    draw = search_module.sample
+    draw = trial_judge.sample
 
     def training(*arguments, **options):
         weights = make_generator(seed=1).state_dict()
@@ -518,7 +518,7 @@ def test_a_checkpoint_that_appears_changes_nothing_in_a_search_under_way(
         write_checkpoint(run, len(list_checkpoints(run)), {"ema": weights}, {"step": 1}, config)
         return draw(*arguments, **options)
 
-    monkeypatch.setattr(search_module, "sample", training)
+    monkeypatch.setattr(trial_judge, "sample", training)
     found = find(tmp_path / "search", SMALL, run=run, **QUICK)
     assert len(list_checkpoints(run)) > 2
     made = {open_store(path).fingerprint.preprocessing["generator"] for path in (tmp_path / "search/points").iterdir()}

@@ -9,7 +9,7 @@ import pytest
 from grncli.decoding.store_decoding import StoreDecoder
 from grncli.media.sources import list_sources
 from grncli.runs.checkpoint import find_checkpoint
-from grncli.runs.generators import open_generator
+from grncli.runs.loading import load_network
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.store import BitStore, PartWriter
@@ -89,8 +89,8 @@ def generator(make_run, make_generator_run, tmp_path_factory):
 def test_sample(generator, count_calls, grn_inside, tmp_path):
     run, tokenizer = generator
     arguments = ["sample", run, tmp_path / "out", "--tokenizer", tokenizer, "--steps", 2, "--per-class", 1]
-    opened = (open_tokenizer, open_generator, PartWriter.__init__, BitStore.__init__)
-    of_each_run = (find_checkpoint, parse_recipe)
+    opened = (open_tokenizer, PartWriter.__init__, BitStore.__init__)
+    of_each_run = (find_checkpoint, parse_recipe, load_network)
     counts = count_calls((*opened, *of_each_run), lambda: grn_inside(*arguments, "--device", "cpu"))
     assert counts == once(*opened) | {function.__qualname__: 2 for function in of_each_run}
 
@@ -108,14 +108,16 @@ def test_eval_recon_of_a_store(store, count_calls, grn_inside, media_dir, run_di
 def test_eval_gen_and_stats_of_a_store(store, count_calls, grn_inside, run_dir, tmp_path):
     options = ["--tokenizer", run_dir, "--features", run_dir, "--size", "native", "--device", "cpu"]
 
+    opens = (*NETWORK, BitStore.__init__)
+
     def opened(*arguments):
         results = []
-        counts = count_calls(NETWORK, lambda: results.append(grn_inside("eval", *arguments, *options)))
+        counts = count_calls(opens, lambda: results.append(grn_inside("eval", *arguments, *options)))
         assert results[0].returncode == 0, results[0].stderr
         return counts
 
-    assert opened("stats", store, tmp_path / "a.npz") == once(*NETWORK)
-    assert opened("gen", store, "--reference", tmp_path / "a.npz") == once(*NETWORK)
+    assert opened("stats", store, tmp_path / "a.npz") == once(*opens)
+    assert opened("gen", store, "--reference", tmp_path / "a.npz") == once(*opens)
 
 
 RECIPE = """\

@@ -7,6 +7,7 @@ from grncli.cli.eval.gen import gen
 from grncli.cli.eval.recon import recon
 from grncli.cli.eval.search import search
 from grncli.cli.eval.stats import stats
+from grncli.cli.options import PanelledCommand
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,5 +17,5 @@ app = typer.Typer(
 app.command("recon")(recon)
 app.command("gen")(gen)
 app.command("stats")(stats)
-app.command("search")(search)
+app.command("search", cls=PanelledCommand)(search)
 app.command("export")(export)

@@ -1,6 +1,7 @@
 """``grn eval gen``: how samples compare with real pictures."""
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -12,7 +13,8 @@ from grncli.cli.session import open_session
 from grncli.cli.terminal import histogram, number, screen_width
 
 if TYPE_CHECKING:
-    from grncli.evaluation.generation import Generation, MetricValue
+    from grncli.evaluation.generation import Generation
+    from grncli.evaluation.sample_metrics import MetricValue
     from grncli.evaluation.sampling_costs import Cost
 
 SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report shows
@@ -27,13 +29,17 @@ def gen(
             metavar="SAMPLES", help="Media, a bit store, an .npz of pictures or of statistics.", show_default=False
         ),
     ],
-    reference: Annotated[
-        str,
-        Option(metavar="REF", help="What to compare with, of the same kinds.", show_default=False),
-    ],
     *,
+    reference: Annotated[
+        str | None, Option(metavar="REF", help="Real pictures to compare with, of the same kinds.")
+    ] = None,
     metrics: options.Metrics = None,
     networks: options.NetworkGroup,
+    text_image: options.TextImageGroup,
+    prompts: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="A prompt for each file, in their order, for pictures that record none."),
+    ] = None,
     tokenizer: options.StoreTokenizer = None,
     pictures: options.PictureGroup,
     device: options.Device = "auto",
@@ -42,12 +48,13 @@ def gen(
     max_time: options.MaxTime = None,
     json: options.Json = False,
 ) -> None:
-    """Compare samples with real pictures: FID, FVD, KID, recall.
+    """Compare samples with real pictures (FID, FVD, KID, recall) or with their prompts.
 
     Beside the numbers, what the samples cost to make. --limit and --sample hold for each side.
 
-    Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), is, kid, precision, recall, and
-    class-accuracy, the share of samples that a classifier assigns to their own class.
+    Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), kid, precision and recall compare
+    with a reference; is, class-accuracy (the share of samples that a classifier assigns to their own class) and
+    text-image (100 max(cos, 0) between the features of a sample and of its prompt) need none.
     """
     outputs = Outputs(html=html, json=json)
     outputs.check()
@@ -58,6 +65,7 @@ def gen(
             reading=pictures.reading(session.device, tokenizer),
             metrics=options.parse_metrics(metrics),
             networks=networks.settings(),
+            text_image=text_image.settings(prompts),
             seed=seed,
         )
         measured = generation(samples, reference, settings, processes=session.processes, monitor=session.monitor)
@@ -79,24 +87,37 @@ def _draw(cost: "Cost") -> Any:
 
 def tabulate(measured: "Generation") -> TextReport:
     """Figures, costs, and how they were measured."""
-    tables = [
-        Table(
-            f"{measured.samples['src']} against {measured.reference['src']}",
-            ["", "value", "deviation", ""],
-            [_row(figure) for figure in measured.figures],
-        )
-    ]
+    reference, prompts = measured.reference, "" if measured.text_image is None else "their prompts"
+    compared = " and ".join(filter(None, ["" if reference is None else reference["src"], prompts]))
+    title = f"{measured.samples['src']} against {compared}" if compared else measured.samples["src"]
+    tables = [Table(title, ["", "value", "deviation", ""], [_row(figure) for figure in measured.figures])]
     if measured.cost is not None:
         tables.append(_costs(measured.cost))
-    notes = [f"{_describe(about)}." for about in (measured.samples, measured.reference)]
-    network = measured.samples.get("network") or measured.reference.get("network")
+    sides = [measured.samples, *([] if reference is None else [reference])]
+    notes = [f"{_describe(about)}." for about in sides]
+    network = next((about["network"] for about in sides if about.get("network")), None)
     if network:
         notes.append(f"Features of {network['name']} (sha256 {network['sha256'][:12]}), {network['input']}; float64.")
+    if measured.text_image is not None:
+        notes.append(describe_text_image(measured.text_image))
     return TextReport(tables, [*notes, *(f"Note: {warning}." for warning in measured.warnings)])
 
 
+def describe_text_image(about: dict[str, Any]) -> str:
+    """The protocol of a text-image score, in a sentence."""
+    files = [
+        f"{part} {about[part]['name']} (sha256 {about[part]['sha256'][:12]})"
+        for part in ("image", "text", "tokenizer")
+        if part in about
+    ]
+    return (
+        f"Text-image score by {', '.join(files)}: {about['input']}; prompt {about['prompt']}; of a clip the "
+        f"{about['clip']}; float64."
+    )
+
+
 def _row(figure: "MetricValue") -> list[str]:
-    digits = {"kid": 6, "precision": 4, "recall": 4, "class-accuracy": 4}.get(figure.metric, 3)
+    digits = {"kid": 6, "precision": 4, "recall": 4, "class-accuracy": 4, "text-image": 2}.get(figure.metric, 3)
     return [figure.label, *(number(value, f".{digits}f") for value in (figure.value, figure.deviation)), figure.detail]
 
 
@@ -126,7 +147,7 @@ def _describe(about: dict[str, Any]) -> str:
     known = "unknown" if "picture" not in about else "several"
     parts = [
         f"{samples or count} samples" if samples or count else "an unknown number of samples",
-        f"({count} feature vectors)" if samples and samples != count else "",
+        f"({count} feature vectors)" if samples and count and samples != count else "",
         f"of {'x'.join(map(str, size))} pixels" if size else f"of {known} sizes",
     ]
     shown = ("size", "filter", "frames", "fps", "only_the_first", "drawn_by_name", "rounds", "store", "made_of")

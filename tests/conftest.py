@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from grncli.models.class_transformer import ClassTransformer, ClassTransformerConfig
+from grncli.models.text_transformer import TextTransformer, TextTransformerConfig
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
 from grncli.runs.checkpoint import write_checkpoint
-from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement
+from grncli.runs.generator_recipe import Bits, GeneratorRecipe, Refinement, Task, TextConditioning
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
 from grncli.runs.tokenizers import open_tokenizer
@@ -28,7 +30,30 @@ DATA = Path(__file__).parent / "data"
 TINY = {"channels": 4, "encoder_width": 4, "decoder_width": 4}
 SHALLOW = {"multipliers": (1, 1), "halve_space": (1,), "halve_time": (1,), "encoder_blocks": 1, "decoder_blocks": 1}
 TINY_GENERATOR = {"depth": 2, "width": 16, "heads": 2, "bottleneck": 8, "in_context_tokens": 2, "in_context_start": 1}
+TINY_TEXT_GENERATOR = {"depth": 2, "width": 24, "heads": 2, "key_value_heads": 1, "hidden": 32, "text_width": 5}
+TINY_TEXT_GENERATOR |= {"rounds": 2, "channels": 4}
+TINY_TEXT = {"depth": 2, "width": 16, "heads": 2, "key_value_heads": 1, "hidden": 32, "rounds": 2, "channels": 4}
 RELEASED_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
+
+
+class MeanColour(nn.Module):
+    """An image encoder: the mean of each colour, 0 to 1."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        assert pictures.dtype == torch.uint8
+        return pictures.float().flatten(2).mean(2) / 255
+
+
+class NamedColours(nn.Module):
+    """A text encoder for `MeanColour`: the colours that a text names, less those that it names after "no"."""
+
+    def forward(self, texts: list[str]) -> Tensor:
+        colours = torch.zeros(len(texts), 3)
+        for row, text in enumerate(texts):
+            for column, name in enumerate(["red", "green", "blue"]):
+                if name in text:
+                    colours[row, column] = -1.0 if "no " + name in text else 1.0
+        return colours
 
 
 def draw(shape: tuple[int, ...], seed: int, low: float = -1, high: float = 1) -> Tensor:
@@ -125,6 +150,26 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session")
+def save_script(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Saves a module as TorchScript."""
+
+    def save(module: nn.Module, name: str = "network.pt") -> Path:
+        file = tmp_path_factory.mktemp("scripts") / name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
+            torch.jit.script(module).save(file)
+        return file
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def colour_networks(save_script: Callable[..., Path]) -> tuple[Path, Path]:
+    """Files of an image and a text encoder, whose directions are colours."""
+    return save_script(MeanColour(), "image.pt"), save_script(NamedColours(), "text.pt")
+
+
+@pytest.fixture(scope="session")
 def release_fixtures() -> Path:
     """Directory with small checkpoints in the released layouts and the released code's outputs on them."""
     folder = os.environ.get("GRN_FIXTURES")
@@ -161,6 +206,18 @@ def make_run(make_tokenizer: Callable[..., Tokenizer]) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def make_text_generator(filled):
+    def make(prediction="bit", *, seed=0, **sizes):
+        """One for texts whose features are 5 wide."""
+        config = TextTransformerConfig(**{**TINY_TEXT_GENERATOR, **sizes}, prediction=prediction)
+        network = filled(TextTransformer(config), seed).eval().requires_grad_(False)
+        network.head.linear.weight *= 4
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_generator_run(make_generator):
     def make(folder, tokenizer_run, *, grids=None, target="absolute", fps=None, **options):
         """A run directory; labels are ant, bee, cat."""
@@ -177,6 +234,35 @@ def make_generator_run(make_generator):
             network=network.config, bits=bits, refinement=Refinement(target=target), imported={"file": "drawn"}
         )
         write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
+        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_text_run(filled):
+    def make(folder, tokenizer_run, *, attention="text-only", width=384, grids=None, encoder=None, seed=0, **network):
+        """A run of a generator of texts, whose templates differ by task."""
+        config = TextTransformerConfig(**{**TINY_TEXT, "attention": attention, "text_width": width, **network})
+        generator = filled(TextTransformer(config), seed).eval().requires_grad_(False)
+        generator.head.linear.weight *= 4
+        bits = Bits(
+            tokenizer=open_tokenizer(tokenizer_run).identity,
+            stride=(2, 4, 4),
+            labels=(),
+            grids=grids or {"1x4x4": 9},
+            fps=6.0,
+        )
+        text = TextConditioning(
+            encoder=encoder or {},
+            image=Task(prefix="<T2I>", guidance=3.0, temperature=1.1),
+            clip=Task(prefix="<T2V>", suffix=" Good.", negative_prompt="blurred", guidance=4.0),
+            first_frame=Task(prefix="<I2V>", negative_prompt="blurred", guidance=3.5),
+            cosine_end=0.95,
+        )
+        recipe = GeneratorRecipe(network=config, bits=bits, text=text, imported={"file": "drawn"})
+        write_checkpoint(folder, 0, {"ema": generator.state_dict()}, {"step": 0}, asdict(config))
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
         return folder
 

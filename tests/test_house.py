@@ -18,7 +18,7 @@ FLOORS = [
     ["media", "text"],
     ["runs"],
     ["metrics", "bit_statistics"],
-    ["tokenizing", "decoding", "demo"],
+    ["tokenizing", "decoding", "prompt_encoding", "captioning", "demo"],
     ["sampling", "training"],
     ["evaluation", "bench"],
     ["cli"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Option
+from typer.core import TyperCommand
 
 from grncli.cli.console import worker_count
 from grncli.runtime.errors import UsageError
@@ -15,6 +16,7 @@ from grncli.runtime.errors import UsageError
 if TYPE_CHECKING:
     from grncli.evaluation.feature_collection import NetworkOptions
     from grncli.evaluation.measuring import PictureReading
+    from grncli.evaluation.text_image_scores import TextImageOptions
 
 MAX_SEED = 2**63 - 1
 
@@ -39,7 +41,15 @@ LogJson = Annotated[bool, Option("--json", help="Print the last line of the log 
 
 # Which media, and how they are read
 Size = Annotated[
-    str, Option(metavar="256|HxW|native", help="Square (ADM centre crop), cover and crop to HxW, or as it is.")
+    str | None,
+    Option(metavar="256|HxW|native", help="Square (ADM centre crop), cover and crop to HxW, or as it is (default)."),
+]
+Budget = Annotated[
+    str | None,
+    Option(
+        metavar="0.06M|0.25M|0.41M|0.92M|1M|2M|WxH",
+        help="Instead of --size: cover and crop to about so many pixels, at the nearest of 15 aspect ratios.",
+    ),
 ]
 EvalSize = Annotated[
     str | None,
@@ -73,6 +83,17 @@ Features = Annotated[
         help="Feature network: a name, a weights or TorchScript file, or a tokenizer's run.",
     ),
 ]
+TextImageNetwork = Annotated[
+    tuple[Path, Path] | None,
+    Option(
+        metavar="IMAGE TEXT",
+        help="Encoders of pictures (uint8 [n, 3, H, W]) and of their prompts (a list of texts, or int64 token ids "
+        "[n, L]) to float [n, D], TorchScript or .pt2: programs, so use files of people you trust.",
+    ),
+]
+TextImageTokenizer = Annotated[
+    Path | None, Option(metavar="FILE", help="The tokenizer.json of a TEXT encoder that takes token ids.")
+]
 Lpips = Annotated[Path | None, Option(metavar="DIR", help="LPIPS weights; default: measured where the cache has them.")]
 Cache = Annotated[Path | None, Option(metavar="DIR", help="Folder of downloaded weights; default: ~/.cache/grn.")]
 Download = Annotated[bool, Option("--download", help="Fetch published weights that are missing, once.")]
@@ -104,6 +125,27 @@ class NetworkGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextImageGroup:
+    """Which network compares pictures with their prompts."""
+
+    text_image_network: TextImageNetwork = None
+    text_image_tokenizer: TextImageTokenizer = None
+
+    def settings(self, prompts: Path | None = None) -> "TextImageOptions | None":
+        """The same for the stages, with the prompts of pictures that record none."""
+        from grncli.evaluation.text_image_scores import TextImageOptions
+
+        if self.text_image_network is None:
+            others = {"--text-image-tokenizer": self.text_image_tokenizer, "--prompts": prompts}
+            for name, value in others.items():
+                if value is not None:
+                    raise UsageError(f"{name} {value} needs --text-image-network IMAGE TEXT, the encoders of both")
+            return None
+        image, text = self.text_image_network
+        return TextImageOptions(image=image, text=text, tokenizer=self.text_image_tokenizer, prompts=prompts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureGroup:
     """Which pictures are measured, and how they are read."""
 
@@ -122,6 +164,23 @@ class PictureGroup:
 
         workers = worker_count(self.workers)
         return PictureReading(**vars(self) | {"workers": workers, "device": str(device), "tokenizer": tokenizer})
+
+
+class PanelledCommand(TyperCommand):
+    """A command of many options, whose help has a section for each ``rich_help_panel`` that options name."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, the sections in the order of their first options, and options without one."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for parameter in self.get_params(ctx):
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+        sections["Options"] = sections.pop("Options", [])  # last
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -38,6 +38,7 @@ class SourceClip:
     shape: Shape  # frames, height, width
     flip: bool  # mirrored
     pixels: NDArray[np.uint8] | None
+    enlarged: bool = False  # scaled up
     result: Any = None
     error: str | None = None  # why there is no result
 
@@ -152,7 +153,7 @@ class BatchGatherer:
         shape = (frames, height, width)
         full = self._batch or automatic_batch(*shape)
         for flip in self._flips:
-            clip = SourceClip(piece.clip, piece.start, piece.fps, shape, flip, piece.pixels)
+            clip = SourceClip(piece.clip, piece.start, piece.fps, shape, flip, piece.pixels, piece.enlarged)
             self._current.append(clip)
             waiting = self._pending.setdefault(shape, [])
             waiting.append(clip)

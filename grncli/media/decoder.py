@@ -298,7 +298,7 @@ class _Worker:
     def _piece(self, head: dict[str, Any], timeout: float) -> Piece:
         pixels = np.empty(head["shape"], np.uint8)
         self._fill(pixels.data.cast("B"), timeout)
-        return Piece(pixels, head["clip"], head["start"], head["fps"])
+        return Piece(pixels, head["clip"], head["start"], head["fps"], head["enlarged"])
 
     def _line(self, timeout: float) -> bytes:
         while (end := self._received.find(b"\n", self._at)) < 0:

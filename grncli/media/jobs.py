@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from grncli.media.clip_decoding import Alive, unwatched
-from grncli.media.framing import parse_size
+from grncli.media.framing import Framing
 from grncli.media.random_crops import Crop, read_crop
 from grncli.media.reading import Piece, Pieces, ReadSettings, read_pieces
 from grncli.media.sources import Source
@@ -44,7 +44,7 @@ def perform(source: Source, task: Task, alive: Alive = unwatched) -> Pieces:
 def _encode_task(task: Task) -> str:
     if isinstance(task, Crop):
         return json.dumps(["crop", *astuple(task)])
-    return json.dumps(["pieces", str(task.framing), task.stride, task.frames, task.fps, task.clips])
+    return json.dumps(["pieces", astuple(task.framing), task.stride, task.frames, task.fps, task.clips])
 
 
 def encode_job(source: Source, task: Task) -> bytes:
@@ -61,12 +61,13 @@ def decode_job(line: bytes) -> tuple[Source, Task]:
         side, frames, fps, scale, flip, seed = values
         return source, Crop(side, frames, fps, tuple(scale), flip, seed)
     framing, stride, frames, fps, clips = values
-    return source, ReadSettings(parse_size(framing), tuple(stride), frames, fps, clips)
+    return source, ReadSettings(Framing(*framing), tuple(stride), frames, fps, clips)
 
 
 def encode_piece(piece: Piece) -> bytes:
     """Head of a reply; the bytes of ``piece.pixels`` follow."""
     head = {"shape": piece.pixels.shape, "clip": piece.clip, "start": piece.start, "fps": piece.fps}
+    head["enlarged"] = piece.enlarged
     return json.dumps(head).encode() + b"\n"
 
 

@@ -1,6 +1,6 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from grncli.models.generator import GeneratorConfig
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
+from grncli.runs.text_releases import require_belonging
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
 from grncli.runtime.errors import UsageError
 from grncli.runtime.folders import FolderMarker, inside
@@ -35,6 +36,7 @@ def load_fitting_tokenizer(
     bits: Bits,
     config: GeneratorConfig,
     *,
+    belonging: Sequence[str] = (),
     loaded: LoadedTokenizer | None = None,
     say: Say = lambda text: None,
 ) -> LoadedTokenizer:
@@ -42,10 +44,12 @@ def load_fitting_tokenizer(
 
     Parameters
     ----------
+    belonging : files of the released tokenizers that may be meant, none where they are not known
     loaded : the tokenizer of ``run``, where it has been opened already
     say : called with a sentence where its training is not finished
     """
     loaded = loaded or open_tokenizer(run, say=say)
+    require_belonging(str(run), loaded.recipe.imported, belonging)
     learned = BitFormat.of_generator(config, bits.tokenizer, bits.stride)
     require_fit(BitFormat.of_tokenizer(loaded), learned, "give the run of that one")
     return loaded

@@ -1,35 +1,37 @@
 """Everything about a run of ``grn sample`` that is decided, and refused, before the first step."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from grncli.models.text_transformer import TextTransformerConfig
 from grncli.models.transformer import Grid
-from grncli.runs.generator_recipe import Bits, GeneratorRecipe
-from grncli.runs.generators import LoadedGenerator, open_generator
+from grncli.runs.generator_recipe import Bits, GeneratorRecipe, TextConditioning
+from grncli.runs.generators import LoadedGenerator
+from grncli.runs.recipe_first import load_weights, open_recipe
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.errors import UsageError
-from grncli.runtime.monitor import Say
+from grncli.runtime.monitor import Monitor, Say
+from grncli.sampling.from_text.text_plan import TextPlan, free_memory, task_of
+from grncli.sampling.option_checks import check_class_options, check_options, check_text_options
 from grncli.sampling.pictures import BITS, PictureFolder, load_fitting_tokenizer
 from grncli.sampling.prompted_classes import classes_of
+from grncli.sampling.sample_grid import asked_grid
 from grncli.sampling.sample_store import columns_beside, open_earlier
-from grncli.sampling.sampler import SamplingSettings
-from grncli.sampling.settings import SampleOptions, choose_grid, describe_settings, parse_classes
+from grncli.sampling.sampler import Sampler, SamplingSettings
+from grncli.sampling.settings import CLASS_DEFAULTS, SampleOptions, describe_settings, parse_classes, text_defaults
 from grncli.sampling.starting import Start
-from grncli.sampling.subjects import (
-    ClassSubjects,
-    PromptSubjects,
-    StartedSubjects,
-    Subjects,
-)
+from grncli.sampling.subjects import ClassSubjects, PromptSubjects, StartedSubjects, Subjects
 from grncli.schedules import Schedule
-from grncli.store import MAX_PARTS, BitStore, Fingerprint
+from grncli.store import BitStore, Fingerprint
+from grncli.text.prompt_features import PromptFeatures
 from grncli.text.prompts import read_prompts
 
 
@@ -62,8 +64,32 @@ class SamplingPlan:
     def numbers(self) -> list[int]:
         """Numbers of the samples of this part, in their order. More samples a subject only add numbers at the end."""
         options = self.options
+        assert options.per_class is not None
         numbers = [self.number(n) for n in range(options.per_class * len(self.subjects.chosen))]
         return numbers[options.part :: options.parts]
+
+    def sampler(self, *, traced: Collection[int] = ()) -> Sampler:
+        """What refines the samples; ``traced`` are numbers of those whose steps are kept, all of them at once."""
+        return Sampler(
+            self.generator.network,
+            self.grid,
+            self.settings,
+            batch=self.options.batch,
+            traced=traced,
+            condition_tokens=self.subjects.condition_tokens,
+        )
+
+    def bring(self, network: nn.Module) -> None:
+        """With ``--offload``: a network comes to the device, and the others leave it."""
+        if not self.options.offload:
+            return
+        networks: list[nn.Module] = [self.generator.network]
+        networks += [] if self.tokenizer is None else [self.tokenizer.network]
+        for other in networks:
+            if other is not network:
+                other.to("cpu")
+        free_memory()
+        network.to(self.options.device)
 
     def number(self, place: int) -> int:
         """Number of the sample at a place of the endless order: the first of each subject, the second of each, ..."""
@@ -93,52 +119,81 @@ def make_plan(
     *,
     generator: LoadedGenerator | None = None,
     tokenizer: LoadedTokenizer | None = None,
-    say: Say = lambda text: None,
+    features: PromptFeatures | None = None,
+    monitor: Monitor | None = None,
 ) -> SamplingPlan:
-    """Load the networks and settle what the samples depend on, but for a schedule to fit; nothing is written.
+    """Load the networks and settle what the samples depend on, but for a schedule to fit.
+
+    Nothing is written but the answers of a rewriter. The recipe alone is read first, and whatever can be refused is
+    refused before any weights are read; those of a text encoder leave before those of the generator come.
 
     Parameters
     ----------
-    generator, tokenizer : the networks, where they have been opened already
-    say : called with a sentence for each network whose training is not finished
+    generator, tokenizer, features : the networks, where they have been opened already
+    monitor : told of each network whose training is not finished; may stop the rewriting of prompts
 
     Raises
     ------
     UsageError, StoreMismatch, StoreError, CheckpointError
-        Where the options, the tokenizer, ``--prompts``, ``--init`` or ``out`` do not fit.
+        Where the options, the tokenizer, the prompts, ``--init`` or ``out`` do not fit.
+    Unfinished
+        If ``monitor`` asked for it.
     """
+    monitor = monitor or Monitor()
     check_options(options)
     store = out if names_store(out) else out / BITS
     earlier = open_earlier(store, overwrite=options.overwrite, parts=options.parts)
-    options = _with_dtype(options, earlier)
-    generator = generator or open_generator(run, options.weights, say=say)
-    recipe, bits = generator.recipe, generator.recipe.bits
-    options.check_guidance(has_classes=bool(bits.labels))
-    classes = parse_classes(options.classes, bits.labels)
-    grid = choose_grid(options.grid, bits.grids)
-    tokenizer = _find_tokenizer(out, options, recipe, tokenizer, say)
-    made_by = dict(bits.tokenizer or (tokenizer.identity if tokenizer is not None else {}))
-    pictures = None
-    if not names_store(out) and tokenizer is not None:
-        pictures = PictureFolder(out, tokenizer.network, recipe.network.codec.rounds, bits.fps)
-    subjects = _find_subjects(options, classes, store, grid, recipe, made_by)
+    resumed = None if options.overwrite else earlier
+    options = _with_dtype(options, resumed)
+    opened = generator or open_recipe(run)
+    recipe = opened.recipe
+    grid = asked_grid(options, recipe.bits)
+    options = settled_options(options, recipe, grid, run, has_features=features is not None)
     settings = options.sampling_settings(options.first_schedule(), relative=recipe.refinement.target == "relative")
-    preprocessing = {
-        "generator": generator.identity["sha256"],
-        "weights": options.weights,
-        "dtype": options.dtype,
-        "grid": list(grid),
-        **subjects.described(),
-        **describe_settings(settings),
-    }
+    tokenizer = _find_tokenizer(out, options, recipe, tokenizer, monitor.say)
+    made_by = dict(recipe.bits.tokenizer or (tokenizer.identity if tokenizer is not None else {}))
+    pictures = _picture_folder(out, recipe, tokenizer)
+    start = _find_start(options, store, grid, recipe, made_by)
+    if isinstance(recipe.network, TextTransformerConfig):
+        if resumed is not None:  # before an encoder is loaded
+            _check_settings(resumed, options, grid, settings)
+        texts = TextPlan(run=run, out=out, options=options, recipe=recipe, grid=grid, start=start, resumed=resumed)
+        subjects: Subjects = texts.subjects(tokenizer, features, monitor)
+    else:
+        subjects = _class_subjects(options, recipe, start)
+    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    generator = generator or load_weights(opened, options.weights, device=device, dtype=dtype, say=monitor.say)
+    preprocessing = _made_with(generator, options, grid) | subjects.described() | describe_settings(settings)
     fingerprint = _fingerprint(recipe, options.parts, made_by, preprocessing)
-    generator.network.to(options.device, DTYPES[options.dtype])
-    if earlier is not None and not options.overwrite:
-        _check_same(earlier, fingerprint, options)
+    if resumed is not None:
+        _check_same(resumed, fingerprint, options)
+    generator.network.to(device, dtype)
     columns = columns_beside(earlier)
     return SamplingPlan(
         run, options, generator, tokenizer, settings, grid, subjects, store, pictures, columns, fingerprint
     )
+
+
+def settled_options(
+    options: SampleOptions, recipe: GeneratorRecipe, grid: Grid, run: Path, *, has_features: bool = False
+) -> SampleOptions:
+    """The options with the defaults of the run; UsageError for those of the other kind of generator."""
+    if isinstance(recipe.network, TextTransformerConfig):
+        check_text_options(options, run, has_features=has_features)
+        text = recipe.text or TextConditioning()
+        return options.with_defaults(text_defaults(text, task_of(text, options, grid), pictures=grid[0] == 1))
+    check_class_options(options, run)
+    options.check_guidance(has_classes=bool(recipe.bits.labels))
+    return options.with_defaults(CLASS_DEFAULTS)
+
+
+def _made_with(generator: LoadedGenerator, options: SampleOptions, grid: Grid) -> dict[str, Any]:
+    return {
+        "generator": generator.identity["sha256"],
+        "weights": options.weights,
+        "dtype": options.dtype,
+        "grid": list(grid),
+    }
 
 
 def _fingerprint(
@@ -162,36 +217,9 @@ def names_store(out: Path) -> bool:
     return out.suffix == ".zarr"
 
 
-def check_options(options: SampleOptions) -> None:
-    """Refuse options that name no place to write to, or contradict each other."""
-    if options.parts > MAX_PARTS:
-        raise UsageError(f"--part {options.part}/{options.parts}: expected at most {MAX_PARTS} parts")
-    if not 0 <= options.part < options.parts:
-        raise UsageError(f"--part {options.part}/{options.parts}: parts count from 0 to {options.parts - 1}")
-    if options.per_class < 1:
-        raise UsageError(f"--per-class {options.per_class}: expected 1 or more")
-    film = options.film
-    if film is not None and film.suffix != ".mp4":
-        raise UsageError(f"--film {film}: expected a name that ends in .mp4; a PNG is written beside it")
-    beside = None if film is None else film.with_suffix(".png")
-    if beside is not None and options.sheet == beside:
-        raise UsageError(f"--sheet {options.sheet}: is also the picture beside --film; give another name")
-    for name, path in (("--sheet", options.sheet), ("--film", film), ("--film", beside)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"{name} {path}: there is no such folder, expected one that exists")
-        if path is not None and path.is_dir():
-            raise UsageError(f"{name} {path}: is a folder, expected the name of a file")
-    if options.keep is not None and options.init is None:
-        raise UsageError(f"--keep {options.keep} needs --init STORE, the samples of which something is kept")
-    if options.prompts is not None and options.classes != "all":
-        raise UsageError(f"--prompts {options.prompts} with --classes {options.classes}: expected one of the two")
-    if options.prompts is not None and options.init is not None:
-        raise UsageError(f"--prompts {options.prompts} with --init {options.init}: expected one of the two")
-
-
-def _with_dtype(options: SampleOptions, earlier: BitStore | None) -> SampleOptions:
+def _with_dtype(options: SampleOptions, resumed: BitStore | None) -> SampleOptions:
     """The options with a number format for ``auto``: that of earlier samples, whatever processor they were made on."""
-    stored = None if earlier is None or options.overwrite else earlier.fingerprint.preprocessing.get("dtype")
+    stored = None if resumed is None else resumed.fingerprint.preprocessing.get("dtype")
     asked = stored if options.dtype == "auto" and stored in DTYPES else options.dtype
     return replace(options, dtype=dtype_name(pick_dtype(asked, torch.device(options.device))))
 
@@ -205,6 +233,13 @@ def _check_same(earlier: BitStore, fingerprint: Fingerprint, options: SampleOpti
     stored.require(asked, earlier.path, "Use the same settings, another OUT, or --overwrite.", parts=True)
 
 
+def _check_settings(earlier: BitStore, options: SampleOptions, grid: Grid, settings: SamplingSettings) -> None:
+    """As `_check_same`, but only of what no network or prompt has a part in."""
+    stored = earlier.fingerprint
+    known = {"weights": options.weights, "dtype": options.dtype, "grid": list(grid), **describe_settings(settings)}
+    _check_same(earlier, replace(stored, preprocessing={**stored.preprocessing, **known}), options)
+
+
 def _find_tokenizer(
     out: Path, options: SampleOptions, recipe: GeneratorRecipe, tokenizer: LoadedTokenizer | None, say: Say
 ) -> LoadedTokenizer | None:
@@ -212,8 +247,10 @@ def _find_tokenizer(
     bits = recipe.bits
     run = options.tokenizer if tokenizer is None else tokenizer.run
     if run is not None:
-        tokenizer = load_fitting_tokenizer(run, bits, recipe.network, loaded=tokenizer, say=say)
-        tokenizer.network.to(options.device)
+        belonging = () if recipe.text is None else recipe.text.tokenizers
+        tokenizer = load_fitting_tokenizer(run, bits, recipe.network, belonging=belonging, loaded=tokenizer, say=say)
+        if not options.offload:
+            tokenizer.network.to(options.device)
         return tokenizer
     if not names_store(out):
         wanted = f"{out} is no .zarr store, and pictures need"
@@ -226,29 +263,42 @@ def _find_tokenizer(
     raise UsageError(f"{wanted} --tokenizer RUN, the tokenizer that the generator was trained for")
 
 
-def _find_subjects(
-    options: SampleOptions,
-    classes: Sequence[int],
-    store: Path,
-    grid: Grid,
-    recipe: GeneratorRecipe,
-    tokenizer: Mapping[str, str],
-) -> Subjects:
+def _picture_folder(out: Path, recipe: GeneratorRecipe, tokenizer: LoadedTokenizer | None) -> PictureFolder | None:
+    if names_store(out) or tokenizer is None:
+        return None
+    return PictureFolder(out, tokenizer.network, recipe.network.codec.rounds, recipe.bits.fps)
+
+
+def _find_start(
+    options: SampleOptions, store: Path, grid: Grid, recipe: GeneratorRecipe, tokenizer: Mapping[str, str]
+) -> Start | None:
+    """The samples of ``--init``."""
+    if options.init is None:
+        return None
+    if options.init.resolve() == store.resolve():
+        raise UsageError(f"--init {options.init}: is where the samples go, expected another OUT")
+    return Start(
+        options.init,
+        options.keep,
+        grid,
+        recipe.network,
+        tokenizer=tokenizer,
+        stride=recipe.bits.stride,
+        labels=recipe.bits.labels,
+        seed=options.seed,
+    )
+
+
+def _class_subjects(options: SampleOptions, recipe: GeneratorRecipe, start: Start | None) -> Subjects:
     labels, every = recipe.bits.labels, options.classes == "all"
-    learned = (labels, recipe.network.null_class)
+    learned, classes = (labels, recipe.network.null_class), parse_classes(options.classes, labels)
     if options.prompts is not None:
         if not labels:
             raise UsageError(f"--prompts {options.prompts}: the generator was trained without classes to be named")
         prompts = read_prompts(options.prompts)
         return PromptSubjects(*learned, prompts, classes_of(prompts, labels))
-    if options.init is None:
+    if start is None:
         return ClassSubjects(*learned, classes, every)
-    if options.init.resolve() == store.resolve():
-        raise UsageError(f"--init {options.init}: is where the samples go, expected another OUT")
-    stride, seed = recipe.bits.stride, options.seed
-    start = Start(
-        options.init, options.keep, grid, recipe.network, tokenizer=tokenizer, stride=stride, labels=labels, seed=seed
-    )
     if not every and len(classes) > 1:
         raise UsageError(f"--classes {options.classes} with --init: expected one class, or none for their own")
     return StartedSubjects(*learned, start, None if every else classes[0])

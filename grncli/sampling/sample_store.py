@@ -13,6 +13,8 @@ from grncli.store import METADATA, BitStore, GridView, open_store
 
 COLUMNS = {"number": "int64", "seed": "int64", "steps": "int32", "nfe": "int32", "entropy": "float32"}
 OLD_NFE = "evaluations"  # what stores of earlier versions call it
+# What records say of what a sample was made of, as far as it has it.
+ASKED_FOR = ("class", "prompt", "prompt_number", "rewritten", "final_prompt", "first_frame", "first_frame_sha256")
 
 
 class StoredSample(NamedTuple):
@@ -23,7 +25,7 @@ class StoredSample(NamedTuple):
     numbers: dict[str, Any]  # by column: seed, steps, ...
 
     def described(self) -> dict[str, Any]:
-        """Numbers, class and prompt, for metadata."""
+        """Its numbers, and what it was made of, for metadata."""
         return {**self.numbers, **asked_for(self.record)}
 
 
@@ -42,8 +44,8 @@ class StoredSamples:
 
 
 def asked_for(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Class and prompt of a sample, for metadata."""
-    return {name: record[name] for name in ("class", "prompt", "prompt_number") if name in record}
+    """Class, prompt and first frame of a sample, for metadata."""
+    return {name: record[name] for name in ASKED_FOR if name in record}
 
 
 def is_sample_store(store: BitStore) -> bool:

@@ -1,29 +1,58 @@
-"""The options of ``grn sample``, and what they mean: a schedule, settings of the sampler, classes, a grid."""
+"""The options of ``grn sample``, and what they mean: a schedule, settings of the sampler, classes."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from grncli.models.transformer import Grid
+from grncli.runs.generator_recipe import Task, TextConditioning
 from grncli.runtime.errors import UsageError
 from grncli.sampling.sampler import SamplingSettings, Selection
-from grncli.schedules import Complexity, Fixed, Schedule
-from grncli.store import grid_name, parse_grid
+from grncli.schedules import TEXT_MIN_STEPS, Complexity, Cosine, Fixed, Schedule
+
+SCHEDULES = {Fixed: "fixed", Cosine: "cosine", Complexity: "complexity"}  # as fingerprints name them
+# Of options that are not given, for generators of classes; those of the sampler's settings stand there.
+CLASS_DEFAULTS: Mapping[str, Any] = {"schedule": "linear", "temperature": SamplingSettings.temperature, "per_class": 8}
+
+
+def text_defaults(text: TextConditioning, task: Task, *, pictures: bool) -> dict[str, Any]:
+    """Of options that are not given, for a generator of texts: what its run records, guidance at every step."""
+    return {
+        "schedule": text.schedule,
+        "cosine_end": text.cosine_end,
+        "guidance": task.guidance,
+        "guidance_interval": "0:1",
+        "temperature": task.temperature,
+        "negative_prompt": task.negative_prompt,
+        "min_steps": TEXT_MIN_STEPS if pictures else None,
+        "per_class": 1,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
     """The options of ``grn sample``; the first block decides what the samples are, the second only how they are made.
 
-    ``None`` takes the paper's value, for k and b first of all those that were fitted to the run.
+    ``None`` takes the paper's value, or what the run of a generator of texts records; for k and b first of all those
+    that were fitted to the run.
     """
 
     classes: str = "all"  # or numbers and names, comma-separated
-    prompts: Path | None = None  # file of prompts that name classes
+    prompt: str | None = None
+    prompts: Path | None = None  # file of prompts, which name a class each for a generator of classes
+    text_encoder: str | None = None  # folder of it, or minilm
+    text: Path | None = None  # store of text features, instead of an encoder
+    negative_prompt: str | None = None  # or @FILE
+    rewrite: str | None = None  # command that rewrites prompts
     grid: str | None = None  # TxHxW tokens; None takes the most frequent of training
+    size: str | None = None  # HEIGHTxWIDTH pixels
+    frames: int | None = None
+    budget: str | None = None  # pixels, which every ratio fills
+    ratio: str | None = None  # WIDTH:HEIGHT
     weights: str = "ema"
-    schedule: Literal["linear", "cosine", "complexity"] = "linear"
+    schedule: Literal["linear", "cosine", "complexity"] | None = None
+    cosine_end: float | None = None
+    shift: float | None = None
     steps: int = 50
     k: float | None = None
     b: float | None = None
@@ -33,14 +62,15 @@ class SampleOptions:
     target_steps: float | None = None  # fit k and b to this mean
     guidance: float | None = None
     guidance_interval: str | None = None  # LOW:HIGH
-    temperature: float = 1.31
+    temperature: float | None = None
     adapt_temperature: bool = False
     select: Selection = "random"
     seed: int = 0
     init: Path | None = None  # store of samples to start from
     keep: str | None = None  # what of them stays: a PNG mask, first-frame, or a share
+    first_frame: Path | None = None  # picture that clips start from, or a folder with one for each prompt
 
-    per_class: int = 8  # or per prompt, or per sample to start from
+    per_class: int | None = None  # or per prompt, or per sample to start from
     tokenizer: str | None = None
     batch: int | None = None
     device: str = "cpu"
@@ -49,14 +79,25 @@ class SampleOptions:
     parts: int = 1
     sheet: Path | None = None
     film: Path | None = None
+    offload: bool = False  # the generator leaves the device before the tokenizer comes
     overwrite: bool = False
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "SampleOptions":
+        """The same with a value for each of ``defaults`` that is not given."""
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if (self.schedule or missing.get("schedule")) != "complexity":
+            missing.pop("min_steps", None)
+        if (self.schedule or missing.get("schedule")) != "cosine":
+            missing.pop("cosine_end", None)
+        return replace(self, **missing)
 
     def sampling_settings(self, schedule: Schedule, *, relative: bool) -> SamplingSettings:
         """How samples are refined; UsageError for invalid values."""
         guidance = SamplingSettings.guidance if self.guidance is None else self.guidance
         interval = None if self.guidance_interval is None else parse_interval(self.guidance_interval)
-        if not 0 < self.temperature < float("inf"):
-            raise UsageError(f"--temperature {self.temperature}: expected a finite number above 0")
+        temperature = SamplingSettings.temperature if self.temperature is None else self.temperature
+        if not 0 < temperature < float("inf"):
+            raise UsageError(f"--temperature {temperature}: expected a finite number above 0")
         if not -1e6 < guidance < 1e6:
             raise UsageError(f"--guidance {guidance}: expected a finite number")
         if not 0 <= self.seed < 2**63:
@@ -65,7 +106,7 @@ class SampleOptions:
             schedule=schedule,
             guidance=guidance,
             guidance_interval=interval or SamplingSettings.guidance_interval,
-            temperature=self.temperature,
+            temperature=temperature,
             adapt_temperature=self.adapt_temperature,
             selection=self.select,
             relative=relative,
@@ -95,12 +136,18 @@ class SampleOptions:
                 raise UsageError(f"--{name.replace('_', '-')} is for --schedule complexity, expected it with that")
         return self.fixed_schedule()
 
-    def fixed_schedule(self) -> Fixed:
+    def fixed_schedule(self) -> Fixed | Cosine:
         """The schedule of equal or cosine steps; UsageError where it cannot be."""
+        shape = {"end": self.cosine_end, "shift": self.shift}
+        given = {name: value for name, value in shape.items() if value is not None}
+        if given and self.schedule != "cosine":
+            raise UsageError("--cosine-end and --shift are for --schedule cosine, expected them with that")
         try:
+            if given:
+                return Cosine(self.steps, **given)
             return Fixed(self.steps, "cosine" if self.schedule == "cosine" else "linear")
         except ValueError as error:
-            raise UsageError(f"--steps: {error}") from None
+            raise UsageError(f"--steps, --cosine-end and --shift: {error}") from None
 
     def complexity(self, k: float, b: float) -> Complexity:
         """The complexity-aware schedule; UsageError where it cannot be."""
@@ -114,8 +161,8 @@ class SampleOptions:
 
 def describe_settings(settings: SamplingSettings) -> dict[str, Any]:
     """Settings as JSON has them, for fingerprints and metadata."""
-    kind = "complexity" if isinstance(settings.schedule, Complexity) else "fixed"
-    described = asdict(settings) | {"schedule": {"kind": kind, **asdict(settings.schedule)}}
+    schedule = {"kind": SCHEDULES[type(settings.schedule)], **asdict(settings.schedule)}
+    described = asdict(settings) | {"schedule": schedule}
     return described | {"guidance_interval": list(settings.guidance_interval)}
 
 
@@ -151,13 +198,3 @@ def parse_classes(text: str, labels: Sequence[str]) -> list[int]:
             )
         chosen.append(number)
     return list(dict.fromkeys(chosen))
-
-
-def choose_grid(text: str | None, trained: dict[str, int]) -> Grid:
-    """The latent grid to sample; UsageError when ``text`` is none."""
-    name = text if text is not None else max(trained, key=lambda grid: trained[grid])
-    grid = parse_grid(name)
-    if grid is None:
-        example = grid_name((1, 16, 16))
-        raise UsageError(f"--grid {text}: expected tokens as TxHxW, such as {example}")
-    return grid

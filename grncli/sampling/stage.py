@@ -23,11 +23,12 @@ from grncli.sampling.film import SAMPLES as FILMED
 from grncli.sampling.film import write_film
 from grncli.sampling.plan import SamplingPlan, make_plan
 from grncli.sampling.sample_store import OLD_NFE, StoredSamples, asked_for
-from grncli.sampling.sampler import FinishedSample, Sampler
+from grncli.sampling.sampler import FinishedSample
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.sheets import stored_sheet
 from grncli.sampling.timing import log_timing
 from grncli.store import PartWriter, open_part, store_lock
+from grncli.text.prompt_features import PromptFeatures
 
 COMMIT_SECONDS = 1.0
 
@@ -53,6 +54,7 @@ def sample(
     *,
     generator: LoadedGenerator | None = None,
     tokenizer: LoadedTokenizer | None = None,
+    features: PromptFeatures | None = None,
 ) -> SamplingSummary:
     """Sample from the generator ``run`` into one part of the bit store ``out``, or a folder of pictures.
 
@@ -61,21 +63,24 @@ def sample(
     Parameters
     ----------
     monitor : asked between steps whether to stop; shows samples done, and says what was chosen
-    generator, tokenizer : the networks of the runs, where they have been opened already
+    generator, tokenizer, features : the networks of the runs and the text encoder, where they have been opened already
 
     Raises
     ------
     Stopped
         If ``monitor`` asked for it; finished samples are committed.
     UsageError, StoreMismatch, StoreError, CheckpointError
-        Before any work, where the options, the tokenizer or ``out`` do not fit.
+        Before any work, where the options, the tokenizer, the prompts or ``out`` do not fit.
     """
     began, monitor = time.monotonic(), monitor or Monitor()
-    plan = make_plan(run, out, options, generator=generator, tokenizer=tokenizer, say=monitor.say)
+    plan = make_plan(run, out, options, generator=generator, tokenizer=tokenizer, features=features, monitor=monitor)
+    plan.bring(plan.generator.network)
     if options.schedule == "complexity":
         plan = plan.with_schedule(settle_schedule(plan, monitor))
     made = _write_part(plan, monitor)
     samples = StoredSamples.read(plan.store)
+    if plan.tokenizer is not None:
+        plan.bring(plan.tokenizer.network)
     if plan.pictures is not None:
         samples = plan.pictures.complete(samples, frozenset(plan.numbers()), plan.about(), monitor)
     written = (*_write_sheet(plan, samples), *_write_film(plan))
@@ -116,7 +121,7 @@ class PartSampling:
         self._numbers = numbers
         self._writer = writer
         self._monitor = monitor
-        self._sampler = Sampler(plan.generator.network, plan.grid, plan.settings, batch=plan.options.batch)
+        self._sampler = plan.sampler()
         self._committed = time.monotonic()
 
     def run(self) -> None:
@@ -177,7 +182,7 @@ class PartSampling:
         writer.append(plan.grid, packed, labels, records, **columns)
         writer.commit(writer.position + len(ready), "", len(self._numbers))
         self._committed = time.monotonic()
-        if plan.pictures is not None:
+        if plan.pictures is not None and not plan.options.offload:
             for bits, record, each in zip(packed, records, numbers, strict=True):
                 about = {**each, **asked_for(record), **plan.about()}
                 behind.submit(partial(plan.pictures.write, bits, record, about))
@@ -208,8 +213,10 @@ def _write_film(plan: SamplingPlan) -> list[Path]:
     film, numbers = plan.options.film, plan.numbers()[:FILMED]
     if film is None or plan.tokenizer is None or not numbers:
         return []
-    sampler = Sampler(plan.generator.network, plan.grid, plan.settings, traced=numbers)
+    plan.bring(plan.generator.network)
+    sampler = plan.sampler(traced=numbers)
     traced = sorted(sampler.run(map(plan.subjects.request, numbers)), key=lambda sample: sample.request.number)
+    plan.bring(plan.tokenizer.network)
     return write_film(film, traced, plan.tokenizer.network, plan.generator.recipe.network.codec)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,9 +85,9 @@ class Start:
     def __len__(self) -> int:
         return len(self._view)
 
-    def key(self, row: int) -> str:
-        """Key of the sample that is started from."""
-        return str(self._store.record(int(self._view.indices[row]))["key"])
+    def record(self, row: int) -> dict[str, Any]:
+        """What the store says of the sample that is started from."""
+        return self._store.record(int(self._view.indices[row]))
 
     def known(self, number: int) -> tuple[Tensor, Tensor]:
         """Tokens of row ``number % len(self)``, uint8 ``[channels, T, h, w]``, and the mask of what of them stays."""

@@ -7,24 +7,17 @@ from typing import Any
 
 import torch
 
-from grncli.conditions import ClassCondition
+from grncli.conditions import ClassCondition, Condition
 from grncli.sampling.sampler import Request
 from grncli.sampling.starting import Start
 from grncli.text.prompts import Prompt, prompts_digest
 
 
-@dataclass(frozen=True)
 class Subjects(ABC):
-    """A list of subjects: number n * len(subjects) + s is the n-th sample of subject s, whichever are asked for.
+    """A list of subjects: number n * len(subjects) + s is the n-th sample of subject s, whichever are asked for."""
 
-    Parameters
-    ----------
-    labels : class names of the generator
-    null_class : its label of samples without a class
-    """
-
-    labels: Sequence[str]
-    null_class: int
+    condition_tokens = 0
+    """Tokens that a condition adds to a sample's sequence, on average."""
 
     @property
     def chosen(self) -> Sequence[int]:
@@ -39,41 +32,65 @@ class Subjects(ABC):
         """Key of the n-th sample of a subject, which is the name of its file."""
 
     @abstractmethod
-    def class_of(self, number: int) -> int:
-        """Class that the sample with a number is generated for, the null class for none."""
+    def condition(self, number: int) -> Condition:
+        """What the sample with a number is generated for."""
 
     @abstractmethod
     def described(self) -> dict[str, Any]:
         """What tells them from others, for fingerprints."""
 
-    def details(self, subject: int) -> Mapping[str, Any]:
-        """What records say of a subject beside the class."""
-        return {}
+    @abstractmethod
+    def details(self, number: int) -> Mapping[str, Any]:
+        """What records say of a sample beside its key."""
+
+    def label(self, number: int) -> int:
+        """Class of a sample as bit stores have it, -1 for none."""
+        return -1
+
+    def request(self, number: int) -> Request:
+        """The sample with a number."""
+        return Request(number, self.condition(number))
+
+    def record(self, number: int) -> dict[str, Any]:
+        """What ``samples.jsonl`` says of a sample; its key is the name of its file."""
+        within, subject = divmod(number, len(self))
+        return {"key": self.key(subject, within), "source": f"sample {number}", **self.details(number)}
+
+
+@dataclass(frozen=True)
+class LabelledSubjects(Subjects):
+    """Subjects of a generator of classes.
+
+    Parameters
+    ----------
+    labels : class names of the generator
+    null_class : its label of samples without a class
+    """
+
+    labels: Sequence[str]
+    null_class: int
+
+    @abstractmethod
+    def class_of(self, number: int) -> int:
+        """Class that the sample with a number is generated for, the null class for none."""
 
     def label(self, number: int) -> int:
         """Class of a sample as bit stores have it, -1 for none."""
         label = self.class_of(number)
         return label if label < len(self.labels) else -1
 
-    def request(self, number: int) -> Request:
-        """The sample with a number."""
-        return Request(number, ClassCondition(torch.tensor([self.class_of(number)]), self.null_class))
+    def condition(self, number: int) -> Condition:
+        """The class."""
+        return ClassCondition(torch.tensor([self.class_of(number)]), self.null_class)
 
-    def record(self, number: int) -> dict[str, Any]:
-        """What ``samples.jsonl`` says of a sample; its key is the name of its file."""
-        within, subject = divmod(number, len(self))
+    def details(self, number: int) -> Mapping[str, Any]:
+        """The name of the class."""
         label = self.label(number)
-        name = self.labels[label] if label >= 0 else None
-        return {
-            "key": self.key(subject, within),
-            "source": f"sample {number}",
-            "class": name,
-            **self.details(subject),
-        }
+        return {"class": self.labels[label] if label >= 0 else None}
 
 
 @dataclass(frozen=True)
-class ClassSubjects(Subjects):
+class ClassSubjects(LabelledSubjects):
     """Classes of a generator; one without any has a single subject that has no name."""
 
     classes: Sequence[int]
@@ -101,7 +118,7 @@ class ClassSubjects(Subjects):
 
 
 @dataclass(frozen=True)
-class StartedSubjects(Subjects):
+class StartedSubjects(LabelledSubjects):
     """Samples to start from, each of its own class or all of one ``label``."""
 
     start: Start
@@ -112,7 +129,7 @@ class StartedSubjects(Subjects):
 
     def key(self, subject: int, within: int) -> str:
         """The key of what is started from, and a number."""
-        return f"{self.start.key(subject)}~{within:06d}"
+        return f"{self.start.record(subject)['key']}~{within:06d}"
 
     def class_of(self, number: int) -> int:
         """Their own, or the one for all."""
@@ -130,7 +147,7 @@ class StartedSubjects(Subjects):
 
 
 @dataclass(frozen=True)
-class PromptSubjects(Subjects):
+class PromptSubjects(LabelledSubjects):
     """Prompts, and the class that each names."""
 
     prompts: Sequence[Prompt]
@@ -147,9 +164,10 @@ class PromptSubjects(Subjects):
         """The one that the prompt names."""
         return self.classes[number % len(self)]
 
-    def details(self, subject: int) -> Mapping[str, Any]:
-        """The prompt and its place in the list."""
-        return {"prompt": self.prompts[subject].text, "prompt_number": subject}
+    def details(self, number: int) -> Mapping[str, Any]:
+        """The class, the prompt and its place in the list."""
+        subject = number % len(self)
+        return {**super().details(number), "prompt": self.prompts[subject].text, "prompt_number": subject}
 
     def described(self) -> dict[str, Any]:
         """For fingerprints; those of other samples have no such entry, as they had none before there were prompts."""

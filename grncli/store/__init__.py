@@ -1,7 +1,7 @@
 """Bit stores: Zarr v3 directories of packed bits, written in parts by one process each and read as one.
 
 ``rows/`` is the row store, which knows no particular rows; ``bits`` is the schema that makes it a bit store, with
-``bit_writer`` and ``bit_store`` as its doors.
+``bit_writer`` and ``bit_store`` as its doors. ``captions`` holds what its sources show.
 """
 
 from grncli.store.bit_store import BitStore, GridView, Sample, open_store, verify_store

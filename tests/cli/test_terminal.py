@@ -12,10 +12,11 @@ from grncli.cli.eval.search import tabulate as tabulate_search
 from grncli.cli.quantize_stats import tabulate as tabulate_rounds
 from grncli.cli.reports import Table, TextReport, report_lines
 from grncli.cli.terminal import columns_of, histogram, number, shorten, table_lines, wrap
-from grncli.evaluation.generation import Generation, MetricValue
+from grncli.evaluation.generation import Generation
 from grncli.evaluation.halving import Search
 from grncli.evaluation.pair_comparison import PairComparison, ReconRow
 from grncli.evaluation.rounds import RoundQuality, RoundStatistics
+from grncli.evaluation.sample_metrics import MetricValue
 from grncli.evaluation.sampling_costs import Cost
 from grncli.evaluation.search_folder import Trial
 from grncli.metrics.pairwise import Spread
@@ -88,7 +89,9 @@ def test_generations_fit(width, scale):
     settings = {"schedule": {"kind": "complexity", "k": 600.0, "b": -547.25}, "guidance": 2.35, "temperature": 1.31}
     cost = Cost(samples=10**9, steps={50: 3}, mean_steps=50, nfe=89.0 * scale, seconds=None, settings=settings)
     about = {"src": LONG, "count": 50000}
-    found = Generation(samples=about, reference=about, figures=figures, cost=cost, warnings=[])
+    file = {"name": LONG, "sha256": "5" * 64}
+    text_image = {"image": file, "text": file, "input": DETAIL, "prompt": DETAIL, "clip": DETAIL}
+    found = Generation(samples=about, reference=about, text_image=text_image, figures=figures, cost=cost, warnings=[])
     report = tabulate_generation(found)
     check(report_lines(report, width), report.tables, width)
 
@@ -121,7 +124,9 @@ def test_rounds_fit(width, scale):
 def test_every_search_grid_fits(width):
     from grncli.evaluation.grids import SEARCHED
 
-    point = dict(zip(SEARCHED, (1.31, 2.35, "0.44:1", 50, "complexity", 600.0, -547.0, 20, 50, 5, True), strict=False))
+    # Of each setting but the last.
+    values = (1.31, 2.35, "0.44:1", 50, "complexity", 0.95, 1.0, 600.0, -547.0, 20, 50, 5, 30.0, True)
+    point = dict(zip(SEARCHED, values, strict=False))
     point["select"] = "confidence"
     trials = [Trial(point=point, per_class=9, samples=90000, distance=d, nfe=89.1) for d in (12.3, math.nan)]
     about = {"reference": {"src": LONG, "count": 5}, "network": {"name": "inception", "sha256": "0" * 64}}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from grncli.models.inception import BLOCKS, InceptionV3, Mixed, resize_like_tensorflow
-from grncli.runs.networks import made_on_meta
+from grncli.models.unfilled import made_on_meta
 
 POINT = [(1, 1)]
 

@@ -1,8 +1,14 @@
 """What tests of sampling share."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from grncli.runtime.stopping import Stop
+
+# Test modules are imported by path; their shared toy_features.py needs a folder to be looked for in.
+sys.path.append(str(Path(__file__).parent))
 
 
 class StopAfter(Stop):

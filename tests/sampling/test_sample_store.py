@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grncli.evaluation.sampling_costs import cost_of
-from grncli.runs import loading
+from grncli.evaluation.sampling_costs import store_cost
+from grncli.runs import generators, loading, recipe_first
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stopped
@@ -67,7 +67,8 @@ def test_a_store_with_evaluations_has_the_same_nfe(generator, earlier_version, t
     assert numbers(tmp_path / "a.zarr") == numbers(tmp_path / "b.zarr")
     found = [nfe_of(open_store(tmp_path / name).grid(GRID)) for name in ("a.zarr", "b.zarr")]
     assert np.array_equal(*found)
-    assert cost_of(tmp_path / "a.zarr").nfe == cost_of(tmp_path / "b.zarr").nfe == found[0].mean()
+    costs = [store_cost(open_store(tmp_path / name), range(len(found[0]))) for name in ("a.zarr", "b.zarr")]
+    assert costs[0].nfe == costs[1].nfe == found[0].mean()
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -146,6 +147,7 @@ def calls(monkeypatch):
     count(sample_store, "open_store", "store")
     count(sample_store, "samples_of", "records")
     count(loading, "load_network", "network")
+    count(recipe_first, "load_network", "network")
     return counted
 
 
@@ -161,7 +163,7 @@ def test_networks_stores_and_records_are_read_once(generator, tokenizer, tmp_pat
 
 def test_networks_that_are_open_are_not_opened_again(generator, tokenizer, tmp_path, calls):
     options = replace(OPTIONS, tokenizer=str(tokenizer))
-    networks = {"generator": plan.open_generator(generator), "tokenizer": pictures.open_tokenizer(tokenizer)}
+    networks = {"generator": generators.open_generator(generator), "tokenizer": pictures.open_tokenizer(tokenizer)}
     sample(generator, tmp_path / "apart", options)
     calls.clear()
     sample(generator, tmp_path / "together", options, **networks)

@@ -5,16 +5,19 @@ import json
 import pytest
 import torch
 
-from grncli.runtime.errors import UsageError
+from grncli.runs.generators import open_generator
+from grncli.runs.tokenizers import open_tokenizer
+from grncli.runtime.errors import StoreMismatch, UsageError
+from grncli.sampling.plan import make_plan
 from grncli.sampling.sampler import SamplingSettings
 from grncli.sampling.settings import (
     SampleOptions,
-    choose_grid,
     describe_settings,
     parse_classes,
     parse_interval,
 )
-from grncli.schedules import Complexity, Fixed
+from grncli.schedules import Complexity, Cosine, Fixed
+from grncli.store import Fingerprint, open_part
 
 LABELS = ("ant", "bee", "7")
 
@@ -57,16 +60,6 @@ def test_an_interval_is_two_ratios(text):
 def test_an_impossible_interval_is_refused(text):
     with pytest.raises(UsageError, match="guidance-interval"):
         parse_interval(text)
-
-
-def test_the_grid_is_the_most_frequent_of_training():
-    assert choose_grid(None, {"1x4x4": 3, "5x4x4": 8}) == (5, 4, 4)
-
-
-@pytest.mark.parametrize("text", ["4x4", "1x0x4", "1x4x4x4", "big"])
-def test_a_grid_that_is_none_is_refused(text):
-    with pytest.raises(UsageError, match="--grid"):
-        choose_grid(text, {"1x4x4": 3})
 
 
 @pytest.mark.parametrize(
@@ -112,10 +105,80 @@ def test_a_target_that_cannot_be_met_is_refused(target, b):
         SampleOptions(schedule="complexity", target_steps=target, b=b).first_schedule()
 
 
-@pytest.mark.parametrize("schedule", [Fixed(5, "cosine"), Complexity()])
-def test_settings_are_described_in_json(schedule):
+# As the stores of class generators have had them from the first.
+OLD_SETTINGS = {
+    "guidance": 2.35,
+    "guidance_interval": [0.44, 1.0],
+    "temperature": 1.31,
+    "adapt_temperature": False,
+    "selection": "random",
+    "relative": False,
+    "seed": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "described"),
+    [
+        (Fixed(8), {"kind": "fixed", "count": 8, "shape": "linear"}),
+        (Fixed(5, "cosine"), {"kind": "fixed", "count": 5, "shape": "cosine"}),
+        (
+            Complexity(412.5, -380.25),
+            {
+                "kind": "complexity",
+                "k": 412.5,
+                "b": -380.25,
+                "min_steps": 20,
+                "max_steps": 50,
+                "warmup_steps": 5,
+                "alpha": 50,
+            },
+        ),
+    ],
+)
+def test_settings_are_described_as_stores_have_them(schedule, described):
     told = json.loads(json.dumps(describe_settings(SamplingSettings(schedule=schedule))))
-    assert told["schedule"]["kind"] == ("fixed" if isinstance(schedule, Fixed) else "complexity")
+    assert told == {"schedule": described, **OLD_SETTINGS}
+
+
+def test_the_cosine_of_texts_is_told_from_that_of_classes():
+    told = describe_settings(SamplingSettings(schedule=Cosine(50, 0.95)))
+    assert told["schedule"] == {"kind": "cosine", "count": 50, "end": 0.95, "shift": 1.0}
+
+
+@pytest.mark.parametrize("asked", [{}, {"schedule": "cosine"}, {"schedule": "complexity", "k": 3.5, "b": 2.0}])
+def test_a_store_of_before_there_were_texts_resumes(make_run, make_generator_run, tmp_path, asked):
+    tokenizer = make_run(tmp_path / "tokenizer", rounds=2)
+    run, out = make_generator_run(tmp_path / "run", tokenizer), tmp_path / "samples.zarr"
+    schedules = {
+        "cosine": {"kind": "fixed", "count": 50, "shape": "cosine"},
+        "complexity": {"kind": "complexity", "k": 3.5, "b": 2.0, "min_steps": 20, "max_steps": 50}
+        | {"warmup_steps": 5, "alpha": 50},
+        None: {"kind": "fixed", "count": 50, "shape": "linear"},
+    }
+    before = Fingerprint(
+        rounds=2,
+        channels=4,
+        stride=(2, 4, 4),
+        tokenizer=open_tokenizer(tokenizer).identity,
+        preprocessing={
+            "generator": open_generator(run).identity["sha256"],
+            "weights": "ema",
+            "dtype": "float32",
+            "grid": [1, 4, 4],
+            "classes": "all",
+            "init": None,
+            "keep": None,
+            "schedule": schedules[asked.get("schedule")],
+            **OLD_SETTINGS,
+        },
+        labels=("ant", "bee", "cat"),
+    )
+    with open_part(out, before):
+        pass
+    make_plan(run, out, SampleOptions(**asked))  # refuses a store of other settings
+    with pytest.raises(StoreMismatch, match="temperature"):
+        make_plan(run, out, SampleOptions(**asked, temperature=1.0))
 
 
 def test_the_papers_schedule_is_the_default():

@@ -1,0 +1,1 @@
+"""Sampling for prompts: which they are, their features, and first frames."""

@@ -1,7 +1,7 @@
 """Which source of a store a path in a file of captions means."""
 
 import posixpath
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from grncli.captioning.caption_manifest import ManifestLine
@@ -12,29 +12,25 @@ from grncli.runtime.text import printable
 class SourceMatcher:
     """Finds sources by their full paths, else by endings of paths that only one of them has.
 
+    Folders that differ are never overlooked: ``val/0001.jpg`` is not ``train/0001.jpg``, however few files there are.
+
     Parameters
     ----------
     sources : paths, as ``samples.jsonl`` has them
-    paths : everything that is looked up, so that a file name alone counts only where it is clear on both sides
     """
 
-    def __init__(self, sources: Iterable[str], paths: Iterable[str]) -> None:
+    def __init__(self, sources: Iterable[str]) -> None:
         self._sources = set(sources)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for source in sorted(self._sources):
             self._by_name[posixpath.basename(source)].append(source)
-        self._asked = Counter(posixpath.basename(path) for path in set(paths))
 
     def find(self, path: str) -> Sequence[str]:
         """The sources that a path may mean: none, one, or several that end alike."""
         if (exact := printable(path)) in self._sources:
             return [exact]
-        name = posixpath.basename(path)
-        named = self._by_name.get(printable(name), [])
-        ending = [source for source in named if _ends_alike(_folders(source), _folders(path))]
-        if ending or len(named) > 1 or self._asked[name] > 1:
-            return ending
-        return named
+        named = self._by_name.get(printable(posixpath.basename(path)), [])
+        return [source for source in named if _ends_alike(_folders(source), _folders(path))]
 
 
 def match(lines: Sequence[ManifestLine], sources: Iterable[str]) -> tuple[dict[str, list[ManifestLine]], list[str]]:
@@ -45,7 +41,7 @@ def match(lines: Sequence[ManifestLine], sources: Iterable[str]) -> tuple[dict[s
     UsageError
         If a path means several sources, or a source (of a clip: a stretch of it) has two lines; names the lines.
     """
-    matcher = SourceMatcher(sources, (line.captions.source for line in lines))
+    matcher = SourceMatcher(sources)
     matched: dict[str, list[ManifestLine]] = {}
     lone: list[str] = []
     for line in lines:
@@ -77,4 +73,4 @@ def _ends_alike(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _folders(path: str) -> list[str]:
-    return [part for part in posixpath.dirname(path).split("/") if part not in ("", ".")]
+    return [part for part in posixpath.dirname(path).split("/") if part not in ("", ".", "..")]

@@ -17,9 +17,7 @@ class CaptionFile:
     """A text file that may belong to media of its stem, not yet opened."""
 
     name: str
-    """What the user sees."""
-    relative: str
-    """Path relative to SRC."""
+    """What the user sees: the whole path, also that of the archive."""
     path: str
     """File to open: the archive, for a member."""
     member: str | None = None
@@ -30,7 +28,7 @@ class CaptionFile:
     @property
     def stem(self) -> str:
         """What it shares with the media it belongs to."""
-        return os.path.splitext(self.relative)[0]
+        return os.path.splitext(self.name)[0]
 
     def lines(self) -> list[str]:
         """The captions, one a line, blank lines left out; MediaError where there is none, or the file is no text."""

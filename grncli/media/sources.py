@@ -126,7 +126,7 @@ def list_sources(src: str) -> Listing:
                 f"{printable(src)} is a compressed tar, whose members cannot be read one by one; unpack it."
             )
         raise UsageError(f"{printable(src)} is of no known kind; expected {_EXPECTED}.")
-    return _finish(src, iter([source, *_text_beside(src, relative)]))
+    return _finish(src, iter([source, *_text_beside(src)]))
 
 
 def sorted_names(names: Set[str]) -> list[str]:
@@ -181,7 +181,8 @@ def _give_captions(sources: list[Source], texts: Mapping[str, CaptionFile]) -> i
     """Let each source have the text file of its stem; the number of those without a source."""
     stems = set()
     for index, source in enumerate(sources if texts else ()):
-        text = texts.get(os.path.splitext(source.relative)[0])
+        # By whole paths: of a list, ../a/1.png and a/1.png are both a/1.png relative to it.
+        text = texts.get(os.path.splitext(source.name)[0])
         if text is not None:
             stems.add(text.stem)
             sources[index] = replace(source, caption=text)
@@ -224,17 +225,17 @@ def _from_path(path: str, relative: str, regular: bool | None, *, by_content: bo
     if kind is None and by_content:
         kind = kind_of_content(path)
     if kind is None:
-        return CaptionFile(printable(path), relative, path) if suffix == caption_files.SUFFIX else _ignored(path)
+        return CaptionFile(printable(path), path) if suffix == caption_files.SUFFIX else _ignored(path)
     problem = None if regular else _file_problem(path)
     # Its name is the path itself where that is printable: strings are most of the memory of a long listing.
     return Source(printable(path), kind, path, label=_label(relative), relative=relative, problem=problem)
 
 
-def _text_beside(path: str, relative: str) -> Iterator[CaptionFile]:
+def _text_beside(path: str) -> Iterator[CaptionFile]:
     """The text file of the same stem, for a file that is named itself or in a list."""
-    text, relative = (f"{os.path.splitext(name)[0]}.{caption_files.SUFFIX}" for name in (path, relative))
+    text = f"{os.path.splitext(path)[0]}.{caption_files.SUFFIX}"
     if text != path and os.path.isfile(text):
-        yield CaptionFile(printable(text), relative, text)
+        yield CaptionFile(printable(text), text)
 
 
 def _problem(path: str, relative: str, problem: str) -> Source:
@@ -334,7 +335,7 @@ def _from_list(lines: Iterable[bytes]) -> Iterator[Entry]:
             entry = _problem(path, relative, _file_problem(path) or "is not a media file")
         yield entry
         if isinstance(entry, Source):
-            yield from _text_beside(path, relative)
+            yield from _text_beside(path)
 
 
 def _archive_part(src: str) -> tuple[str, str] | None:
@@ -383,7 +384,7 @@ def _from_member(path: str, member: archives.Member, relative: str) -> Entry:
         kind = "image"
     if kind is None and suffix_of(member.name) == caption_files.SUFFIX:
         name = printable(f"{path}/{member.name}")
-        return CaptionFile(name, relative, path, member.name, member.offset, member.size, member.problem)
+        return CaptionFile(name, path, member.name, member.offset, member.size, member.problem)
     if kind is None:
         return _ignored(member.name)
     return Source(

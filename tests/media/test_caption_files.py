@@ -74,6 +74,19 @@ def test_a_list_of_paths_and_a_single_file_have_the_captions_beside_them(folder,
     assert source.caption is None
 
 
+def test_in_a_list_each_has_the_text_beside_itself_and_not_one_that_only_looks_so(tmp_path, monkeypatch):
+    for name in ("a", "inner/a"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.png").touch()
+        (tmp_path / name / "1.txt").write_text(name)
+    (tmp_path / "list.txt").write_text("a/1.png\n../a/1.png\n")
+    monkeypatch.chdir(tmp_path / "inner")
+    assert [source.caption.lines() for source in list_sources(str(tmp_path / "list.txt")).sources] == [
+        ["inner/a"],
+        ["a"],
+    ]
+
+
 def test_text_files_that_belong_to_no_media_are_ignored_files_as_ever(tmp_path):
     for name in ("a.png", "b.txt", "c.txt"):
         (tmp_path / name).touch()

@@ -284,7 +284,7 @@ class AskedGeneratorRecipe(_Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.network, AskedTextGenerator) and not isinstance(self.data, PackedData):
-            raise ValueError("data.type is not packed, which network.type=text_transformer is trained with")
+            raise ValueError("network.type=text_transformer is trained on packed sequences; set data.type=packed")
         if isinstance(self.network, AskedTextGenerator) and self.training.compile:
             raise ValueError(
                 "training.compile is true, which is for network.type=class_transformer only: every packed sequence has "

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
 
-from grncli.runs.recipe_fields import dataclass_in, field_names, members_of, new_names, sections
+from grncli.runs.recipe_fields import dataclass_in, field_names, members_of, new_names, other_types, sections
 from grncli.runtime.jsonfiles import brief
 
 SUGGESTIONS = 3  # fields that a message about an unknown one proposes
@@ -27,9 +27,14 @@ def unknown_field(data: Any, schema: Any) -> tuple[str, str] | None:
                 return f"{prefix}{key}", f"{prefix}{key} is called {prefix}{new_names(section)[key]} now"
             if key not in known:
                 field = _lone_field(f"{prefix}{key}", value)
-                near = _suggest(field, schema)
+                name = cut(field, LONGEST_FIELD)
+                if types := other_types(section, schema, key):
+                    kinds = " or ".join(types)
+                    return field, f"there is no field {name} unless {prefix}type={kinds}; add that, or leave it out"
+                # Of a section by type, names are those of its default type, which is not that of this one.
+                near = [each for each in _suggest(field, schema) if each != field]
                 hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
-                return field, f"there is no field {cut(field, LONGEST_FIELD)}; {hint}"
+                return field, f"there is no field {name}; {hint}"
     return None
 
 

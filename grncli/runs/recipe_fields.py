@@ -45,6 +45,14 @@ def sections(data: Any, hint: Any, prefix: str = "") -> Iterator[tuple[str, Any,
             yield from sections(value, hints[key], f"{prefix}{key}.")
 
 
+def other_types(section: Any, schema: Any, field: str) -> list[str]:
+    """Values of the field ``type`` for which a section of ``schema`` that is a ``section`` would have such a field."""
+    unions = [members_of(hint) for hint in get_type_hints(schema).values()]
+    others = [each for members in unions if section in members for each in members if is_dataclass(each)]
+    having = [get_type_hints(each) for each in others if field in [known.name for known in fields(each)]]
+    return [kind for hints in having for kind in get_args(hints.get("type"))]
+
+
 def new_names(section: Any) -> dict[str, str]:
     """What the fields of a section were called before, to what they are called now."""
     return {each.metadata["before"]: each.name for each in fields(section) if "before" in each.metadata}

@@ -287,9 +287,10 @@ def _compare_data(run: Path, data: DataRecord) -> None:
         return
     was = record.data
     place = f" of {brief(printable(was.source))}" if was.source else ""
+    differing = "names or sizes" if data.unit == "sources" else "bits or captions"
     raise CheckpointError(
         f"{run}: was trained on other data ({was.items} {was.unit[:20]}{place}, digest {was.digest[:8]}) than these "
-        f"{data.items} {data.unit} (digest {data.digest[:8]}), whose names or sizes differ; "
+        f"{data.items} {data.unit} (digest {data.digest[:8]}), whose {differing} differ; "
         "give the same data, another --out, or --overwrite"
     )
 

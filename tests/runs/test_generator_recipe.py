@@ -98,7 +98,7 @@ def test_a_shipped_text_recipe_states_its_number_of_parameters(file):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("network: {type: text_transformer}", "data.type is not packed"),
+        ("network: {type: text_transformer}", "is trained on packed sequences; set data.type=packed"),
         ("data: {type: packed}", "data.type is packed, which is for network.type=text_transformer"),
         ("refinement: {shift: 2}", "for network.type=text_transformer"),
         ("refinement: {tokens_power: 0.5}", "for network.type=text_transformer"),
@@ -167,6 +167,9 @@ def test_no_classes_at_all_can_be_asked_for(read):
     [
         ("kind=tokenizer", "kind is 'tokenizer', expected generator"),
         ("data.batches=4", "there is no field data.batches; did you mean data.batch?"),
+        ("data.tokens=4", "there is no field data.tokens unless data.type=packed; add that, or leave it out"),
+        ("data={type: packed, batch: 4}", "there is no field data.batch; expected one of type, tokens, sequences"),
+        ("network.attention=full", "there is no field network.attention unless network.type=text_transformer; add"),
         ("data.batch=four", "data.batch is 'four'"),
         ("data.batch=0", "data: batch is 0"),
         ("data.validation=-1", "validation -1"),

@@ -59,7 +59,7 @@ def make_captioned_plan(
     ------
     UsageError, StoreError, StoreMismatch, RecipeError
         If there is no features store, or one of another encoder; if captions or their features are lacking; if a
-        sample is too long.
+        prompt or a sample is too long.
     """
     network, data = recipe.network, recipe.data
     assert isinstance(network, AskedTextGenerator)
@@ -81,6 +81,12 @@ def make_captioned_plan(
     samples = caption_samples(
         stores, captions, parts, features, settled_text, first_frame=recipe.refinement.first_frame > 0, recipe=place
     )
+    longest, most = int(samples.counts.lengths.max()), settled_text.max_tokens
+    if longest > most:
+        raise RecipeError(
+            f"{features.path} has prompts of up to {longest} tokens, and the recipe says text.max_tokens={most}; "
+            "raise it, or shorten the captions"
+        )
     config = network.settle(
         rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, text_width=features.width
     )

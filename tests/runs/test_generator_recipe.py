@@ -73,7 +73,7 @@ def test_a_shipped_recipe_states_its_number_of_parameters(file):
 
 # Recipes for text
 
-TEXT_RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("t2*.yaml"))
+TEXT_RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("[ti]2[iv]-*.yaml"))
 TEXT_STATED = re.compile(r"([\d,.]+) M parameters with C = (\d+), M = (\d+) and\n# text features (\d+) wide")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from grncli.runs.caption_prompts import caption_prompts
 from grncli.runs.checkpoint import EMA, RECIPE, run_of
 from grncli.runs.generator_recipe import Preview, Task, TextConditioning
 from grncli.runs.recipe import load_fields, parse_recipe
@@ -171,24 +172,27 @@ def _final_prompts(prompts: str, texts: RecipeTexts, chosen: TaskName | None) ->
     """
     names = {final_prompt(""): "the empty prompt"}
     is_store, negated = is_bit_store(Path(prompts)), set[str]()
-    for text, name, used in _captions_of(Path(prompts), chosen) if is_store else _prompts_in(prompts, chosen):
+    found = _captions_of(Path(prompts), texts, chosen) if is_store else _prompts_in(prompts, texts, chosen)
+    for final, name, used in found:
         task = texts.tasks[used]
         if used not in negated:
             negated.add(used)
             names.setdefault(final_prompt(task.negative_prompt), "the negative prompt")
             for preview in texts.previews if is_store else ():
                 names.setdefault(final_prompt(preview, task.prefix, task.suffix), "a prompt of preview.prompts")
-        names.setdefault(final_prompt(text, task.prefix, task.suffix), name)
+        names.setdefault(final, name)
     return names
 
 
-def _prompts_in(prompts: str, chosen: TaskName | None) -> Iterator[tuple[str, str, TaskName]]:
-    """Text, name and task of each prompt of a file."""
+def _prompts_in(prompts: str, texts: RecipeTexts, chosen: TaskName | None) -> Iterator[tuple[str, str, TaskName]]:
+    """Final form, name and task of each prompt of a file."""
+    used = chosen or "image"
+    task = texts.tasks[used]
     for number, prompt in enumerate(read_prompts(Path(prompts)), start=1):
-        yield prompt.text, f"prompt {number}", chosen or "image"
+        yield final_prompt(prompt.text, task.prefix, task.suffix), f"prompt {number}", used
 
 
-def _captions_of(path: Path, chosen: TaskName | None) -> Iterator[tuple[str, str, TaskName]]:
+def _captions_of(path: Path, texts: RecipeTexts, chosen: TaskName | None) -> Iterator[tuple[str, str, TaskName]]:
     """The same of each caption of a bit store: those of clips and those of pictures have tasks of their own."""
     store = open_store(path)
     captions = read_captions(store)
@@ -201,8 +205,11 @@ def _captions_of(path: Path, chosen: TaskName | None) -> Iterator[tuple[str, str
             if line["source"] in kinds:
                 kinds[line["source"]].add(task)
     for source, used in kinds.items():
-        for caption in captions.of(source):
-            yield from ((caption.text, f"the caption of {source}", task) for task in sorted(used))
+        for spoken in captions.lines(source):
+            for task in sorted(used):
+                yield from (
+                    (final, f"the caption of {source}", task) for final in caption_prompts(spoken, texts.tasks[task])
+                )
 
 
 def _require_encoder(encoder: TextEncoder, texts: RecipeTexts) -> None:

@@ -151,6 +151,8 @@ class Task:
 
     prefix: str = ""
     suffix: str = ""
+    # Field of captions.jsonl, such as quality_prompt: where a source has it, its words are learned, not the suffix.
+    suffix_field: str = ""
     negative_prompt: str = ""
     guidance: float = 3.0
     temperature: float = 1.0

@@ -86,16 +86,29 @@ class Captions:
         ----------
         span : the window of the clip that is asked for: captions of other stretches are left out
         """
-        return tuple(caption for line in self._lines(source, span) for caption in line.captions)
+        return tuple(caption for line in self.lines(source, span) for caption in line.captions)
 
     def of_sample(self, record: Mapping[str, Any]) -> tuple[Caption, ...]:
         """Captions of a sample, by its line in ``samples.jsonl``."""
-        return self.of(record["source"], span_of(record))
+        return tuple(caption for line in self.lines_of_sample(record) for caption in line.captions)
+
+    def lines(self, source: str, span: Span | None = None) -> Sequence[CaptionLine]:
+        """Lines of the whole source, and of its stretches the one that shares most of ``span``."""
+        lines = self._by_source.get(source, ())
+        if span is None:
+            return lines
+        shares = [None if line.span is None else _shared(line.span, span) for line in lines]
+        most = max((share for share in shares if share), default=None)
+        return [line for line, share in zip(lines, shares, strict=True) if share is None or share == most]
+
+    def lines_of_sample(self, record: Mapping[str, Any]) -> Sequence[CaptionLine]:
+        """The lines that `of_sample` takes the captions from."""
+        return self.lines(record["source"], span_of(record))
 
     def fields(self, source: str, span: Span | None = None) -> Mapping[str, Any]:
         """What else the lines of a source say, the first line's word before that of others."""
         merged: dict[str, Any] = {}
-        for line in reversed(self._lines(source, span)):
+        for line in reversed(self.lines(source, span)):
             merged |= line.fields
         return merged
 
@@ -115,15 +128,6 @@ class Captions:
 
     def __contains__(self, source: object) -> bool:
         return source in self._by_source
-
-    def _lines(self, source: str, span: Span | None) -> Sequence[CaptionLine]:
-        """Lines of the whole source, and of its stretches the one that shares most of ``span``."""
-        lines = self._by_source.get(source, ())
-        if span is None:
-            return lines
-        shares = [None if line.span is None else _shared(line.span, span) for line in lines]
-        most = max((share for share in shares if share), default=None)
-        return [line for line, share in zip(lines, shares, strict=True) if share is None or share == most]
 
 
 def span_of(record: Mapping[str, Any]) -> Span | None:

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grncli.runs.caption_prompts import caption_prompts, suffix_of
 from grncli.runs.generator_recipe import Task, TextConditioning
 from grncli.runtime.errors import StoreError
 from grncli.store import BitStore, Grid
-from grncli.store.captions import Captions
+from grncli.store.captions import Caption, CaptionLine, Captions
 from grncli.store.text_features import FeatureStore
 from grncli.text.prompt_features import StoredPrompts
 from grncli.text.templates import final_prompt
@@ -139,11 +140,11 @@ def caption_samples(
             if part.grid not in store.grids:
                 continue
             for line in store.records(store.grid(part.grid).indices.tolist()):
-                texts = tuple(caption.text for caption in spoken.of_sample(line))
-                place, starts = str(store.path), texts if first_frame and own == "clip" else ()
-                first.append(table.first(place, own, texts, tasks[own]))
+                said = spoken.lines_of_sample(line)
+                place, starts = str(store.path), said if first_frame and own == "clip" else ()
+                first.append(table.first(place, own, said, tasks[own]))
                 clean.append(table.first(place, "first-frame", starts, tasks["first-frame"]))
-                prompts.append(len(texts))
+                prompts.append(sum(len(each.captions) for each in said))
     if not table.prompts:
         paths = ", ".join(str(store.path) for store in stores)
         raise StoreError(f"{paths}: no sample has a caption; add them with: grn captions {stores[0].path} FILE")
@@ -167,17 +168,17 @@ class _PromptTable:
     def __init__(self) -> None:
         self.prompts: list[str] = []
         self.makers: list[tuple[str, str]] = []  # store and task of each, for messages
-        self._firsts: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._firsts: dict[tuple[str, tuple[tuple[str, tuple[Caption, ...]], ...]], int] = {}
 
-    def first(self, store: str, task: str, texts: tuple[str, ...], templates: Task) -> int:
-        """Number of the first prompt of a sample with these captions; ``NO_PROMPT`` for none."""
-        if not texts:
+    def first(self, store: str, task: str, lines: Sequence[CaptionLine], templates: Task) -> int:
+        """Number of the first prompt of a sample with the captions of these lines; ``NO_PROMPT`` for none."""
+        if not lines:
             return NO_PROMPT
-        key = task, texts
+        key = task, tuple((suffix_of(line, templates), line.captions) for line in lines)
         if key not in self._firsts:
             self._firsts[key] = len(self.prompts)
-            self.prompts += [final_prompt(each, templates.prefix, templates.suffix) for each in texts]
-            self.makers += [(store, task)] * len(texts)
+            self.prompts += [prompt for line in lines for prompt in caption_prompts(line, templates)]
+            self.makers += [(store, task)] * (len(self.prompts) - self._firsts[key])
         return self._firsts[key]
 
 

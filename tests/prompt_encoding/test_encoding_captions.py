@@ -70,3 +70,23 @@ def test_a_store_without_captions_is_refused_with_the_command_that_adds_them(sto
     with pytest.raises(UsageError, match=r"has no captions, expected some; add them with `grn captions .*s\.zarr FILE"):
         run(store, tmp_path / "f.zarr")
     assert not (tmp_path / "f.zarr").exists()
+
+
+def test_words_of_a_source_stand_in_the_place_of_the_suffix(captioned, tmp_path):
+    lines = [
+        {"source": "1.png", "captions": [{"content": "a dog"}], "quality_prompt": "not for pictures"},
+        {
+            "source": "3.mp4",
+            "captions": [{"content": "a cat"}],
+            "quality_prompt": "There is text.",
+            "begin": 0,
+            "end": 1,
+        },
+        {"source": "3.mp4", "captions": [{"content": "a cow"}], "begin": 1, "end": 2},
+    ]
+    (captioned / "part-00000/captions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    changed = RECIPE.replace('suffix: " sharp"', 'suffix: " sharp", suffix_field: quality_prompt')
+    (tmp_path / "recipe.yaml").write_text(changed)
+    run(captioned, tmp_path / "f.zarr", recipe=tmp_path / "recipe.yaml")
+    wanted = ["", "<T2I>a dog", "<T2V>a cat There is text.", "<T2V>a cow sharp", "blurred"]
+    assert prompts_of(tmp_path / "f.zarr") == wanted

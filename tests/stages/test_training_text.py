@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,15 @@ def make_store(path: Path, counts: dict[tuple[int, int, int], int], first: int =
     return path
 
 
-def make_features(path: Path, tasks: tuple[str, ...] = tuple(TASKS), width: int = WIDTH) -> Path:
-    """Features of all captions of these tasks: a token for each word."""
+def make_features(
+    path: Path, tasks: tuple[str, ...] = tuple(TASKS), width: int = WIDTH, finals: Sequence[str] = ()
+) -> Path:
+    """Features of all captions of these tasks, or of those final prompts: a token for each word."""
     texts = {each for number in range(9) for each in caption(number)}
-    finals = {final_prompt(text, *TASKS[task]) for text in texts for task in tasks} | {""}
+    made = {final_prompt(text, *TASKS[task]) for text in texts for task in tasks} | {""}
     settings = FeatureSettings({"name": "toy", "sha256": "a0" * 32}, width, "float32", 32)
     by_length: dict[int, list[str]] = {}
-    for final in sorted(finals):
+    for final in sorted(finals or made):
         by_length.setdefault(max(1, len(final.split())), []).append(final)
     with open_feature_part(path, settings) as writer:
         for length, prompts in sorted(by_length.items()):
@@ -193,6 +195,22 @@ def test_a_clip_without_prompts_for_a_clean_first_frame_needs_none(folder: Path,
     made = make_plan(recipe, [folder / "a.zarr"], text=tmp_path / "f.zarr")
     assert isinstance(made, CaptionedPlan)
     assert (made.samples.counts.clean_first == -1).all()
+
+
+def test_clips_are_trained_with_the_words_of_their_own_source(folder: Path, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", {CLIP: 2})
+    words = {f"3-2-{row}.png": f"Words {'go on ' * row}to {row}." for row in range(2)}
+    said = (Caption(None, "the same"),)
+    replace_captions({store / "part-00000": [CaptionLine(name, said, {"q": own}) for name, own in words.items()]})
+    finals = ["", *(f"<T2V>the same {own}" for own in words.values())]
+    make_features(tmp_path / "f.zarr", finals=finals)
+    changes = ["refinement.first_frame=0", "text.clip.suffix_field=q", "data.validation=0"]
+    made = make_plan(
+        read_recipe(folder / "recipe.yaml", AskedGeneratorRecipe, changes), [store], text=tmp_path / "f.zarr"
+    )
+    assert isinstance(made, CaptionedPlan)
+    assert made.samples.counts.lengths[made.samples.counts.first].tolist() == [5, 7]
+    assert made.recipe.text.clip.suffix_field == "q"
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

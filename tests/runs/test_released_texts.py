@@ -248,7 +248,7 @@ def test_released_files_are_known_by_name(imported, name, attention, grid, token
 
 def test_the_conventions_of_may_follow_from_its_attention(imported):
     recipe = imported(settings=MAY)
-    nothing = {"prefix": "", "suffix": "", "negative_prompt": ""}
+    nothing = {"prefix": "", "suffix": "", "suffix_field": "", "negative_prompt": ""}
     clip = {**nothing, "guidance": 4.0, "temperature": 1.0}
     assert recipe["text"] == {
         "encoder": {},
@@ -313,6 +313,7 @@ def test_a_known_file_takes_other_settings_and_its_own_attention(imported):
     assert recipe["text"]["clip"] == {
         "prefix": "<T2V>",
         "suffix": " The quality is very high!",
+        "suffix_field": "",
         "negative_prompt": "",
         "guidance": 6.0,
         "temperature": 1.0,

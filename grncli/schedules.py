@@ -16,11 +16,10 @@ TEXT_MIN_STEPS = 10  # T_min of the paper for text-to-image
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """The same number of steps for every sample: the ratio grows in equal shares, or along a cosine, slow at first."""
+class EqualSteps:
+    """The same number of steps for every sample."""
 
     count: int = 50
-    shape: Literal["linear", "cosine"] = "linear"
     decision_step = None  # no entropy is asked for
 
     def __post_init__(self) -> None:
@@ -29,12 +28,19 @@ class Fixed:
 
     @property
     def most_steps(self) -> int:
-        """Steps that a sample takes at most."""
+        """Steps that a sample takes."""
         return self.count
 
     def steps(self, entropy: Tensor) -> Tensor:
         """Steps in all ``[B]``."""
         return torch.full_like(entropy, self.count)
+
+
+@dataclass(frozen=True)
+class Fixed(EqualSteps):
+    """A fixed schedule: the ratio grows in equal shares, or along a cosine, slow at first."""
+
+    shape: Literal["linear", "cosine"] = "linear"
 
     def ratio(self, step: Tensor, steps: Tensor) -> Tensor:
         """Selection ratio after ``step`` of ``steps`` steps, both float ``[B]``; 1 at the end."""
@@ -45,7 +51,7 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(EqualSteps):
     """The released schedule of text-conditional generators: as many steps for every sample, along a shifted cosine.
 
     Its last step does not fill the state up: the sample is what is predicted from the share ``end``.
@@ -57,27 +63,15 @@ class Cosine:
     shift : the share of noise is moved by noise' = shift * noise / (1 + (shift - 1) * noise); 1 does not
     """
 
-    count: int = 50
     end: float = 0.999
     shift: float = 1.0
-    decision_step = None
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"steps is {self.count}, expected 1 or more")
+        super().__post_init__()
         if not 0 < self.end <= 1:
             raise ValueError(f"end is {self.end}, expected more than 0, and 1 at most")
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift is {self.shift}, expected a finite number above 0")
-
-    @property
-    def most_steps(self) -> int:
-        """Steps that a sample takes."""
-        return self.count
-
-    def steps(self, entropy: Tensor) -> Tensor:
-        """Steps in all ``[B]``."""
-        return torch.full_like(entropy, self.count)
 
     def ratio(self, step: Tensor, steps: Tensor) -> Tensor:
         """Selection ratio after ``step`` of ``steps`` steps, both float ``[B]``: that of the step that follows."""

@@ -7,7 +7,7 @@ counted, as a dropped prompt is shorter than a caption. Each window is packed by
 stays open for the next window, also for the first one of the next epoch, so that no sample waits for long.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -171,8 +171,3 @@ def first_fit_decreasing(lengths: NDArray[np.int32], capacity: int, left: int) -
     placed = np.empty_like(bins)
     placed[order] = bins
     return placed
-
-
-def wasted(sequences: Sequence[Entries], tokens: int) -> float:
-    """Share of the budgets of sequences that holds no token."""
-    return 1 - sum(int(sequence["tokens"].sum()) for sequence in sequences) / (tokens * len(sequences))

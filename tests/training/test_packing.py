@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grncli.runs.generator_recipe import PackedData
-from grncli.training.packing import DROPPED, PackingPlan, TokenCounts, first_fit_decreasing, wasted
+from grncli.training.packing import DROPPED, PackingPlan, TokenCounts, first_fit_decreasing
 
 TOKENS = 64
 
@@ -138,7 +138,8 @@ def test_a_mixed_store_wastes_less_than_three_percent():
     visual = areas * random.integers(1, 22, 20_000)
     lengths = np.clip(random.normal(80, 40, 60_003), 3, 300).astype(np.int32)
     plan = plan_of(visual, window=4096, tokens=40_960, lengths=lengths)
-    assert wasted(list(islice(plan.sequences(), 1000)), 40_960) < 0.01
+    filled = sum(int(sequence["tokens"].sum()) for sequence in islice(plan.sequences(), 1000))
+    assert filled > 0.99 * 1000 * 40_960
 
 
 def test_the_most_tokens_of_a_sample_are_those_of_its_longest_prompt():

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,6 @@ from grncli.cli.training_session import check_alike, conclude, with_dtype
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.text.prompt_features import PromptFeatures
     from grncli.training.captioned_plan import CaptionedPlan
     from grncli.training.generator_training import GeneratorPlan
 
@@ -42,6 +42,13 @@ def train_gen(
     text: Annotated[
         str | None,
         Option(metavar="FEATURES", help="Features of the captions, from grn encode-text; for text recipes."),
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        Option(
+            metavar="DIR|minilm",
+            help="Instead of --text: the encoder, which runs beside the training (more than a million captions).",
+        ),
     ] = None,
     start: Annotated[
         str | None,
@@ -75,17 +82,29 @@ def train_gen(
         raise UsageError("--out RUN is missing, expected the run directory to train into")
     if ema not in ("restart", "keep"):
         raise UsageError(f"--ema {ema}: expected restart or keep")
+    if text is not None and text_encoder is not None:
+        raise UsageError(f"--text {text}: holds features, expected it without --text-encoder {text_encoder}")
     with open_session("train-gen", "steps", device, max_time) as session:
         from grncli.runs.generator_recipe import AskedGeneratorRecipe
+        from grncli.runtime.devices import DTYPES
+        from grncli.training.captioned_plan import CaptionedPlan
         from grncli.training.generator_training import make_plan, train_generator
         from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
 
         asked = read_training_recipe(recipe, AskedGeneratorRecipe, with_dtype(overrides, dtype))
-        check_alike(session, asked, out, text, start, ema, *paths)
+        check_alike(session, asked, out, text, text_encoder, start, ema, *paths)
+        present = None if out is None or overwrite else PresentRun(out)
+        settled_dtype = settle_dtype(asked, present, session.device, session.processes).training.dtype
+        open_encoder = None
+        if text_encoder is not None:
+            from grncli.text.encoders import load_text_encoder
+
+            open_encoder = partial(load_text_encoder, text_encoder, session.device, DTYPES[settled_dtype])
         plan = make_plan(
             asked,
             paths,
             text=None if text is None else Path(text),
+            open_encoder=open_encoder,
             place=str(recipe),
             allow_incomplete=allow_incomplete,
             say=session.monitor.say,
@@ -97,9 +116,8 @@ def train_gen(
             begun, first = begin_from(plan.recipe, Path(start), paths[0], keep=ema == "keep", say=session.monitor.say)
             plan = replace(plan, recipe=begun)
         if out is None or dry_run:
-            present = None if out is None or overwrite else PresentRun(out)
-            settled = settle_dtype(plan.recipe, present, session.device, session.processes)
-            _show_costs(replace(plan, recipe=settled), json=json)
+            training = replace(plan.recipe.training, dtype=settled_dtype)
+            _show_costs(replace(plan, recipe=replace(plan.recipe, training=training)), json=json)
             return
         sheet = None
         if tokenizer is not None:
@@ -109,7 +127,7 @@ def train_gen(
                 plan.recipe,
                 tokenizer,
                 session.device,
-                features=None if text is None else _features_of(text, recipe),
+                features=plan.features if isinstance(plan, CaptionedPlan) else None,
                 say=session.monitor.say,
             )
         last: dict[str, float] = {}
@@ -125,13 +143,6 @@ def train_gen(
             report=lambda line: last.update(line.numbers, step=line.step),
         )
         conclude(session, out, asked.training.steps, added, last, json=json)
-
-
-def _features_of(text: str, recipe: Path) -> "PromptFeatures":
-    from grncli.store.text_features import open_features
-    from grncli.text.prompt_features import StoredPrompts
-
-    return StoredPrompts(open_features(text), recipe=str(recipe))
 
 
 def _is_override(text: str) -> bool:

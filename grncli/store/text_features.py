@@ -241,6 +241,11 @@ def from_words(words: NDArray[np.uint16]) -> Tensor:
     return torch.from_numpy(words.view(np.int16)).view(torch.bfloat16).float()
 
 
+def as_stored(features: Tensor) -> Tensor:
+    """Features as a store gives them back: float32 with the values of the nearest bfloat16."""
+    return features.to(torch.bfloat16).float()
+
+
 def _bytes_of(digests: Sequence[str]) -> NDArray[np.bytes_]:
     return np.frombuffer(bytes.fromhex("".join(digests)), _DIGEST)
 

@@ -1,6 +1,6 @@
 """What ``grn train-gen`` trains a text-conditional generator on: settled from stores, captions and features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,18 @@ from grncli.runtime.monitor import Say
 from grncli.store import BitStore
 from grncli.store.captions import read_captions
 from grncli.store.text_features import FeatureStore, open_features
+from grncli.text.prompt_features import PromptFeatures
+from grncli.text.text_encoder import TextEncoder
 from grncli.training.bit_loader import combine_stores
-from grncli.training.captioned_samples import CaptionedSamples, caption_samples, fitting_rows, tokens_needed
+from grncli.training.captioned_samples import (
+    CaptionedSamples,
+    collect_prompts,
+    count_tokens,
+    fitting_rows,
+    tokens_needed,
+)
 from grncli.training.packing import Numbers
+from grncli.training.training_prompts import OnlineSource, PromptSource, StoredSource
 
 
 @dataclass(frozen=True)
@@ -29,18 +38,21 @@ class CaptionedPlan:
     ----------
     rows : numbers of the samples that have a caption and fit into a sequence
     captions : digests of the stores' captions
+    features : of further prompts, such as those of previews
     """
 
     recipe: GeneratorRecipe
     samples: CaptionedSamples
     rows: Numbers
     captions: tuple[str, ...]
+    features: PromptFeatures
 
 
 def make_captioned_plan(
     recipe: AskedGeneratorRecipe,
     stores: Sequence[BitStore],
     text: Path | None,
+    open_encoder: Callable[[], TextEncoder] | None = None,
     *,
     place: str | None = None,
     allow_incomplete: bool = False,
@@ -52,65 +64,77 @@ def make_captioned_plan(
     ----------
     stores : whose bits fit the recipe
     text : a features store
+    open_encoder : in its place; called once the captions are read
     place : path of the recipe, for the command that a message gives
     allow_incomplete : use what an unfinished features store holds so far
 
     Raises
     ------
     UsageError, StoreError, StoreMismatch, RecipeError
-        If there is no features store, or one of another encoder; if captions or their features are lacking; if a
-        prompt or a sample is too long.
+        If there is neither features store nor encoder, or one that does not fit the recipe; if captions or their
+        features are lacking; if a prompt or a sample is too long.
     """
-    network, data = recipe.network, recipe.data
-    assert isinstance(network, AskedTextGenerator)
+    data, asked_text = recipe.data, recipe.text or TextConditioning()
     assert isinstance(data, PackedData)
-    if text is None:
+    stored = None if text is None else _open_features(text, allow_incomplete)
+    if stored is None and open_encoder is None:
         raise UsageError(
             "--text is missing: network.type=text_transformer is trained on captions; give the features store that "
-            "grn encode-text made of them"
+            "grn encode-text made of them, or a --text-encoder"
         )
-    features = open_features(text)
-    if not features.complete and not allow_incomplete:
-        raise StoreError(
-            f"{text} is not complete ({len(features)} prompts so far); finish it with grn encode-text, or add "
-            "--allow-incomplete"
-        )
-    settled_text = _settle_text(recipe, features)
     bits, parts = combine_stores(stores)
     captions = [read_captions(store) for store in stores]
-    samples = caption_samples(
-        stores, captions, parts, features, settled_text, first_frame=recipe.refinement.first_frame > 0, recipe=place
-    )
-    longest, most = int(samples.counts.lengths.max()), settled_text.max_tokens
+    counted = collect_prompts(stores, captions, parts, asked_text, first_frame=recipe.refinement.first_frame > 0)
+    source: PromptSource
+    if stored is not None:
+        source = StoredSource(stored, place)
+    else:
+        assert open_encoder is not None
+        source = OnlineSource(open_encoder(), say)
+    network = recipe.network
+    assert isinstance(network, AskedTextGenerator)
+    settled_text = _settle_text(asked_text, network, source)
+    prompts = source.number(counted.table)
+    longest, most = int(prompts.lengths.max()), settled_text.max_tokens
     if longest > most:
         raise RecipeError(
-            f"{features.path} has prompts of up to {longest} tokens, and the recipe says text.max_tokens={most}; "
-            "raise it, or shorten the captions"
+            f"{source.name}: prompts have up to {longest} tokens, and the recipe says text.max_tokens={most}; raise "
+            "it, or shorten the captions"
         )
+    samples = CaptionedSamples(parts, count_tokens(counted, parts, prompts.lengths), prompts)
     config = network.settle(
-        rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, text_width=features.width
+        rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, text_width=source.width
     )
     settled = recipe.settle(config, replace(bits, labels=()), settled_text)
     digests = tuple(each.digest() for each in captions)
-    return CaptionedPlan(settled, samples, _rows(samples, data, say), digests)
+    return CaptionedPlan(settled, samples, _rows(samples, data, say), digests, source.features)
 
 
-def _settle_text(recipe: AskedGeneratorRecipe, features: FeatureStore) -> TextConditioning:
+def _open_features(path: Path, allow_incomplete: bool) -> FeatureStore:
+    features = open_features(path)
+    if not features.complete and not allow_incomplete:
+        raise StoreError(
+            f"{path} is not complete ({len(features)} prompts so far); finish it with grn encode-text, or add "
+            "--allow-incomplete"
+        )
+    return features
+
+
+def _settle_text(text: TextConditioning, network: AskedTextGenerator, source: PromptSource) -> TextConditioning:
     """The section text with its encoder; RecipeError where that of the features is another one."""
-    text = recipe.text or TextConditioning()
-    wanted, encoder = text.encoder.get("sha256"), features.encoder
+    wanted, encoder = text.encoder.get("sha256"), source.encoder
     if wanted and wanted != encoder["sha256"]:
         raise RecipeError(
-            f"{features.path} was made by text encoder {encoder['name']} ({encoder['sha256'][:8]}…), and the recipe "
-            f"says text.encoder.sha256={wanted[:8]}…; encode the captions with that one, or leave text.encoder out"
+            f"{source.name}: its features are of text encoder {encoder['name']} ({encoder['sha256'][:8]}…), and the "
+            f"recipe says text.encoder.sha256={wanted[:8]}…; encode the captions with that one, or leave text.encoder "
+            "out"
         )
-    width = recipe.network.text_width if isinstance(recipe.network, AskedTextGenerator) else None
-    if width not in (None, features.width):
+    if network.text_width not in (None, source.width):
         raise RecipeError(
-            f"{features.path} has features {features.width} wide, and the recipe says network.text_width={width}; "
-            "leave the field out, or encode the captions with another encoder"
+            f"{source.name}: its features are {source.width} wide, and the recipe says "
+            f"network.text_width={network.text_width}; leave the field out, or encode the captions with another encoder"
         )
-    return replace(text, encoder=encoder, max_tokens=min(text.max_tokens, features.settings.max_tokens))
+    return replace(text, encoder=dict(encoder), max_tokens=min(text.max_tokens, source.max_tokens))
 
 
 def _rows(samples: CaptionedSamples, data: PackedData, say: Say) -> Numbers:

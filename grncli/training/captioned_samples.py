@@ -13,11 +13,10 @@ from grncli.runs.generator_recipe import Task, TextConditioning
 from grncli.runtime.errors import StoreError
 from grncli.store import BitStore, Grid
 from grncli.store.captions import Caption, CaptionLine, Captions
-from grncli.store.text_features import FeatureStore
-from grncli.text.prompt_features import StoredPrompts
 from grncli.text.templates import final_prompt
 from grncli.training.bit_loader import GridSamples
 from grncli.training.packing import DROPPED, RATIO_TOKENS, Entries, Numbers, TokenCounts
+from grncli.training.training_prompts import PromptTable, TrainingPrompts
 
 NO_PROMPT = -1  # the first prompt of a sample that has none
 
@@ -46,21 +45,11 @@ class CaptionedSamples:
 
     Parameters
     ----------
-    digests : of each prompt
     counts : tokens of each sample; its first prompt is ``NO_PROMPT`` where it has no caption
     """
 
-    def __init__(
-        self,
-        parts: Sequence[GridSamples],
-        counts: TokenCounts,
-        digests: Sequence[str],
-        empty: str,
-        features: FeatureStore,
-    ) -> None:
-        self.parts, self.counts, self.features = parts, counts, features
-        # The empty prompt last, where the number -1 of a dropped one finds it.
-        self._digests = [*digests, empty]
+    def __init__(self, parts: Sequence[GridSamples], counts: TokenCounts, prompts: TrainingPrompts) -> None:
+        self.parts, self.counts, self._prompts = parts, counts, prompts
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
@@ -73,9 +62,9 @@ class CaptionedSamples:
 
     def read(self, entries: Entries) -> list[CaptionedSample]:
         """The samples of a sequence, in its order."""
-        assert DROPPED == -1
+        assert DROPPED == -1  # the last prompt, which is the empty one
         places, rows = self._places(entries["sample"])
-        texts = self.features.read([self._digests[prompt] for prompt in entries["prompt"].tolist()])
+        texts = self._prompts.read(entries["prompt"].tolist())
         bits, keys = dict[int, Tensor](), dict[int, str]()
         for place in np.unique(places).tolist():
             inside = np.flatnonzero(places == place)
@@ -106,33 +95,38 @@ class CaptionedSamples:
         return places, numbers - self._starts[places]
 
 
-def caption_samples(
+@dataclass(frozen=True)
+class CaptionCounts:
+    """The prompts of all samples: `TokenCounts` before their tokens are counted."""
+
+    table: PromptTable
+    first: NDArray[np.int32]
+    clean_first: NDArray[np.int32]
+    prompts: NDArray[np.int32]
+
+
+def collect_prompts(
     stores: Sequence[BitStore],
     captions: Sequence[Captions],
     parts: Sequence[GridSamples],
-    features: FeatureStore,
     text: TextConditioning,
     *,
     first_frame: bool,
-    recipe: str | None = None,
-) -> CaptionedSamples:
-    """Bring the captions of all samples to their final form, and count their tokens.
+) -> CaptionCounts:
+    """Bring the captions of all samples to their final form.
 
     Parameters
     ----------
     captions : of each store
     first_frame : whether clips may be trained with a clean first frame, with prompts of their own
-    recipe : path of the recipe, for the command that a message gives
 
     Raises
     ------
     StoreError
         If no sample has a caption.
-    UsageError
-        If the features of a prompt are lacking, with the first of them and the command that adds them.
     """
     tasks: Mapping[str, Task] = {"image": text.image, "clip": text.clip, "first-frame": text.first_frame}
-    table = _PromptTable()
+    prompts_of = _SharedPrompts()
     first, clean, prompts = list[int](), list[int](), list[int]()
     for part in parts:
         own = "image" if part.grid[0] == 1 else "clip"
@@ -142,32 +136,34 @@ def caption_samples(
             for line in store.records(store.grid(part.grid).indices.tolist()):
                 said = spoken.lines_of_sample(line)
                 place, starts = str(store.path), said if first_frame and own == "clip" else ()
-                first.append(table.first(place, own, said, tasks[own]))
-                clean.append(table.first(place, "first-frame", starts, tasks["first-frame"]))
+                first.append(prompts_of.first(place, own, said, tasks[own]))
+                clean.append(prompts_of.first(place, "first-frame", starts, tasks["first-frame"]))
                 prompts.append(sum(len(each.captions) for each in said))
+    table = prompts_of.table
     if not table.prompts:
         paths = ", ".join(str(store.path) for store in stores)
         raise StoreError(f"{paths}: no sample has a caption; add them with: grn captions {stores[0].path} FILE")
-    digests = _digests(table, features, recipe)
-    empty = final_prompt("")
-    (empty_digest,) = StoredPrompts(features, recipe=recipe).digests([empty])
-    counts = TokenCounts(
+    table.add([final_prompt("")], str(stores[0].path), "image")
+    return CaptionCounts(table, np.array(first, np.int32), np.array(clean, np.int32), np.array(prompts, np.int32))
+
+
+def count_tokens(counted: CaptionCounts, parts: Sequence[GridSamples], lengths: NDArray[np.int32]) -> TokenCounts:
+    """What each sample counts in a sequence, with the tokens of each prompt, the empty one last."""
+    return TokenCounts(
         visual=np.repeat([int(np.prod(part.grid)) for part in parts], [len(part) for part in parts]).astype(np.int32),
-        first=np.array(first, np.int32),
-        prompts=np.array(prompts, np.int32),
-        clean_first=np.array(clean, np.int32),
-        lengths=features.lengths(digests).astype(np.int32),
-        empty=int(features.lengths([empty_digest])[0]),
+        first=counted.first,
+        prompts=counted.prompts,
+        clean_first=counted.clean_first,
+        lengths=lengths,
+        empty=int(lengths[-1]),
     )
-    return CaptionedSamples(parts, counts, digests, empty_digest, features)
 
 
-class _PromptTable:
-    """Prompts in their final form; those of one sample lie side by side, and samples of the same ones share them."""
+class _SharedPrompts:
+    """A table of prompts in which samples of the same captions share theirs."""
 
     def __init__(self) -> None:
-        self.prompts: list[str] = []
-        self.makers: list[tuple[str, str]] = []  # store and task of each, for messages
+        self.table = PromptTable()
         self._firsts: dict[tuple[str, tuple[tuple[str, tuple[Caption, ...]], ...]], int] = {}
 
     def first(self, store: str, task: str, lines: Sequence[CaptionLine], templates: Task) -> int:
@@ -176,23 +172,9 @@ class _PromptTable:
             return NO_PROMPT
         key = task, tuple((suffix_of(line, templates), line.captions) for line in lines)
         if key not in self._firsts:
-            self._firsts[key] = len(self.prompts)
-            self.prompts += [prompt for line in lines for prompt in caption_prompts(line, templates)]
-            self.makers += [(store, task)] * (len(self.prompts) - self._firsts[key])
+            prompts = [prompt for line in lines for prompt in caption_prompts(line, templates)]
+            self._firsts[key] = self.table.add(prompts, store, task)
         return self._firsts[key]
-
-
-def _digests(table: _PromptTable, features: FeatureStore, recipe: str | None) -> list[str]:
-    """The digest of every prompt; UsageError where the features of one are lacking."""
-    digests = [""] * len(table.prompts)
-    for store, task in dict.fromkeys(table.makers):
-        own = [i for i, maker in enumerate(table.makers) if maker == (store, task)]
-        # Which of the two others a caption is of, encode-text sees by itself.
-        named = task if task == "first-frame" else "image"
-        known = StoredPrompts(features, prompts=store, recipe=recipe, task=named)
-        for i, digest in zip(own, known.digests([table.prompts[i] for i in own]), strict=True):
-            digests[i] = digest
-    return digests
 
 
 def fitting_rows(samples: CaptionedSamples, tokens: int) -> tuple[Numbers, NDArray[np.int64]]:

@@ -25,6 +25,7 @@ from grncli.runtime.errors import RecipeError, StoreError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, open_store
+from grncli.text.text_encoder import TextEncoder
 from grncli.training.bit_loader import BitLoader, GridSamples, check_validation, combine_stores
 from grncli.training.captioned_plan import CaptionedPlan, make_captioned_plan
 from grncli.training.logs import LogLine
@@ -133,6 +134,7 @@ def make_plan(
     paths: Sequence[Path],
     *,
     text: Path | None = None,
+    open_encoder: Callable[[], TextEncoder] | None = None,
     place: str | None = None,
     allow_incomplete: bool = False,
     say: Say = lambda text: None,
@@ -142,6 +144,7 @@ def make_plan(
     Parameters
     ----------
     text : features of captions, for a network that is conditioned on text
+    open_encoder : what computes them when a step needs them, in their place; called after all that needs no encoder
     place : path of the recipe, for the commands that messages give
     allow_incomplete : train on what an unfinished store holds so far
 
@@ -159,11 +162,12 @@ def make_plan(
     require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
     check_division(_divided(recipe.data), recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
     if isinstance(network, AskedTextGenerator):
-        return make_captioned_plan(recipe, stores, text, place=place, allow_incomplete=allow_incomplete, say=say)
-    if text is not None:
-        raise UsageError(
-            f"--text {text}: is for recipes with network.type=text_transformer, and this one is for classes"
+        return make_captioned_plan(
+            recipe, stores, text, open_encoder, place=place, allow_incomplete=allow_incomplete, say=say
         )
+    if text is not None or open_encoder is not None:
+        given = "--text-encoder" if text is None else f"--text {text}"
+        raise UsageError(f"{given}: is for recipes with network.type=text_transformer, and this one is for classes")
     assert isinstance(recipe.data, BitData)
     bits, samples = combine_stores(stores)
     classes = _classes(recipe, bits.labels, samples, stores)

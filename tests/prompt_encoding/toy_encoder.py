@@ -25,7 +25,7 @@ class ToyEncoder(TextEncoder):
         most = self.max_tokens - 1
         return [
             TokenizedPrompt(
-                (*(int(hashlib.sha256(word.encode()).hexdigest()[:8], 16) for word in some[:most]), 1),
+                (*(int(hashlib.sha256(word.encode()).hexdigest()[:7], 16) for word in some[:most]), 1),
                 some[most] if len(some) > most else None,
             )
             for some in words

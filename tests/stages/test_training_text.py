@@ -352,9 +352,9 @@ def test_a_network_of_other_sizes_is_refused(trained: Path, folder: Path, grn_in
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["network.text_width=7"], "features 6 wide, and the recipe says network.text_width=7"),
+        (["network.text_width=7"], "features are 6 wide, and the recipe says network.text_width=7"),
         (["text.encoder={name: toy, sha256: ffff}"], "leave text.encoder out"),
-        (["text.max_tokens=3"], "has prompts of up to 8 tokens, and the recipe says text.max_tokens=3"),
+        (["text.max_tokens=3"], "prompts have up to 8 tokens, and the recipe says text.max_tokens=3"),
         (["data.tokens=14"], "raise data.tokens, or leave such samples out with data.too_long=drop"),
         (["data.validation=99"], "data.validation is 99"),
         (["network.channels=4"], "channels"),

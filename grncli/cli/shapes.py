@@ -25,6 +25,7 @@ def shapes(
     captions: Annotated[
         bool, Option("--captions", help="Write 00000.txt beside each drawing: what it shows, in five wordings.")
     ] = False,
+    groups: Annotated[int, Option(min=0, help="Pictures of four small figures, in DIR/images/four-figures.")] = 0,
     without: Annotated[
         str, Option(metavar="red-star,...", help="Combinations of colour and shape that are left out.")
     ] = "",
@@ -47,8 +48,9 @@ def shapes(
         fps=fps,
         seed=seed,
         captions=captions,
+        groups=groups,
         without=tuple(name for name in without.replace(" ", "").split(",") if name),
     )
     with Progress("shapes", "files") as progress:
         write_shapes(folder, settings, overwrite=overwrite, monitor=progress.monitor(make_stop()))
-    say(f"{folder}: {images} pictures and {clips} clips of {size}x{size}")
+    say(f"{folder}: {images + groups} pictures and {clips} clips of {size}x{size}")

@@ -6,6 +6,7 @@ minutes; the hard set small, turned at will and on mottled ground.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,24 @@ def draw_image(seed: int, index: int, size: int, set: str = "hard") -> NDArray[n
     least = max(figure.reach, size * (0.5 - shapes.drift))
     x, y = least + random.random(2) * (size - 2 * least)
     return figure.on(shapes.ground(random, size), x, y)
+
+
+def draw_group(seed: int, index: int, size: int, set: str = "easy", without: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Picture number ``index`` of four small figures, one in each quarter, [size, size, 3] RGB.
+
+    ``without`` names combinations of colour and shape, such as ``red-star``, that none of the four shows.
+    """
+    shapes = SETS[set]
+    random = np.random.default_rng([seed, 2, index])
+    names = [name for name in shapes.image_classes if name not in without]
+    picture = shapes.ground(random, size)
+    for row, column in np.ndindex(2, 2):
+        colour, shape = names[random.integers(len(names))].split("-")
+        figure = _figure(random, shapes, colour, shape, shapes.group_radius, size)
+        free = size / 2 - 2 * figure.reach
+        x, y = figure.reach + random.random(2) * free + np.array([column, row]) * size / 2
+        picture = figure.on(picture, x, y).astype(np.float64)
+    return picture.astype(np.uint8)
 
 
 def draw_clip(seed: int, index: int, size: int, frames: int, set: str = "hard") -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ class ShapeSet:
     tint: float  # added to each of its channels at most, of 255
     radius: Range
     clip_radius: Range
+    group_radius: Range  # of each of four figures
     rotation: Range | None  # from upright; None allows any angle
     drift: float  # of a picture's shape from the middle, at most
     shadow: float
@@ -88,6 +89,7 @@ def _sets() -> dict[str, ShapeSet]:
         tint=6,
         radius=(0.33, 0.42),
         clip_radius=(0.23, 0.28),  # A larger one would leave no room to move.
+        group_radius=(0.17, 0.21),
         rotation=(-math.pi / 12, math.pi / 12),
         drift=1 / 16,
         shadow=0.0,
@@ -104,6 +106,7 @@ def _sets() -> dict[str, ShapeSet]:
         tint=8,
         radius=(0.2, 0.3),
         clip_radius=(0.2, 0.3),
+        group_radius=(0.13, 0.19),
         rotation=None,
         drift=0.5,  # The edge limits it further.
         shadow=0.35,

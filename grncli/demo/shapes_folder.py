@@ -9,9 +9,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from grncli.demo.drawings import draw_clip, draw_image
+from grncli.demo.drawings import draw_clip, draw_group, draw_image
 from grncli.demo.shape_sets import SETS
-from grncli.demo.wordings import captions_of
+from grncli.demo.wordings import GROUP, captions_of
 from grncli.media.writing import write_mp4, write_png
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import UsageError
@@ -37,14 +37,15 @@ class ShapesSettings:
     fps: float = 8.0
     seed: int = 0
     captions: bool = False  # a text file beside each drawing
+    groups: int = 0  # pictures of four small figures
     without: tuple[str, ...] = ()  # COLOUR-SHAPE combinations that no drawing shows
 
     def check(self) -> None:
         """Raise UsageError on a setting that cannot be drawn."""
         if self.set not in SETS:
             raise UsageError(f"The set of shapes is {self.set!r}, expected {' or '.join(SETS)}.")
-        if min(self.images, self.clips, self.seed) < 0:
-            raise UsageError("The number of images, the number of clips and the seed cannot be negative.")
+        if min(self.images, self.clips, self.groups, self.seed) < 0:
+            raise UsageError("The numbers of images, clips and groups and the seed cannot be negative.")
         if self.size < SMALLEST_SIZE:
             raise UsageError(f"Shapes need pictures of at least {SMALLEST_SIZE} pixels, not {self.size}.")
         if self.frames < 2:
@@ -64,7 +65,7 @@ class ShapesSettings:
     def record(self) -> dict[str, Any]:
         """As the folder's marker has them; what is not asked for is no part of it, as it was before there was such."""
         record = {**asdict(self), "without": sorted(set(self.without))}
-        return {name: value for name, value in record.items() if value or name not in ("captions", "without")}
+        return {name: value for name, value in record.items() if value or name not in ("captions", "groups", "without")}
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,9 @@ def _samples(folder: Path, settings: ShapesSettings) -> Iterator[_ShapeSample]:
             turn, member = divmod(index, len(classes))
             path = folder / kind / classes[member] / f"{turn:05d}.{ending}"
             yield _ShapeSample(path, kind, index, path.with_suffix(".txt") if settings.captions else None)
+    for index in range(settings.groups):
+        path = folder / "images" / GROUP / f"{index:05d}.png"
+        yield _ShapeSample(path, "groups", index, path.with_suffix(".txt") if settings.captions else None)
 
 
 def _is_drawn(classes: Sequence[str], index: int, settings: ShapesSettings) -> bool:
@@ -153,6 +157,8 @@ def _write_sample(sample: _ShapeSample, settings: ShapesSettings) -> None:
             )
     if sample.kind == "images":
         write_png(sample.path, draw_image(settings.seed, sample.index, settings.size, settings.set))
+    elif sample.kind == "groups":
+        write_png(sample.path, draw_group(settings.seed, sample.index, settings.size, settings.set, settings.without))
     else:
         frames = draw_clip(settings.seed, sample.index, settings.size, settings.frames, settings.set)
         write_mp4(sample.path, frames, settings.fps)

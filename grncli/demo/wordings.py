@@ -14,10 +14,20 @@ CLIP_WORDINGS = (
     "a clip of {a_colour} {shape} moving {direction}",
     "the {colour} {shape} travels {direction}",
 )
+GROUP = "four-figures"
+GROUP_WORDINGS = (
+    "four small figures",
+    "four figures, one in each corner",
+    "a picture of four figures",
+    "this drawing has four small figures in it",
+    "four figures and nothing else",
+)
 
 
 def captions_of(name: str) -> list[str]:
-    """Captions of a class, such as ``red-star`` of pictures or ``red-star-left`` of clips."""
+    """Captions of a class, such as ``red-star`` of pictures, ``red-star-left`` of clips, or ``four-figures``."""
+    if name == GROUP:
+        return list(GROUP_WORDINGS)
     colour, shape, *rest = name.split("-")
     words = {"colour": colour, "shape": shape, "a_colour": _with_article(colour), "a_shape": _with_article(shape)}
     if not rest:

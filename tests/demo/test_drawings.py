@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from grncli.cli import app
 from grncli.demo import shapes_folder
-from grncli.demo.drawings import draw_clip, draw_image
+from grncli.demo.drawings import draw_clip, draw_group, draw_image
 from grncli.demo.figures import DrawnFigure, upright
 from grncli.demo.shape_sets import DIRECTIONS, SETS
 from grncli.demo.shapes_folder import ShapesSettings
@@ -417,3 +417,35 @@ def test_combinations_that_cannot_be_left_out_are_refused(tmp_path, without, wor
     assert done.exit_code == 2
     assert words in done.stderr
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(("name", "size"), [("easy", 32), ("hard", 64)])
+def test_a_group_has_a_figure_in_each_quarter(name, size):
+    half = size // 2
+    for index in range(8):
+        picture = draw_group(0, index, size, name).astype(int)
+        vivid = np.ptp(picture, axis=-1) > 80
+        quarters = [vivid[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        assert all(0.05 < quarter.mean() < 0.6 for quarter in quarters)
+        assert not vivid[[0, -1]].any()
+        assert not vivid[:, [0, -1]].any()
+
+
+def test_groups_are_drawn_beside_the_others_with_captions_of_their_own(tmp_path):
+    plain = write_and_read(tmp_path / "plain", images=48, clips=0)
+    grouped = write_and_read(tmp_path / "grouped", images=48, clips=0, groups=3, captions=True)
+    names = [f"images/four-figures/{number:05d}.png" for number in range(3)]
+    pictures = {name: data for name, data in grouped.items() if name.endswith(".png")}
+    assert pictures.keys() == plain.keys() | set(names)
+    assert len({pictures[name] for name in names}) == 3
+    wordings = grouped["images/four-figures/00000.txt"].decode().splitlines()
+    assert len(set(wordings)) == 5
+    assert all("four" in wording for wording in wordings)
+
+
+def test_a_group_shows_no_combination_that_is_left_out(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(DrawnFigure, "on", lambda self, ground, x, y: drawn.append(self.shape) or ground)
+    without = [name for name in EASY.image_classes if name.split("-")[1] != "star"]
+    draw_group(0, 0, 32, "easy", without)
+    assert drawn == ["star"] * 4

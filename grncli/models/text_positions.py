@@ -2,17 +2,21 @@
 
 A third of a head's pairs turns with each of the three; what three does not divide goes to width. Text token j lies at
 time j, the token of the selection ratio at 512, frame f at 600 + f. Rows and columns are spread over an extent that the
-aspect ratio alone tells, so that a picture keeps its positions whatever its number of tokens.
+aspect ratio alone tells, so that a picture keeps its positions whatever its number of tokens; or they lie one apart,
+where a network only ever sees a few tokens a side, which would lie 20 and more apart.
 """
 
 from functools import lru_cache
 from math import sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from grncli.models.aspect_ratios import nearest_template
 from grncli.models.transformer import Grid, frequencies
+
+Positions = Literal["spread", "per-token"]
 
 RATIO_TIME = 512
 FRAME_TIME = 600  # of the first frame
@@ -21,11 +25,12 @@ TEXT_STEP = 512  # text tables come in multiples of so many tokens
 
 
 @lru_cache(maxsize=16)  # up to 40 MB for a long clip
-def grid_rotation(grid: Grid, head_width: int, device: torch.device) -> Tensor:
+def grid_rotation(grid: Grid, head_width: int, device: torch.device, positions: Positions = "spread") -> Tensor:
     """Cosines and sines float32 ``[2, T h w, head_width / 2]`` of a latent grid ``(T, h, w)``."""
     frames, *sides = grid
     times = torch.arange(frames, dtype=torch.float64) + FRAME_TIME
-    axes = torch.meshgrid(times, *_spread(*sides), indexing="ij")
+    rows_and_columns = _spread(*sides) if positions == "spread" else [torch.arange(n).double() for n in sides]
+    axes = torch.meshgrid(times, *rows_and_columns, indexing="ij")
     return _rotation([axis.flatten() for axis in axes], head_width, device)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from grncli.models.generator import STEADY_ROWS, Generator, check_range, padded_rows
 from grncli.models.packed_attention import packed_attention
 from grncli.models.products import Linear
-from grncli.models.text_positions import grid_rotation, ratio_rotation, text_rotation
+from grncli.models.text_positions import Positions, grid_rotation, ratio_rotation, text_rotation
 from grncli.models.transformer import RatioEmbedding, RMSNorm, SwiGLU, rotate
 from grncli.tokens import Prediction, TokenCodec
 
@@ -45,10 +45,13 @@ class TextTransformerShape:
     key_value_heads: int = 18  # each serves heads / key_value_heads heads
     hidden: int = 8192  # of the MLP
     text_width: int = 4096  # of the text encoder's features
+    positions: Positions = "spread"  # of rows and columns; per-token: one apart, for grids of a few tokens a side
 
     def __post_init__(self) -> None:
         if self.attention not in get_args(AttentionVariant):
             raise ValueError(f"attention is {self.attention!r}, expected text-only or full")
+        if self.positions not in get_args(Positions):
+            raise ValueError(f"positions is {self.positions!r}, expected {' or '.join(get_args(Positions))}")
         check_range(self, 1, "depth", "width", "heads", "key_value_heads", "hidden", "text_width")
         if self.width % (2 * self.heads) or self.head_width < 6:
             raise ValueError(f"width is {self.width}, expected an even number from 6 times heads={self.heads}")
@@ -225,7 +228,8 @@ class TextTransformer(Generator):
             words = memory.kept if full else told[:0]  # text-only: blocks take the keys and values that are kept
             grid = (state.shape[1], state.shape[2], state.shape[3])
             parts += [tokens, told, words]
-            turns += [grid_rotation(grid, head_width, state.device), ratio_rotation(head_width, state.device)]
+            turns.append(grid_rotation(grid, head_width, state.device, self.config.positions))
+            turns.append(ratio_rotation(head_width, state.device))
             turns.append(text_rotation(len(words), head_width, state.device))
             lengths.append(len(tokens) + len(told) + len(words))
         x, rotation, steady_lengths = _steady(torch.cat(parts), torch.cat(turns, dim=1), lengths)

@@ -44,6 +44,14 @@ def test_rows_and_columns_are_spread_by_the_nearest_aspect_ratio(grid, rows, col
         torch.testing.assert_close(turns[:, 0, 0, i], expected((600, 0, column), 12), atol=1e-6, rtol=0)
 
 
+def test_rows_and_columns_lie_one_apart_where_a_network_asks_for_it():
+    turns = grid_rotation((2, 3, 5), 12, CPU, "per-token").view(2, 2, 3, 5, -1)
+    for frame, row, column in ((0, 0, 0), (1, 2, 4), (0, 1, 3)):
+        torch.testing.assert_close(
+            turns[:, frame, row, column], expected((600 + frame, row, column), 12), atol=1e-6, rtol=0
+        )
+
+
 @pytest.mark.parametrize("length", [1, 7, 512, 513])
 def test_a_text_lies_in_time_alone(length):
     turns = text_rotation(length, 16, CPU)

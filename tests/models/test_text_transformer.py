@@ -124,8 +124,10 @@ def test_the_other_variant_gives_other_logits(released, case, text, logits):
 # With the definition
 
 
-def place_of(grid, frame, row, column):
-    """Where a visual token lies (facts section 4)."""
+def place_of(grid, frame, row, column, positions):
+    """Where a visual token lies (facts section 4), or one apart from the next."""
+    if positions == "per-token":
+        return 600 + frame, row, column
     _, height, width = grid
     ratio = nearest_template(height / width)
     across = math.sqrt(225 * 75 / ratio)
@@ -163,7 +165,7 @@ def defined(network, state, ratio, text, clean_first=False):
     words = text.double() @ weights["text_projection.weight"].T + weights["text_projection.bias"]
     x = torch.cat([visual, words, told[None]])
     grid = (frames, height, width)
-    places = [place_of(grid, f, r, c) for f in order for r in range(height) for c in range(width)]
+    places = [place_of(grid, f, r, c, config.positions) for f in order for r in range(height) for c in range(width)]
     places += [(j, 0, 0) for j in range(len(words))] + [(512, 0, 0)]
     is_text = torch.tensor([place[0] < 512 for place in places])
     hidden = is_text[:, None] & ~is_text if config.attention == "text-only" else torch.zeros(len(x), len(x)).bool()
@@ -195,8 +197,10 @@ def defined_block(x, weights, config, places, hidden):
 @each_variant
 @pytest.mark.parametrize("key_value_heads", [4, 2, 1])
 @pytest.mark.parametrize("prediction", ["ind", "bit"])
-def test_logits_are_those_of_the_definition(make, attention, key_value_heads, prediction):
-    network = make(attention=attention, key_value_heads=key_value_heads, prediction=prediction, width=48)
+@pytest.mark.parametrize("positions", ["spread", "per-token"])
+def test_logits_are_those_of_the_definition(make, attention, key_value_heads, prediction, positions):
+    sizes = {"key_value_heads": key_value_heads, "prediction": prediction, "positions": positions, "width": 48}
+    network = make(attention=attention, **sizes)
     state, ratio, text = batch(network.config, grid=(2, 3, 4))
     logits = network(state, ratio, text)
     for row in range(2):
@@ -250,6 +254,7 @@ def test_the_default_size_is_2b():
         ({"rounds": 9}, "rounds is 9, expected 1 to 8"),
         ({"channels": 0}, "channels is 0, expected 1 to 65536"),
         ({"attention": "causal"}, "attention is 'causal', expected text-only or full"),
+        ({"positions": "learned"}, "positions is 'learned', expected spread or per-token"),
     ],
     ids=str,
 )

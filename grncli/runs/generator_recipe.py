@@ -22,9 +22,10 @@ MAX_PACKED = 1 << 24  # tokens of a sequence, or samples that are packed togethe
 class BitData:
     """Batches of samples from bit stores."""
 
-    batch: int = 64
+    batch: int = 64  # samples a step, of all processes together
     buffer: float = 4.0  # GiB of bits that are shuffled together and stay in memory
-    validation: int = 0  # samples that measure loss and accuracy, and train nothing
+    # Samples to hold out: loss and accuracy of them are logged every training.validate_every steps.
+    validation: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.validation < 0:
@@ -37,12 +38,14 @@ class BitData:
 class PackedData:
     """Packed sequences of samples of all grids from bit stores, for a network that is conditioned on text."""
 
-    type: Literal["packed"] = "packed"
-    tokens: int = 40960  # of a sequence: those of its samples' grids and prompts, and one for each selection ratio
-    sequences: int = 1  # a step, of all processes together
-    window: int = 16384  # samples that are packed together
-    too_long: Literal["refuse", "drop"] = "refuse"  # samples that fit into no sequence
-    validation: int = 0  # samples that measure loss and accuracy, and train nothing
+    type: Literal["packed"] = "packed"  # packed sequences, which a network of type text_transformer needs
+    # Longest sequence in tokens: those of its samples' grids and prompts, and one for each sample's selection ratio.
+    tokens: int = 40960
+    sequences: int = 1  # sequences a step, of all processes together
+    window: int = 16384  # samples that are packed together: more waste fewer tokens, fewer shuffle better
+    too_long: Literal["refuse", "drop"] = "refuse"  # what becomes of samples that fit into no sequence
+    # Samples to hold out: loss and accuracy of them are logged every training.validate_every steps.
+    validation: int = 0
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.sequences, self.window) < 1 or self.validation < 0:
@@ -58,17 +61,19 @@ class PackedData:
 class Refinement:
     """How a training sample is made from a true token map (paper section 3.2; facts section 3)."""
 
-    ratio: Literal["logit-normal", "uniform"] = "logit-normal"  # distribution of the selection ratio
-    mean: float = -0.8  # of the normal number whose logistic function it is
-    deviation: float = 0.8
-    # Share of samples that learn without their condition, for guidance.
+    # Distribution of the selection ratio, the share of true tokens in the input.
+    ratio: Literal["logit-normal", "uniform"] = "logit-normal"
+    mean: float = -0.8  # mean of the normal number whose logistic function the ratio is
+    deviation: float = 0.8  # standard deviation of that number
+    # Share of samples that learn without their class or text, 0 to 1, for guidance.
     condition_dropout: float = renamed(0.1, before="label_drop")
-    target: Literal["absolute", "relative"] = "absolute"  # relative: which bits to flip (Appendix E.3), GRN_bit only
-    # For text only: how far the share of noise is shifted up, noise' = a * noise / (1 + (a - 1) * noise); area takes
+    # What is predicted: the true bits, or which bits to flip (Appendix E.3; network.prediction=bit only).
+    target: Literal["absolute", "relative"] = "absolute"
+    # Text only: a, how far the share of noise is shifted up, noise' = a * noise / (1 + (a - 1) * noise); area takes
     # a = sqrt(h * w / 256^2) of each sample's pixels.
     shift: float | Literal["area"] = 1.0
-    tokens_power: float = 0.0  # p: a sample weighs its tokens^p within a sequence
-    first_frame: float = 0.0  # share of clips whose first frame is clean, which learn to go on from it
+    tokens_power: float = 0.0  # text only: p, 0 to 1; a sample weighs its tokens^p within a sequence
+    first_frame: float = 0.0  # text only: share of clips, 0 to 1, whose first frame is clean: image to video
 
     def __post_init__(self) -> None:
         if not isfinite(self.mean) or not 0 < self.deviation < float("inf"):
@@ -106,12 +111,12 @@ class GeneratorTraining(Training):
 class Preview:
     """How the sample sheets of a run are drawn, where ``--tokenizer`` is given."""
 
-    classes: int = 10  # at most, one row each
-    per_class: int = 4
-    steps: int = 25
-    guidance: float = 2.0
-    temperature: float = 1.0
-    prompts: tuple[str, ...] = ()  # of a network that is conditioned on text, one row each
+    classes: int = 10  # classes on a sheet at most, one row each
+    per_class: int = 4  # samples of each class or prompt
+    steps: int = 25  # refinement steps of a sample
+    guidance: float = 2.0  # scale of classifier-free guidance; 1 is none
+    temperature: float = 1.0  # temperature of each prediction, above 0
+    prompts: tuple[str, ...] = ()  # text only: the prompts of a sheet, one row each
 
     def __post_init__(self) -> None:
         if min(self.classes, self.per_class, self.steps) < 1:
@@ -124,12 +129,12 @@ class Preview:
 class Bits:
     """The bits a generator was trained on; settled by the stores, not by the user."""
 
-    tokenizer: dict[str, Any]  # name and sha256
-    stride: tuple[int, int, int]
-    labels: tuple[str, ...]
-    grids: dict[str, int]  # TxHxW: samples
-    stores: tuple[str, ...] = ()  # hashes of their bits, in the order of training
-    fps: float | None = None
+    tokenizer: dict[str, Any]  # name and sha256 of the tokenizer that made the bits
+    stride: tuple[int, int, int]  # frames, rows and columns of pixels to a token
+    labels: tuple[str, ...]  # names of the classes, in the order of their numbers
+    grids: dict[str, int]  # samples of each latent grid TxHxW
+    stores: tuple[str, ...] = ()  # hashes of the stores' bits, in the order of training
+    fps: float | None = None  # frames a second of the clips
 
     def __post_init__(self) -> None:
         if not all(1 <= pixels <= MAX_STRIDE for pixels in self.stride):
@@ -149,13 +154,13 @@ class Task:
     Prefix and suffix are part of every prompt but the empty and the negative one.
     """
 
-    prefix: str = ""
-    suffix: str = ""
+    prefix: str = ""  # what every prompt begins with
+    suffix: str = ""  # what every prompt ends with
     # Field of captions.jsonl, such as quality_prompt: where a source has it, its words are learned, not the suffix.
     suffix_field: str = ""
-    negative_prompt: str = ""
-    guidance: float = 3.0
-    temperature: float = 1.0
+    negative_prompt: str = ""  # what samples are guided away from, unless --negative-prompt says
+    guidance: float = 3.0  # scale of classifier-free guidance; 1 is none
+    temperature: float = 1.0  # temperature of each prediction, above 0
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf") or not isfinite(self.guidance):
@@ -168,15 +173,17 @@ class Task:
 class TextConditioning:
     """What the texts of a text-conditional generator are, and how it is sampled by default (facts section 8)."""
 
-    encoder: dict[str, str] = field(default_factory=dict)  # name and sha256, as far as they are known
+    encoder: dict[str, str] = field(default_factory=dict)  # name and sha256 of the text encoder, as far as known
+    # Most tokens of a text; grn encode-text --recipe cuts what is longer, grn train-gen refuses it.
     max_tokens: int = 512
-    # Files of the released tokenizers whose bits it may have learned; none where it may be any.
+    # Files of the released tokenizers whose bits the network may have learned; none where it may be any.
     tokenizers: tuple[str, ...] = ()
-    image: Task = field(default_factory=Task)
-    clip: Task = field(default_factory=Task)
+    image: Task = field(default_factory=Task)  # text to image
+    clip: Task = field(default_factory=Task)  # text to video
     first_frame: Task = field(default_factory=Task)  # clips that start from a given frame
-    schedule: Literal["linear", "cosine"] = "cosine"
-    cosine_end: float = 0.999  # selection ratio of the last step: at 1 there would be nothing left to predict
+    schedule: Literal["linear", "cosine"] = "cosine"  # how the selection ratio grows from step to step
+    # Selection ratio of the last step of the cosine schedule: at 1 there would be nothing left to predict.
+    cosine_end: float = 0.999
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or not 0 < self.cosine_end <= 1:
@@ -190,9 +197,9 @@ class TextConditioning:
 class AskedGenerator(ClassTransformerShape):
     """The network of a recipe to train by; sizes that are left out follow from the bits."""
 
-    rounds: int | None = None
-    channels: int | None = None
-    classes: int | None = None  # 0: unconditional
+    rounds: int | None = None  # M, bits of a feature; null takes those of the stores
+    channels: int | None = None  # C, features of a token; null takes those of the stores
+    classes: int | None = None  # classes; 0 is an unconditional network, null takes those of the stores
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,9 +214,10 @@ class AskedGenerator(ClassTransformerShape):
 class AskedTextGenerator(TextTransformerShape):
     """The network of a recipe to train on captions; sizes that are left out follow from the bits and the features."""
 
-    rounds: int | None = None
-    channels: int | None = None
-    text_width: int | None = None  # type: ignore[assignment]  # of the features, which always say it
+    rounds: int | None = None  # M, bits of a feature; null takes those of the stores
+    channels: int | None = None  # C, features of a token; null takes those of the stores
+    # Numbers of a text feature; null takes those of the text encoder.
+    text_width: int | None = None  # type: ignore[assignment]  # features always say it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,22 +239,22 @@ AnyData = Annotated[
 class _Settings:
     """What both recipes have; each narrows the types of ``network`` and ``bits``."""
 
-    kind: str = "generator"
+    kind: Literal["generator"] = "generator"  # what the recipe is for: grn train-gen
+    # Sizes of the network.
     network: ClassTransformerShape | TextTransformerShape
-    data: AnyData = field(default_factory=BitData)
-    refinement: Refinement = field(default_factory=Refinement)
+    data: AnyData = field(default_factory=BitData)  # what a step trains on
+    refinement: Refinement = field(default_factory=Refinement)  # how a training sample is made from a true token map
+    # AdamW, its schedule and the moving averages.
     optimization: GeneratorOptimization = field(default_factory=GeneratorOptimization)
-    training: GeneratorTraining = field(default_factory=GeneratorTraining)
-    preview: Preview = field(default_factory=Preview)
-    bits: Bits | None
-    text: TextConditioning | None = None  # of a network that is conditioned on text
-    imported: dict[str, str] | None = None  # where imported weights came from
-    # Name and sha256 of the weights that the training began with, and what became of their moving average.
+    training: GeneratorTraining = field(default_factory=GeneratorTraining)  # length of the run, and what it writes when
+    preview: Preview = field(default_factory=Preview)  # how sheets of samples are drawn during training
+    bits: Bits | None  # written by grn train-gen: the bits it was trained on
+    text: TextConditioning | None = None  # text only: what the texts are, and how it is sampled by default
+    imported: dict[str, str] | None = None  # written by grn import: where the weights came from
+    # Written by grn train-gen --from: name and sha256 of the weights it began with, and what became of their average.
     started_from: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind != "generator":
-            raise ValueError(f"kind is {self.kind!r}, expected generator")
         if self.refinement.target == "relative" and self.network.prediction != "bit":
             raise ValueError("refinement.target is relative, which is for network.prediction=bit only")
         packed = isinstance(self.data, PackedData)
@@ -281,7 +289,8 @@ class AskedGeneratorRecipe(_Settings):
         Annotated[AskedGenerator, Tag("class_transformer")] | Annotated[AskedTextGenerator, Tag("text_transformer")],
         by_type("class_transformer"),
     ] = field(default_factory=AskedGenerator)
-    bits: Bits | None = None  # of the run whose recipe this is; the stores settle them anew
+    # Written by grn train-gen: the bits of the run whose recipe this is; the stores settle them anew.
+    bits: Bits | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,12 +1,13 @@
 """What is wrong with a recipe, as the field and a sentence about it."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from grncli.runs.recipe_fields import dataclass_in, field_names, members_of, new_names, other_types, sections
 from grncli.runtime.jsonfiles import brief
@@ -18,24 +19,28 @@ ONE = {int: "a whole number", float: "a number", bool: "true or false", str: "te
 MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
-def unknown_field(data: Any, schema: Any) -> tuple[str, str] | None:
-    """The first field without a meaning, which pydantic would drop silently, and what to write instead."""
+def unknown_fields(data: Any, schema: Any) -> Iterator[tuple[str, str]]:
+    """Fields without a meaning, which pydantic would drop silently, and what to write instead."""
     for prefix, values, section in sections(data, schema):
         known = [each.name for each in fields(section)]
         for key, value in values.items():
             if key in new_names(section):
-                return f"{prefix}{key}", f"{prefix}{key} is called {prefix}{new_names(section)[key]} now"
-            if key not in known:
+                yield f"{prefix}{key}", f"{prefix}{key} is called {prefix}{new_names(section)[key]} now"
+            elif key not in known:
                 field = _lone_field(f"{prefix}{key}", value)
-                name = cut(field, LONGEST_FIELD)
-                if types := other_types(section, schema, key):
-                    kinds = " or ".join(types)
-                    return field, f"there is no field {name} unless {prefix}type={kinds}; add that, or leave it out"
-                # Of a section by type, names are those of its default type, which is not that of this one.
-                near = [each for each in _suggest(field, schema) if each != field]
-                hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
-                return field, f"there is no field {name}; {hint}"
-    return None
+                types = other_types(section, schema, key)
+                yield field, _no_field(field, f"{prefix}type={' or '.join(types)}" if types else "", known, schema)
+
+
+def _no_field(field: str, condition: str, known: Sequence[str], schema: Any) -> str:
+    """That there is no such field, and what may have been meant; there would be one under the condition, if any."""
+    name = cut(field, LONGEST_FIELD)
+    if condition:
+        return f"there is no field {name} unless {condition}; add that, or leave it out"
+    # Of a section by type, names are those of its default type, which is not that of this one.
+    near = [each for each in _suggest(field, schema) if each != field]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+    return f"there is no field {name}; {hint}"
 
 
 def _lone_field(name: str, value: Any) -> str:
@@ -72,21 +77,29 @@ def _initials(name: str) -> str:
     return "".join(word[:1] for word in name.split("_"))
 
 
-def explain_fault(problem: ValidationError, schema: Any) -> tuple[str, str]:
-    """The field of the first fault, and a sentence with what is there and what was expected."""
-    first = problem.errors(include_url=False)[0]
-    short = first["type"] == "missing" and isinstance(first["loc"][-1], int)  # a list with too few items
-    field, hint = _locate(first["loc"][:-1] if short else first["loc"], schema)
-    if first["type"] == "union_tag_invalid":
-        known = first["ctx"]["expected_tags"].replace("'", "").replace(", ", " or ")
-        return f"{field}.type", f"{field}.type is {brief(first['input']['type'])}: expected {known}"
+def explain_faults(problem: ValidationError, schema: Any) -> Iterator[tuple[str, str]]:
+    """Each field whose value has no meaning, and a sentence with what is there and what was expected."""
+    seen = set()
+    for error in problem.errors(include_url=False):
+        field, fault = _explain(error, schema)
+        if field not in seen:  # each type that a field may have is an error of its own
+            seen.add(field)
+            yield field, fault
+
+
+def _explain(error: ErrorDetails, schema: Any) -> tuple[str, str]:
+    short = error["type"] == "missing" and isinstance(error["loc"][-1], int)  # a list with too few items
+    field, hint = _locate(error["loc"][:-1] if short else error["loc"], schema)
+    if error["type"] == "union_tag_invalid":
+        known = error["ctx"]["expected_tags"].replace("'", "").replace(", ", " or ")
+        return f"{field}.type", f"{field}.type is {brief(error['input']['type'])}: expected {known}"
     shown = cut(field, LONGEST_FIELD)
-    if first["type"] == "missing" and not short:
-        return field, f"has no field {shown}, expected {_expected(hint)}"
-    if first["type"] == "value_error":  # from a __post_init__, which names the value
-        reason = cut(first["msg"].removeprefix("Value error, "), LONGEST_REASON)
+    if error["type"] == "missing" and not short:
+        return field, f"has no field {shown}, expected {in_words(hint)}"
+    if error["type"] == "value_error":  # from a __post_init__, which names the value
+        reason = cut(error["msg"].removeprefix("Value error, "), LONGEST_REASON)
         return field, f"{shown}: {reason}" if field else reason
-    return field, f"{shown} is {brief(first['input'])}: expected {_expected(hint)}"
+    return field, f"{shown} is {brief(error['input'])}: expected {in_words(hint)}"
 
 
 def _locate(loc: Sequence[int | str], schema: Any) -> tuple[str, Any]:
@@ -108,11 +121,11 @@ def _locate(loc: Sequence[int | str], schema: Any) -> tuple[str, Any]:
     return ".".join(names), hint
 
 
-def _expected(hint: Any) -> str:
-    """A type in words."""
+def in_words(hint: Any) -> str:
+    """A type in words, such as "a whole number or null"."""
     members = members_of(hint)
     if len(members) > 1:
-        *most, last = map(_expected, members)
+        *most, last = map(in_words, members)
         return f"{', '.join(most)} or {last}"
     (only,) = members
     origin, args = get_origin(only), get_args(only)

@@ -4,21 +4,22 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Tag
+from pydantic import BeforeValidator
 
 from grncli.hbq import MAX_ROUNDS
 from grncli.models.tokenizer import TokenizerConfig
 from grncli.rng import MAX_SEED
-from grncli.runs.recipe_fields import by_type, renamed
+from grncli.runs.recipe_fields import renamed
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
     """Batches of square crops from images."""
 
-    size: int = 256
-    batch: int = 16
-    scale: tuple[float, float] = (0.5, 1.0)  # side of the crop, as a share of the shorter side of the source
+    size: int = 256  # height and width of a crop, in pixels; a multiple of the network's stride in space
+    batch: int = 16  # images a step, of all processes together
+    # Smallest and largest side of a crop before it is resized, as a share of the shorter side of the source.
+    scale: tuple[float, float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         _positive(self, "size", "batch")
@@ -29,11 +30,12 @@ class ImageData:
 class ClipData:
     """Batches of square crops from clips, a random window in time each."""
 
-    size: int = 256
-    batch: int = 2
-    frames: int = 17  # 1 + stride in time * n
-    fps: float | None = None  # None: the clip's own frames
-    share: float = 0.5  # of the steps, where there are images too
+    size: int = 256  # height and width of a crop, in pixels; a multiple of the network's stride in space
+    batch: int = 2  # clips a step, of all processes together
+    frames: int = 17  # frames of a window, 1 + n times the network's stride in time
+    fps: float | None = None  # frames a second to resample clips to; null takes each clip's own frames
+    share: float = 0.5  # share of the steps that train on clips, above 0 up to 1, where there are images too
+    # Smallest and largest side of a crop before it is resized, as a share of the shorter side of the source.
     scale: tuple[float, float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
@@ -49,11 +51,12 @@ class ClipData:
 class Data:
     """What a step trains on; at least one kind of media."""
 
-    image: ImageData | None = None
-    clip: ClipData | None = None
-    flip: float = 0.5  # probability of a horizontal flip
-    workers: int = 1  # decoding processes
-    validation: int = 0  # sources of each kind that measure PSNR and SSIM, and train nothing
+    image: ImageData | None = None  # batches of images; null trains on none
+    clip: ClipData | None = None  # batches of clips; null trains on none
+    flip: float = 0.5  # probability of a horizontal flip, 0 to 1
+    workers: int = 1  # processes that decode media; 0 decodes in the training process
+    # Sources of each kind to hold out: their PSNR and SSIM are logged every training.validate_every steps.
+    validation: int = 0
 
     def __post_init__(self) -> None:
         _not_negative(self, "validation", "workers")
@@ -65,8 +68,8 @@ class Data:
 class Term:
     """One loss: its weight, and when it sets in; a recipe may give the weight alone."""
 
-    weight: float = 0.0
-    start: int = 0  # the first step that has it, counted from 0
+    weight: float = 0.0  # factor of the loss in the sum; 0 leaves it out
+    start: int = 0  # first step that has the loss, counted from 0
     warmup: int = 0  # steps from there until it has its full weight
 
     def __post_init__(self) -> None:
@@ -87,22 +90,22 @@ def _term(value: Any) -> Any:
     return value if isinstance(value, (dict, Term)) else {"weight": value}
 
 
-Loss = Annotated[Term, BeforeValidator(_term)]
+Loss = Annotated[Term, BeforeValidator(_term, json_schema_input_type=float | Term)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerLosses:
     """Weight of each loss, on pixels in [-1, 1] (paper section 3.1 and 4.1)."""
 
-    reconstruction: Loss = Term(weight=1.0)  # mean absolute error (L1)
+    reconstruction: Loss = Term(weight=1.0)  # mean absolute error (L1), the paper's
     # Mean squared error, for small networks: under L1 alone the median, a picture without its small things, is a
     # plateau that hundreds of steps do not leave.
     mse: Loss = Term()
-    lpips: Loss = Term()
-    gan: Loss = Term()  # of the tokenizer's loss; the discriminators train from its first step on
-    lpips_network: Literal["vgg", "alex"] = "vgg"
-    lpips_weights: str | None = None  # directory or file; null looks into the cache
-    lpips_download: bool = False  # fetch what is missing there, once
+    lpips: Loss = Term()  # perceptual loss, the mean LPIPS of the pictures
+    gan: Loss = Term()  # adversarial loss; the discriminators train from its first step on
+    lpips_network: Literal["vgg", "alex"] = "vgg"  # backbone of LPIPS: VGG16 or AlexNet
+    lpips_weights: str | None = None  # directory or file with the weights of LPIPS; null looks into the cache
+    lpips_download: bool = False  # whether to fetch the weights of LPIPS that the cache lacks, once
 
     def __post_init__(self) -> None:
         if self.reconstruction.weight + self.mse.weight == 0:
@@ -113,10 +116,10 @@ class TokenizerLosses:
 class DiscriminatorSettings:
     """The PatchGAN discriminators that the GAN loss needs: one of single frames, and one of clips that sees time."""
 
-    width: int = 64
-    layers: int = 3  # strided ones
-    clips: bool = True  # have the one that sees time, where the recipe has clips
-    learning_rate: float | None = None  # null takes the tokenizer's
+    width: int = 64  # channels of the first layer
+    layers: int = 3  # strided layers, 1 to 16; each but the first doubles the width, up to eightfold
+    clips: bool = True  # whether there is one that sees time, where the recipe has clips
+    learning_rate: float | None = None  # rate of their AdamW; null takes the tokenizer's
 
     def __post_init__(self) -> None:
         _positive(self, "width", "layers")
@@ -130,25 +133,24 @@ class DiscriminatorSettings:
 class Optimization:
     """AdamW, its schedule, and the moving average of the weights that everything downstream uses."""
 
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.01  # on matrices and kernels only
-    warmup_steps: int = 0
-    schedule: str = "constant"  # or cosine, down to zero at the last step
-    clip_norm: float = 1.0
-    ema: float | tuple[float, ...] = 0.999  # decay; of several, the first is what everything downstream uses
-    # Pieces that each batch passes in, one after the other, to spare memory.
+    learning_rate: float = 1e-4  # rate of AdamW after the warm-up
+    betas: tuple[float, float] = (0.9, 0.95)  # decays of AdamW's first and second moment
+    weight_decay: float = 0.01  # decoupled weight decay, on matrices and kernels only
+    warmup_steps: int = 0  # steps in which the rate grows linearly to its full height
+    schedule: Literal["constant", "cosine"] = "constant"  # the rate after that; cosine falls to 0 at the last step
+    clip_norm: float = 1.0  # largest norm of the gradient of all weights; .inf clips nothing
+    # Decay of the moving average of the weights, a step; of a list, the first is what everything downstream uses.
+    ema: float | tuple[float, ...] = 0.999
+    # Pieces of equal size that each batch passes in, one after the other, to spare memory.
     gradient_accumulation: int = renamed(1, before="accumulate")
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "gradient_accumulation")
-        if not self.clip_norm > 0:  # .inf clips nothing
+        if not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}, expected more than 0")
         _not_negative(self, "weight_decay", "warmup_steps")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas is {list(self.betas)}, expected two numbers from 0 up to but without 1")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule is {self.schedule!r}, expected constant or cosine")
         if not self.decays or not all(0 <= decay < 1 for decay in self.decays):
             raise ValueError(f"ema is {self.ema}, expected 0 up to but without 1")
 
@@ -167,20 +169,21 @@ class Optimization:
 class Training:
     """Length of a run and what it leaves on the way."""
 
-    steps: int = 1000
-    seed: int = 0
-    # Of the forward pass: auto takes bfloat16 where the device computes in it. Settled when a run begins, then kept.
+    steps: int = 1000  # steps in all; a finished run is extended by more
+    seed: int = 0  # seed of the first weights, the order of the data and every draw, 0 to 2**63 - 1
+    # Number format of the forward pass: auto takes bfloat16 where the device computes in it. Settled when a run begins,
+    # then kept.
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
-    log_every: int = 20
-    checkpoint_every: int = 500
-    preview_every: int = 500
-    validate_every: int = 500  # where data.validation holds sources out
-    keep: int = 2  # newest checkpoints
-    keep_every: int | None = None  # keep those of each such step too, such as 10000
-    compile: bool = False  # with torch.compile: slower to start, quicker on a GPU
-    # Compute activations again in the backward pass: a third slower, far less memory.
+    log_every: int = 20  # steps from one line of metrics.jsonl to the next
+    checkpoint_every: int = 500  # steps from one checkpoint to the next
+    preview_every: int = 500  # steps from one preview to the next
+    validate_every: int = 500  # steps from one validation to the next, where data.validation holds samples out
+    keep: int = 2  # newest checkpoints to keep
+    keep_every: int | None = None  # keep the checkpoint of every such step too, such as 10000
+    compile: bool = False  # whether to use torch.compile: slower to start, quicker on a GPU
+    # Whether to compute activations again in the backward pass: a third slower, far less memory.
     activation_checkpointing: bool = renamed(False, before="recompute")
-    tensorboard: bool = False  # write the log for TensorBoard too
+    tensorboard: bool = False  # whether to write the log for TensorBoard too
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "log_every", "checkpoint_every", "preview_every", "validate_every", "keep")
@@ -194,22 +197,21 @@ class Training:
 class TokenizerRecipe:
     """``grn train-tokenizer``: the network, its data and its training."""
 
-    kind: str = "tokenizer"
-    network: Annotated[Annotated[TokenizerConfig, Tag("causal_conv")], by_type("causal_conv")] = field(
-        default_factory=TokenizerConfig
-    )
-    # M; null trains the continuous baseline; of a list each batch draws one, so that every prefix decodes well
+    kind: Literal["tokenizer"] = "tokenizer"  # what the recipe is for: grn train-tokenizer
+    # Sizes of the network.
+    network: TokenizerConfig = field(default_factory=TokenizerConfig)
+    # M, the bits of a feature, 1 to 8; null trains the continuous baseline; of a list such as [1, 2, 4] each batch
+    # draws one, so that every prefix of the bits decodes well.
     rounds: int | tuple[int, ...] | None = 4
-    data: Data = field(default_factory=lambda: Data(image=ImageData()))
-    losses: TokenizerLosses = field(default_factory=TokenizerLosses)
+    data: Data = field(default_factory=lambda: Data(image=ImageData()))  # what a step trains on
+    losses: TokenizerLosses = field(default_factory=TokenizerLosses)  # weight of each loss
+    # The discriminators of the adversarial loss.
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
-    optimization: Optimization = field(default_factory=Optimization)
-    training: Training = field(default_factory=Training)
-    imported: dict[str, str] | None = None  # where imported weights came from
+    optimization: Optimization = field(default_factory=Optimization)  # AdamW, its schedule and the moving average
+    training: Training = field(default_factory=Training)  # length of the run, and what it writes when
+    imported: dict[str, str] | None = None  # written by grn import: where the weights came from
 
     def __post_init__(self) -> None:
-        if self.kind != "tokenizer":
-            raise ValueError(f"kind is {self.kind!r}, expected tokenizer")
         wrong = [rounds for rounds in self.drawn_rounds if rounds is not None and not 1 <= rounds <= MAX_ROUNDS]
         if wrong or not self.drawn_rounds:
             raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}, a list of such, or null for none")

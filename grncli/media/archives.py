@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import os
 import posixpath
 import struct
 import tarfile
@@ -16,6 +15,7 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from grncli.runtime.errors import MediaError
+from grncli.runtime.system import read_at
 
 SUFFIXES = (".tar", ".zip")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -281,7 +281,7 @@ def _archive(path: str) -> BinaryIO:
 def _read_at(archive: BinaryIO, offset: int, size: int) -> bytes:
     """Up to ``size`` bytes from ``offset`` on; one pread gives at most 2 GiB."""
     parts = []
-    while size and (part := os.pread(archive.fileno(), min(size, 64 * _CHUNK), offset)):
+    while size and (part := read_at(archive.fileno(), min(size, 64 * _CHUNK), offset)):
         parts.append(part)
         offset, size = offset + len(part), size - len(part)
     return b"".join(parts)
@@ -293,7 +293,7 @@ def _zip_data(archive: BinaryIO, path: str, offset: int, size: int) -> bytes:
     ``zipfile`` would read the whole directory of the archive in every process that wants one
     member; a million entries take seconds and hundreds of megabytes.
     """
-    fixed = os.pread(archive.fileno(), _LOCAL_HEADER.size, offset)
+    fixed = read_at(archive.fileno(), _LOCAL_HEADER.size, offset)
     if len(fixed) != _LOCAL_HEADER.size or fixed[:4] != _LOCAL_SIGNATURE:
         raise MediaError("is not where the archive's directory says; the archive changed or is damaged")
     _, _, flags, method, _, _, checksum, packed, _, name_length, extra_length = _LOCAL_HEADER.unpack(fixed)
@@ -322,7 +322,7 @@ def _inflated(archive: BinaryIO, start: int, size: int, packed: int | None) -> t
         while room and not unpacker.eof:
             # A small first part: most pictures fit, and what lies behind one is not read with it.
             step = _FIRST_PART if at == start and end is None else _CHUNK
-            part = os.pread(archive.fileno(), step if end is None else min(step, end - at), at)
+            part = read_at(archive.fileno(), step if end is None else min(step, end - at), at)
             if not part:
                 break
             at += len(part)
@@ -335,7 +335,7 @@ def _inflated(archive: BinaryIO, start: int, size: int, packed: int | None) -> t
 
 def _described(archive: BinaryIO, end: int) -> set[int]:
     """Checksums that the data descriptor at ``end`` may mean: its signature is optional."""
-    fields = os.pread(archive.fileno(), 8, end)
+    fields = read_at(archive.fileno(), 8, end)
     return {int.from_bytes(fields[at : at + 4], "little") for at in ((0, 4) if fields[:4] == b"PK\x07\x08" else (0,))}
 
 

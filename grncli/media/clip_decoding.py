@@ -6,8 +6,6 @@ real containers: whatever a file claims to contain, no other file or address is 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import subprocess
@@ -23,6 +21,7 @@ from PIL import Image
 from grncli.media.clip_log import Log
 from grncli.media.framing import MAX_PIXELS, require_pixels
 from grncli.runtime.errors import MediaError
+from grncli.runtime.system import require_pipes, widen_pipe
 
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,gif,flv,asf,ogg,yuv4mpegpipe"
 PICTURE = ("-map", "0:V:0")
@@ -46,14 +45,6 @@ Alive = Callable[[], None]
 
 def unwatched() -> None:
     """For reading that nobody watches."""
-
-
-def widen_pipe(pipe: IO[bytes]) -> None:
-    """Let a pipe hold 1 MiB, where the system allows it: its writer need not wait for a busy reader."""
-    request = getattr(fcntl, "F_SETPIPE_SZ", None)
-    if request is not None:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe, request, 1 << 20)
 
 
 @lru_cache(maxsize=1)
@@ -95,6 +86,7 @@ class Decoding:
     """
 
     def __init__(self, file: int, output: Sequence[str] | None, way: Way | None = None, *, timed: bool = False) -> None:
+        require_pipes()
         os.lseek(file, 0, os.SEEK_SET)
         times, times_end = os.pipe()
         command = [ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-v", "level+info"]

@@ -6,16 +6,15 @@ A complaint counts if it means that a shown picture is not the true one. Complai
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import re
 import select
-import termios
 import threading
 import time
 from dataclasses import dataclass
 from typing import IO
+
+from grncli.runtime.system import bytes_waiting
 
 # Lines at level error that say nothing about the pixels or the number of frames.
 _HARMLESS = (
@@ -176,11 +175,9 @@ class Log:
 
     def _catch_up(self) -> None:
         """Wait until all that ffmpeg has written so far is understood."""
-        waiting = array.array("i", [0])
         while self._thread.is_alive():
             with self._busy:
-                fcntl.ioctl(self._stream.fileno(), termios.FIONREAD, waiting)
-                if not waiting[0]:
+                if not bytes_waiting(self._stream):
                     return
             time.sleep(0.0005)
 

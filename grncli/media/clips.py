@@ -15,6 +15,7 @@ from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Alive, Decoding, W
 from grncli.media.clip_log import Header
 from grncli.media.endings import ends_inside_packet
 from grncli.runtime.errors import MediaError
+from grncli.runtime.system import read_at
 
 # Complaints that say themselves that something is missing.
 _MISSING = ("ended prematurely", "partial file", "CRC mismatch")
@@ -244,7 +245,7 @@ def _padding(file: int) -> int:
     end = size = os.fstat(file).st_size
     while end > 0:
         start = max(0, end - _MAX_JUNK)
-        solid = os.pread(file, end - start, start).rstrip(b"\0")
+        solid = read_at(file, end - start, start).rstrip(b"\0")
         if solid or start == 0:
             return size - start - len(solid)
         end = start

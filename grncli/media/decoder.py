@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -23,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import grncli
-from grncli.media.clip_decoding import widen_pipe
 from grncli.media.jobs import Task, decode_head, encode_job, perform
 from grncli.media.random_crops import Crop
 from grncli.media.reading import Piece, ReadSettings
 from grncli.media.sources import Source
 from grncli.runtime.errors import GrnError, MediaError
+from grncli.runtime.system import kill_group, require_pipes, widen_pipe
 
 AHEAD = 8
 """Jobs sent to each worker before the first of them is answered."""
@@ -226,6 +225,7 @@ class _Worker:
     """One worker process, its unanswered jobs, and what it has written that is not read yet."""
 
     def __init__(self, abandoned: threading.Event) -> None:
+        require_pipes()
         self._abandoned = abandoned
         self.jobs: deque[bytes] = deque()
         self._sent = 0
@@ -346,7 +346,7 @@ class _Worker:
     def kill(self) -> None:
         """End the process and whatever it started; leaves no zombie."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            kill_group(self.pid)
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
         self._output.close()

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from grncli.runtime.system import read_at
+
 _JPEG_END = b"\xff\xd9"
 """End of image of JPEG, end of codestream of JPEG 2000."""
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
@@ -192,7 +194,7 @@ def _gif_ends(data: bytes) -> bool:
 def ends_inside_packet(file: int, container: str | None) -> bool:
     """Whether a clip in a container that does not say how long it is ends with a part of a packet."""
     size = os.fstat(file).st_size
-    tail = os.pread(file, _TAIL, max(0, size - _TAIL))
+    tail = read_at(file, _TAIL, max(0, size - _TAIL))
     if container == "mpegts":
         # Plain packets, those with a time in front, and those with a checksum behind.
         chains = (tail[-rest::-step][:_TS_CHAIN] for rest in range(1, _TS_PACKET) for step in (_TS_PACKET, 192, 204))
@@ -207,7 +209,7 @@ def ends_inside_packet(file: int, container: str | None) -> bool:
 
 def _ends_inside_frame(file: int, size: int) -> bool:
     """Whether the last frame of a YUV4MPEG2 file is shorter than its first."""
-    with mmap.mmap(file, size, prot=mmap.PROT_READ) as data:
+    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as data:
         first = data.find(b"FRAME")
         step = data.find(b"FRAME", first + 1) - first
         rest = (size - first) % step if first > 0 and step > 0 else 0

@@ -8,6 +8,7 @@ import stat
 from typing import BinaryIO, Literal
 
 from grncli.runtime.errors import MediaError
+from grncli.runtime.system import NONBLOCK, open_file
 
 # Formats that hold all of their picture and start no program, as EPS would. Those of clips stay clips.
 IMAGE_SUFFIXES = frozenset(
@@ -76,8 +77,7 @@ def kind_of_content(path: str) -> Kind | None:
 
 def open_plain(path: str) -> BinaryIO:
     """Open a file for reading; MediaError if it is a pipe, a device or another thing that may never end."""
-    # Without O_NONBLOCK, opening a named pipe that took the file's place would wait forever.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    file = os.fdopen(open_file(path, os.O_RDONLY | NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise MediaError("is not a plain file")

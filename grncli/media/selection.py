@@ -4,13 +4,11 @@ import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from grncli.runtime.errors import UsageError
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,6 @@ class Selection:
             f"--limit {self.limit}: takes one class only ({of_taken.pop()}) of {several}; "
             f"--sample {self.limit} draws from all"
         )
-
-
-ALL = Selection()
 
 
 def evenly_spread(wanted: int, total: int) -> list[int]:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from grncli.media.jobs import ALIVE, READY, decode_job, encode_end, encode_piece, perform
 from grncli.runtime.errors import MediaError
+from grncli.runtime.system import ASKING_TO_END, kill_group
 
 _HEARTBEAT = 0.2
 """Seconds between signs of life while a long clip is read."""
@@ -28,7 +29,7 @@ def main() -> None:
     # Decoders written in C print to descriptor 1 now and then; the replies get one of their own.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+    for number in ASKING_TO_END:
         # A batch system sends them to every process of a job; the run stops by itself, and its workers then end.
         signal.signal(number, signal.SIG_IGN)
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -46,7 +47,7 @@ def _receive(jobs: queue.SimpleQueue[bytes]) -> None:
 
 def _end() -> None:
     if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
+        kill_group(0)
     os._exit(0)
 
 

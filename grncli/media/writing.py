@@ -175,7 +175,8 @@ def contact_sheet(
     Parameters
     ----------
     rows : pictures [H, W, 3] of any sizes; rows may differ in length
-    captions : one per picture in reading order, "" for none; too long a caption loses its middle.
+    captions : one per picture in reading order, "" for none. One that is wider than its picture may use the room
+        below those that follow it without one, and loses its middle where that is too narrow as well.
         A row without any takes no room for them
     cell : the longest side a picture may have on the sheet; larger ones are shrunk, smaller ones enlarged
         by a whole factor with hard pixel edges
@@ -207,8 +208,10 @@ def contact_sheet(
         for position, (picture, text) in enumerate(zip(row, captioned, strict=True)):
             left = gap + position * (column + gap)
             _place(sheet, picture, left + (column - picture.width) // 2, top + row_height - picture.height)
-            middle = (left + column / 2, top + row_height + text_height / 2)
-            draw.text(middle, _shorten(text, font, column), INK, font, "mm")
+            if text:
+                free = next((i for i, other in enumerate(captioned[position + 1 :]) if other), len(row) - position - 1)
+                place = left, top + row_height + text_height / 2
+                _write(draw, text, font, place, column, column + free * (column + gap))
         top += row_height + text_height + gap
     return np.array(sheet)
 
@@ -229,6 +232,17 @@ def _place(sheet: Image.Image, picture: Image.Image, left: int, top: int) -> Non
     outline = (left - 1, top - 1, left + picture.width, top + picture.height)
     ImageDraw.Draw(sheet).rectangle(outline, outline=HAIRLINE)
     sheet.paste(picture, (left, top))
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, text: str, font: Font, place: tuple[float, float], column: int, room: int
+) -> None:
+    """A caption around the middle of its column, from the left end of ``place`` on; a wider one fills the room."""
+    left, middle = place
+    if font.getlength(_legible(text)) <= column:
+        draw.text((left + column / 2, middle), _shorten(text, font, column), INK, font, "mm")
+    else:
+        draw.text((left, middle), _shorten(text, font, room), INK, font, "lm")
 
 
 def _line_height(font: Font) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from grncli.runtime.system import NONBLOCK, open_file, open_folder, write_at
+
 MAX_NAME = 255  # bytes in a file's name, on nearly every file system
 
 
@@ -36,7 +38,7 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
     ``sync=False`` leaves out waiting for the disk, for what can be made again.
     """
     temporary = temporary_path(path)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    fd = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, follow=False)
     try:
         write_all(fd, memoryview(content), 0)
         if sync:
@@ -60,7 +62,7 @@ def temporary_path(path: Path) -> Path:
 def write_all(fd: int, data: memoryview, offset: int) -> None:
     """Write every byte at ``offset``; the system may take less than it was given."""
     while data:
-        written = os.pwrite(fd, data, offset)
+        written = write_at(fd, data, offset)
         data = data[written:]
         offset += written
 
@@ -77,10 +79,9 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def open_plain(path: Path | str, flags: int = os.O_RDONLY) -> int:
+def open_plain(path: Path | str, flags: int = os.O_RDONLY, *, follow: bool = True) -> int:
     """Descriptor of a file, for reading; OSError where something else, such as a named pipe, is in its place."""
-    # Without O_NONBLOCK, opening a named pipe would wait forever.
-    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    fd = open_file(path, flags | NONBLOCK, follow=follow)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return fd
@@ -98,9 +99,10 @@ def read_plain(path: Path, most: int) -> bytes | None:
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the entries of a directory are on disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    """Wait until the entries of a directory are on disk, where the system can be asked to."""
+    fd = open_folder(path)
+    if fd is not None:
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

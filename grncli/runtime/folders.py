@@ -19,6 +19,7 @@ from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import LockError, MissingFolderError, UsageError
 from grncli.runtime.jsonfiles import brief, read_json, write_json
 from grncli.runtime.lock import PathLock
+from grncli.runtime.system import open_folder
 
 LOCK = ".lock"
 
@@ -94,13 +95,15 @@ class HeldFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._close = weakref.finalize(self, os.close, self._fd)
+        fd = open_folder(path)
+        # Where it cannot be kept open, another folder may get its number once it is gone.
+        self._status = os.stat(path) if fd is None else os.fstat(fd)
+        self._close = weakref.finalize(self, (lambda: None) if fd is None else (lambda: os.close(fd)))
 
     def is_there(self) -> bool:
         """Whether the path still leads to the folder; about 2 microseconds."""
         try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+            return os.path.samestat(os.stat(self.path), self._status)
         except (FileNotFoundError, NotADirectoryError):
             return False
 

@@ -7,8 +7,6 @@ holds, which is looked up before a file is opened.
 """
 
 import contextlib
-import errno
-import fcntl
 import os
 import socket
 import threading
@@ -17,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 
 from grncli.runtime.errors import LockError
+from grncli.runtime.system import open_file, try_lock, write_at
 
-_BUSY = (errno.EACCES, errno.EAGAIN)
 _held: set[tuple[int, int]] = set()
 _held_guard = threading.Lock()
 
@@ -43,17 +41,18 @@ class PathLock:
         with _held_guard:
             if self.path.exists() and _identity(os.stat(self.path)) in _held:
                 return False
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            fd = open_file(self.path, os.O_RDWR | os.O_CREAT, follow=False)
             try:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                taken = try_lock(fd)
             except OSError as error:
                 os.close(fd)
-                if error.errno in _BUSY:
-                    return False
                 raise LockError(
                     f"{self.path}: the file system cannot lock files ({error.strerror}), so two writers "
                     "could not be kept apart; write to another file system."
                 ) from error
+            if not taken:
+                os.close(fd)
+                return False
             self._fd, self._identity, self._pid = fd, _identity(os.fstat(fd)), os.getpid()
             _held.add(self._identity)
             self._sign(f"{socket.gethostname()} {self._pid}\n")
@@ -99,7 +98,7 @@ class PathLock:
             return
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, text.encode(), 0)
+            write_at(self._fd, text.encode(), 0)
 
     def __enter__(self) -> "PathLock":
         self.acquire()

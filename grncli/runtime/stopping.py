@@ -14,14 +14,15 @@ from types import FrameType
 from typing import NoReturn
 
 from grncli.runtime.errors import UsageError
+from grncli.runtime.system import ASKING_TO_END
 
-_ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 INTERRUPTED = 130
 
 
 def _caught() -> list[signal.Signals]:
     """Signals that ask for an end; not SIGHUP where nohup has it ignored."""
-    return [n for n in _ASKING if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    hangup = getattr(signal, "SIGHUP", None)
+    return [n for n in ASKING_TO_END if n != hangup or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 class Stop:

@@ -1,6 +1,5 @@
 """``--rewrite CMD``: prompts through a program of the user's, one JSON object a line to it and from it."""
 
-import os
 import shlex
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from grncli.runtime.errors import UsageError
 from grncli.runtime.jsonfiles import brief, parse_json
 from grncli.runtime.jsonlines import encode_line
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.system import kill_group
 
 SILENCE_SECONDS = 600.0  # a language model may take minutes to load
 END_SECONDS = 60.0  # for the program to end once it has answered everything
@@ -141,7 +141,7 @@ def _require_success(command: str, process: "subprocess.Popen[bytes]") -> None:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Nothing of the program stays behind, however the work ended."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
     process.wait()
     assert process.stdout is not None
     process.stdout.close()

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from grncli.media.selection import ALL, Selection
+from grncli.media.selection import Selection
 from grncli.runtime.errors import UsageError
 
 NAMES = [f"{name}/{number:03d}.png" for name in ("ant", "bee", "cat") for number in range(40)]
@@ -16,7 +16,7 @@ def taken(names, **options):
 
 def test_all_are_taken_unless_asked_otherwise():
     assert taken(NAMES) == NAMES
-    assert ALL.takes_all
+    assert Selection().takes_all
 
 
 @pytest.mark.parametrize("count", [1, 7, 120, 500])

@@ -206,12 +206,21 @@ def test_sheet_takes_rows_of_different_lengths():
 
 def test_long_captions_lose_their_middle_and_stay_in_their_column():
     pictures = [np.zeros((100, 100, 3), np.uint8)] * 2
-    captions = ["a-very-long-file-name-that-cannot-fit-00017.png", ""]
-    sheet = contact_sheet([pictures], captions, cell=100, gap=10)
-    below = sheet[112:]
+    captions = ["a-very-long-file-name-that-cannot-fit-00017.png", "b"]
+    below = contact_sheet([pictures], captions, cell=100, gap=10)[112:]
     assert (below[:, 10:110] < 255).any()
     assert (below[:, :9] == 255).all()
-    assert (below[:, 111:] == 255).all()
+    assert (below[:, 111:155] == 255).all()
+    assert (below[:, 155:175] < 255).any()  # the middle of the second
+
+
+def test_long_captions_use_the_room_below_pictures_that_have_none():
+    pictures = [np.zeros((100, 100, 3), np.uint8)] * 4
+    captions = ["a long prompt for two pictures and then some", "", "b", ""]
+    below = contact_sheet([pictures], captions, cell=100, gap=10)[112:]
+    assert (below[:, 120:200] < 255).any()
+    assert (below[:, 221:270] == 255).all()
+    assert (below[:, 270:290] < 255).any()
 
 
 def test_shortened_caption_keeps_both_ends():

@@ -5,7 +5,6 @@ zarr-python rewrites a chunk on every partial write; in a raw chunk new rows are
 
 import errno
 import os
-import resource
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from grncli.runtime.files import replace_file, sync_directory, write_all
 from grncli.runtime.folders import make_folder, refuse_link
+from grncli.runtime.system import most_open_files, open_file
 from grncli.store.rows.record import GroupRecord, PartRecord
 from grncli.store.rows.schema import METADATA, ArrayLayout, Schema, group_document, unreadable
 
@@ -32,8 +32,7 @@ class UnsyncedFiles:
     def __init__(self, part: Path, before_opening: Callable[[], None]) -> None:
         self.part = part
         self._before_opening = before_opening
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = _OPEN_FILES if soft < 0 else max(4, min(_OPEN_FILES, soft // 4))
+        self._limit = max(4, min(_OPEN_FILES, most_open_files(4 * _OPEN_FILES) // 4))
         self._fds: dict[Path, int] = {}
         self._directories: dict[Path, None] = {}
 
@@ -51,15 +50,14 @@ class UnsyncedFiles:
         return fd
 
     def _open(self, path: Path, creating: int) -> int:
-        flags = os.O_RDWR | os.O_NOFOLLOW | creating
         try:
-            return os.open(path, flags, 0o666)
+            return open_file(path, os.O_RDWR | creating, follow=False)
         except OSError as error:
             if error.errno not in _TOO_MANY or not self._fds:
                 raise
         # Other parts of the process hold more than was left to them.
         self._sync_files()
-        return os.open(path, flags, 0o666)
+        return open_file(path, os.O_RDWR | creating, follow=False)
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file whole. Only what is read after the next ``sync`` may depend on it."""

@@ -6,7 +6,6 @@ and kills the process when a file is cut under it.
 
 import errno
 import os
-import resource
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from weakref import WeakSet
 from grncli.runtime.errors import StoreError
 from grncli.runtime.files import open_plain
 from grncli.runtime.jsonfiles import load_json
+from grncli.runtime.system import most_open_files, read_into
 from grncli.store.rows.schema import METADATA
 
 _MOST_OPEN_FILES = 4096
@@ -102,9 +102,9 @@ class LocalFile:
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` from ``offset`` on; EOFError where the file ends before."""
-        got = os.preadv(self._fd, [target], offset)
+        got = read_into(self._fd, target, offset)
         while got < target.nbytes:  # the system reads at most 2 GiB at a time
-            more = os.preadv(self._fd, [target.cast("B")[got:]], offset + got)
+            more = read_into(self._fd, target.cast("B")[got:], offset + got)
             if not more:
                 raise EOFError(got)
             got += more
@@ -118,8 +118,7 @@ class OpenFiles:
 
     def __init__(self) -> None:
         self._files: OrderedDict[int, ByteFile] = OrderedDict()
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = _MOST_OPEN_FILES if limit < 0 else max(8, min(_MOST_OPEN_FILES, limit // 2))
+        self._limit = max(8, min(_MOST_OPEN_FILES, most_open_files(2 * _MOST_OPEN_FILES) // 2))
         _caches.add(self)
 
     def get(self, key: int, opener: Callable[[int], ByteFile], chunk: int) -> ByteFile:

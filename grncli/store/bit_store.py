@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +13,7 @@ from grncli.runtime.monitor import Monitor
 from grncli.store.bits import BITS, LABEL, BitSchema, Grid, grid_name, grid_of
 from grncli.store.fingerprint import read_fingerprint
 from grncli.store.rows.byte_source import ByteSource, LocalFiles
-from grncli.store.rows.row_reader import GroupView, RowStore
+from grncli.store.rows.row_reader import GroupView, RowStore, checked
 from grncli.store.rows.stored import Segment
 from grncli.store.rows.verifying import verify_rows
 
@@ -100,10 +102,27 @@ class BitStore(RowStore["GridView"]):
         """Bytes of all bits."""
         return sum(segment.readers[BITS].array.nbytes for segment in self._segments)
 
-    def __getitem__(self, index: int) -> Sample:
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """One sample, or those of a slice; negative numbers count from the end."""
+        if isinstance(index, slice):
+            return list(self._samples(range(len(self))[index]))
         segment, row = self._locate(index)
         bits = segment.readers[BITS].read_row(row)
         return Sample(segment.start + row, self._grids[segment.group], bits, segment.kept_column(LABEL).item(row))
+
+    def _samples(self, indices: range) -> Iterator[Sample]:
+        """Neighbours of one grid are read together."""
+        for grid, some in groupby(indices, key=self.grid_of):
+            neighbours = list(some)
+            view, (_, rows) = self.grid(grid), self._locate_all(neighbours)
+            for index, bits, label in zip(neighbours, view.read(rows), view.labels(rows).tolist(), strict=True):
+                yield Sample(index, grid, bits, label)
 
     def read(self, indices: ArrayLike, rounds: int | None = None) -> Bits:
         """Bits [n, t, h, w, m, bytes] of samples of one grid, in the order given.
@@ -165,11 +184,11 @@ class GridView(GroupView):
         bits = self.read_rows(BITS, rows)
         return bits if rounds in (None, available) else np.ascontiguousarray(bits[..., :rounds, :])
 
-    def labels(self) -> NDArray[np.int32]:
-        """Labels [n] of all rows."""
+    def labels(self, rows: ArrayLike | None = None) -> NDArray[np.int32]:
+        """Labels [n] of ``rows`` in the order given, or of all."""
         if self._labels is None:
             self._labels = np.concatenate([segment.kept_column(LABEL) for segment in self._segments])
-        return self._labels.copy()
+        return self._labels.copy() if rows is None else self._labels[checked(rows, len(self))]
 
     def chunks(self) -> Iterator[tuple[int, Bits]]:
         """First row and bits of one chunk file after the other: the fastest way through a whole store."""

@@ -1,16 +1,24 @@
 """Reports: tables and sentences on standard output, the same as one HTML page, plots and sheets beside it."""
 
 import os
+import platform
+import shlex
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from grncli import __version__
 from grncli.cli.console import print_json, say
 from grncli.cli.terminal import screen_width, table_lines, wrap
 from grncli.runtime.errors import UsageError
 
-PLOT_SUFFIXES, SHEET_SUFFIXES, PAGE_SUFFIXES = (".png", ".svg"), (".png",), (".html", ".htm")
+if TYPE_CHECKING:
+    from grncli.evaluation.exhibits import Exhibit
+
+PLOT_SUFFIXES, SHEET_SUFFIXES, PAGE_SUFFIXES = (".png", ".svg", ".pdf"), (".png",), (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Outputs:
         if len(set(paths)) < len(paths):
             raise UsageError(f"{paths[0]}: is named for two outputs, expected one file for each")
         if self.plot is not None or (self.html is not None and drawn):
-            from grncli.evaluation.plots import new_figure
+            from grncli.evaluation.drawing import new_figure
 
             new_figure(1, 1)
 
@@ -76,7 +84,9 @@ class Outputs:
         document: Mapping[str, Any],
         *,
         draw: Callable[[], Any] | None = None,
+        drawn: str = "",
         picture: Any = None,
+        exhibits: "Sequence[Exhibit]" = (),
         warnings: Sequence[str] = (),
         printed: int | None = None,
     ) -> None:
@@ -84,30 +94,48 @@ class Outputs:
 
         Parameters
         ----------
-        document : the report as JSON data
+        document : the report as JSON data; how it was made is added
         draw : gives a matplotlib figure, for the plot and the page
-        picture : uint8 ``[H, W, 3]`` for the sheet and the page
+        drawn : what the figure shows, for readers who cannot see it
+        picture : uint8 ``[H, W, 3]`` for the sheet
+        exhibits : pictures for the page
         warnings : said on standard error beside JSON; the report has them as notes
         printed : tables to print, those that follow are for the page only
         """
+        document = {**document, "made": made()}
         if self.sheet is not None:
             from grncli.media.writing import write_png
 
             write_png(self.sheet, picture)
         if self.plot is not None and draw is not None:
-            from grncli.evaluation.plots import save_figure
+            from grncli.evaluation.drawing import save_figure
 
             save_figure(draw(), self.plot)
         if self.html is not None:
-            figures = [] if draw is None else [draw()]
-            _write_page(self.html, report, document, figures, [] if picture is None else [picture])
+            figures = {} if draw is None else {drawn: draw()}
+            _write_page(self.html, report, document, figures, exhibits)
         if self.json:
             for sentence in warnings:
-                say(f"warning: {sentence}")
+                say(f"warning: {sentence}", always=True)
             print_json(document)
             return
         for line in report_lines(TextReport(report.tables[:printed], report.notes), screen_width()):
             print(line)
+
+
+def made() -> dict[str, Any]:
+    """How a report came about: the command, its date in UTC, and the versions that computed it."""
+    from importlib.metadata import version
+
+    return {
+        "command": ["grn", *sys.argv[1:]],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "grn": __version__,
+            **{name: version(name) for name in ("torch", "numpy")},
+            "python": platform.python_version(),
+        },
+    }
 
 
 def report_lines(report: TextReport, width: int) -> list[str]:
@@ -119,21 +147,29 @@ def report_lines(report: TextReport, width: int) -> list[str]:
 
 
 def _write_page(
-    path: Path, report: TextReport, document: Mapping[str, Any], figures: Sequence[Any], pictures: Sequence[Any]
+    path: Path,
+    report: TextReport,
+    document: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    exhibits: "Sequence[Exhibit]",
 ) -> None:
-    """One self-contained HTML page: the report, matplotlib figures, pictures uint8 [H, W, 3], and all settings."""
-    from importlib.metadata import version
+    """One self-contained HTML page: the first table, what it means, figures, pictures, the other tables, its making.
 
+    ``figures`` are matplotlib's, by what they show.
+    """
     from grncli.evaluation import html
     from grncli.runtime.files import whole_file
 
     first, *others = report.tables
-    sections = [*map(html.paragraph, report.notes), html.table(first.header, first.rows)]
+    sections = [html.table(first.header, first.rows), *map(html.paragraph, report.notes)]
+    sections += [html.figure(drawn, description) for description, drawn in figures.items()]
+    sections += map(html.exhibit, exhibits)
     for table in others:
         sections += [html.heading(table.title), html.table(table.header, table.rows)]
-    sections += [*map(html.figure, figures), *map(html.picture, pictures)]
-    versions = {name: version(name) for name in ("grncli", "torch", "numpy")}
-    text = html.page(report.title, [*sections, html.settings({**document, "versions": versions})])
+    how = document["made"]
+    versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
+    sections.append(html.footer(shlex.join(how["command"]), f"{how['date']} (UTC), {versions}.", document))
+    text = html.page(report.title, sections)
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

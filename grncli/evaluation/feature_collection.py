@@ -19,6 +19,9 @@ from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
+Mistake = tuple[int, str, str, float]
+"""Place and class of a sample, and for which class it is taken with what probability."""
+
 ADDED_AT_ONCE = 256  # vectors: each addition to a covariance reads and writes all of it
 
 
@@ -61,6 +64,7 @@ class Collector(Observer[Features]):
         self._waiting: list[tuple[int, Features, str | None]] = []
         self._rows = 0  # feature vectors that wait
         self._classified = np.zeros(2)  # pictures assigned to their own class, and pictures that have one
+        self._mistakes: list[Mistake] = []
 
     @property
     def dimensions(self) -> int:
@@ -85,6 +89,10 @@ class Collector(Observer[Features]):
         self._rows += len(features.values)
         if self._rows >= ADDED_AT_ONCE:
             self._flush()
+
+    def mistakes(self, processes: Processes = SINGLE_PROCESS) -> list[Mistake]:
+        """The samples of all processes that are assigned to another class than their own."""
+        return [(place, *rest) for part in processes.gather_json(self._mistakes) for place, *rest in part]
 
     def distribution(self, about: dict[str, Any], processes: Processes = SINGLE_PROCESS) -> Distribution:
         """The sums of all processes; MediaError where no picture was counted."""
@@ -125,8 +133,11 @@ class Collector(Observer[Features]):
             odds = features.probabilities.numpy()
             self._scores = self._scores or ClassScores(odds.shape[1])
             self._scores.add(np.arange(place * len(odds), (place + 1) * len(odds)), odds)
-            if label in known:
+            if label is not None and label in known:
                 self._classified += (sum(known[best] == label for best in odds.argmax(axis=1)), len(odds))
+                mean = odds.mean(axis=0)
+                if known[best := int(mean.argmax())] != label:
+                    self._mistakes.append((place, label, known[best], float(mean[best])))
 
     def _merge(self, processes: Processes) -> None:
         """Merge the sums of all processes, each over its own pictures."""

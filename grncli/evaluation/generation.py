@@ -7,11 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from grncli.evaluation.exhibits import Exhibit
 from grncli.evaluation.feature_collection import Collector, NetworkOptions
 from grncli.evaluation.measuring import PictureReading, Pictures
 from grncli.evaluation.observing import Observer, observe
 from grncli.evaluation.picture_sources import open_pictures, open_tokenizer_of
 from grncli.evaluation.reference_statistics import check_together, load_distribution
+from grncli.evaluation.sample_exhibits import (
+    Ranking,
+    by_steps,
+    furthest_from_real,
+    least_like_prompts,
+    show_samples,
+    taken_for_others,
+)
 from grncli.evaluation.sample_metrics import (
     DISTANCES,
     FROM_CLASSES,
@@ -28,7 +37,7 @@ from grncli.evaluation.sample_metrics import (
     single_features,
     text_image_figure,
 )
-from grncli.evaluation.sampling_costs import Cost, cost_of
+from grncli.evaluation.sampling_costs import Cost, cost_of, steps_by_place
 from grncli.evaluation.text_image_scores import TextImageOptions, TextImageScore, TextImageScorer
 from grncli.metrics.feature_networks import FeatureNetwork
 from grncli.metrics.frechet import few_samples
@@ -47,6 +56,7 @@ class GenSettings:
     networks: NetworkOptions = field(default_factory=NetworkOptions)
     text_image: TextImageOptions | None = None
     seed: int = 0  # of KID's subsets
+    shows_pictures: bool = False  # reads some of the samples and the worst ones once more, for a page
 
     def sees_features(self, reference: str | None) -> bool:
         """Whether any metric is of the features of pictures."""
@@ -65,6 +75,8 @@ class Generation:
     figures: list[MetricValue]
     cost: Cost | None
     warnings: list[str]
+    exhibits: list[Exhibit] = field(default_factory=list, repr=False)
+    """The worst samples by each measurement and some of all, where they were asked for."""
 
     def value(self, metric: str) -> float:
         """A figure by the name of its metric; KeyError where it was not measured."""
@@ -123,13 +135,17 @@ def generation(
         if settings.metrics and wanted & FROM_FEATURES:
             single_features(min(wanted & FROM_FEATURES), theirs)  # refused before a pass over the samples
     ours: Distribution | None
+    collector = None if network is None else _collector(network, wanted)
     if pictures is None:
         ours = load_distribution(samples, network, reading, wanted, processes=processes, monitor=monitor)
         about = ours.about
     else:
-        collector = None if network is None else _collector(network, wanted)
         about, ours = observe_samples(pictures, collector, scorer, reading, processes=processes, monitor=monitor)
     warnings = _warnings_of(ours, theirs, settings.reading.size)
+    exhibits: list[Exhibit] = []
+    if settings.shows_pictures and pictures is not None:
+        rankings = _rankings(collector, scorer, ours, theirs, reading.device, processes)
+        exhibits = _exhibits(pictures, rankings, processes, monitor)
     return Generation(
         samples=about,
         reference=None if theirs is None else theirs.about,
@@ -137,7 +153,34 @@ def generation(
         figures=_figures(ours, theirs, None if scorer is None else scorer.score(processes), wanted, settings),
         cost=None if pictures is None else cost_of(pictures),
         warnings=warnings,
+        exhibits=exhibits,
     )
+
+
+def _rankings(
+    collector: Collector | None,
+    scorer: TextImageScorer | None,
+    ours: Distribution | None,
+    theirs: Distribution | None,
+    device: str,
+    processes: Processes,
+) -> list[Ranking]:
+    """The worst samples by each measurement there is."""
+    rankings = []
+    if scorer is not None:
+        rankings.append(least_like_prompts(scorer.scored(processes), scorer.prompt))
+    if collector is not None:
+        rankings.append(taken_for_others(collector.mistakes(processes)))
+    if ours is not None and theirs is not None:
+        rankings += furthest_from_real(ours, theirs, device=device)
+    return rankings
+
+
+def _exhibits(pictures: Pictures, rankings: list[Ranking], processes: Processes, monitor: Monitor) -> list[Exhibit]:
+    """For the page that the first process writes."""
+    if not processes.is_main:
+        return []
+    return show_samples(pictures, [*rankings, *by_steps(steps_by_place(pictures))], monitor)
 
 
 def check_metrics(settings: GenSettings, reference: str | None) -> None:

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from torch import Tensor
 
@@ -86,6 +87,12 @@ class Pictures(ABC):
     def __len__(self) -> int:
         """How many sources are selected."""
         return len(self.places)
+
+    def only(self, numbers: Sequence[int]) -> Self:
+        """The same with those of the selected sources that have these numbers, ascending; to look at them once more."""
+        fewer = copy(self)
+        fewer.places = [self.places[number] for number in numbers]
+        return fewer
 
     def prompts(self) -> Sequence[str | None]:
         """The prompt that each selected source was made of, None where none is recorded."""

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grncli.evaluation.exhibits import Exhibit
 from grncli.evaluation.feature_collection import Collector
 from grncli.evaluation.measuring import Measured, OneSize, measured_by_all
+from grncli.evaluation.pair_gallery import Candidate, PairGallery
 from grncli.evaluation.pairs import Pairs, Rounds, Version
-from grncli.media.selection import evenly_spread
-from grncli.media.writing import Frames, contact_sheet
+from grncli.media.writing import Frames
 from grncli.metrics.feature_networks import FeatureNetwork, Features
 from grncli.metrics.frechet import few_samples, frechet_distance
 from grncli.metrics.pairwise import FeatureErrors, Spread, Tally
@@ -59,6 +60,8 @@ class PairComparison:
     warnings: list[str]
     sheet: Frames = field(repr=False)
     """uint8 ``[H, W, 3]``: originals and their reconstructions."""
+    exhibits: list[Exhibit] = field(default_factory=list, repr=False)
+    """The same pictures, with their names."""
 
     @property
     def samples(self) -> int:
@@ -108,15 +111,18 @@ def compare(
     """
     monitor, total = monitor or Monitor(), len(pairs.pictures)
     meter = Meter(len(pairs.rows), metrics, networks)
-    gallery = Gallery(total, next(iter(metrics), None), spread=spread, worst=worst)
+    ranked_by = next(iter(metrics), None)
+    gallery = PairGallery(total, spread=spread, worst=worst, largest_first=ranked_by not in LARGER_IS_BETTER)
     measured = pairs.compare(meter.measure, (processes.rank, processes.count), monitor)
     for each in measured_by_all(measured, total, OneSize(wanted=one_size), processes, monitor):
         meter.add(each)
-        gallery.add(each)
+        gallery.add(_candidate(each, ranked_by))
     meter.merge(processes)
+    gallery.merge(processes)
     if not meter.images + meter.clips:
         raise MediaError(f"{pairs.pictures.src}: none of its {total} sources could be read")
     rows, counts = meter.rows(pairs.rows, processes)
+    labels = [label for _, label in pairs.rows]
     return PairComparison(
         src=pairs.pictures.src,
         about=pairs.pictures.about(),
@@ -131,7 +137,8 @@ def compare(
             for name, each in meter.collectors.items()
             for warning in few_samples(pairs.pictures.src, counts[name], each[0].dimensions, name.removeprefix("r"))
         ],
-        sheet=gallery.picture([label for _, label in pairs.rows]),
+        sheet=gallery.sheet(labels, ranked_by),
+        exhibits=gallery.exhibits(labels, ranked_by, pairs.pictures.src),
     )
 
 
@@ -241,41 +248,8 @@ def _summarized(errors: Tensor) -> list[tuple[float, float, int]]:
     return [(largest, mean, errors.shape[1]) for largest, mean in largest_and_mean]
 
 
-class Gallery:
-    """Pictures for a sheet: some, evenly spread, then those furthest from their originals; of this process.
-
-    Parameters
-    ----------
-    samples : how many sources there are
-    metric : by which samples are ranked
-    spread, worst : how many of each kind
-    """
-
-    def __init__(self, samples: int, metric: str | None, *, spread: int, worst: int) -> None:
-        self._shown = set(evenly_spread(spread, samples))
-        self._metric, self._most = metric, worst
-        self._spread: dict[int, list[Frames]] = {}
-        self._worst: list[tuple[float, int, int, list[Frames]]] = []
-        self._seen = 0
-
-    def add(self, measured: Measured[Compared]) -> None:
-        """Keep the pictures of a sample that is to be shown: of a clip, of its first window."""
-        compared = measured.result
-        self._seen += 1
-        if measured.place in self._shown or not self._spread:
-            self._spread.setdefault(measured.place, compared.pictures)
-        values = compared.metrics[-1].get(self._metric or "", [])
-        mean = sum(values) / len(values) if values else math.nan
-        if self._most and mean == mean:
-            signed = mean if self._metric in LARGER_IS_BETTER else -mean
-            entry = (signed, measured.place, self._seen, compared.pictures)
-            self._worst = sorted([*self._worst, entry], key=lambda each: each[:3])[: self._most]
-
-    def picture(self, labels: Sequence[str]) -> Frames:
-        """uint8 ``[H, W, 3]``: a row for each sample, the original first (paper Fig. 3)."""
-        rows = [pictures for _, pictures in sorted(self._spread.items())]
-        captions = ["source", *labels] * len(rows)
-        for value, _, _, pictures in self._worst:
-            rows.append(pictures)
-            captions += ["among the worst", *[""] * (len(labels) - 1), f"{self._metric} {abs(value):.4g}"]
-        return contact_sheet(rows, captions, cell=128)
+def _candidate(measured: Measured[Compared], metric: str | None) -> Candidate:
+    """A sample for the gallery, ranked by a metric of its last version."""
+    values = measured.result.metrics[-1].get(metric or "", [])
+    mean = sum(values) / len(values) if values else math.nan
+    return Candidate(measured.place, measured.name, mean, measured.shape[0], measured.result.pictures)

@@ -6,7 +6,7 @@ What is measured of a batch counts once its sources are known to be sound: a cli
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -64,6 +64,12 @@ class MediaPictures(Pictures):
         self._settings = parse_reading(
             reading.stride, size=reading.size, budget=reading.budget, frames=reading.frames, fps=reading.fps
         )
+
+    def only(self, numbers: Sequence[int]) -> Self:
+        """See `Pictures.only`."""
+        fewer = super().only(numbers)
+        fewer.sources = [self.sources[number] for number in numbers]
+        return fewer
 
     def prompts(self) -> Sequence[str | None]:
         """Those that ``grn sample`` recorded of its pictures; see `Pictures.prompts`."""

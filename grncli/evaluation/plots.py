@@ -1,12 +1,10 @@
-"""Plots of bits, rounds, steps and searches, as PNG or SVG."""
+"""Plots of bits, rounds, steps and searches."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grncli.runtime.errors import UsageError
-from grncli.runtime.files import whole_file
+from grncli.evaluation.drawing import BLUE, GREY, ORANGE, new_figure, style
 
 if TYPE_CHECKING:
     from grncli.bit_statistics.survey import BitStatistics
@@ -15,22 +13,10 @@ if TYPE_CHECKING:
     from grncli.evaluation.sampling_costs import Cost
     from grncli.evaluation.search_folder import Trial
 
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure that needs no display; UsageError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure  # an optional extra
-    except ImportError:
-        raise UsageError("plots need the matplotlib package: pip install 'grncli[plot]'") from None
-    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+MOST_MARKS = 2000  # beyond, they are one picture: a page of 50,000 samples would be megabytes larger
 
 
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure, whole or not at all, in the format of its suffix."""
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower())
-
-
+@style()
 def plot_rounds(statistics: "RoundStatistics") -> Any:
     """Each metric against the number of rounds with the continuous level (paper Fig. 5), and the feature errors."""
     from grncli.metrics.quality import NAMES  # with torch, which plots of bits do without
@@ -40,18 +26,19 @@ def plot_rounds(statistics: "RoundStatistics") -> Any:
     figure = new_figure(4 * (len(continuous.metrics) + 1), 3.4)
     *left, right = figure.subplots(1, len(continuous.metrics) + 1)
     for axes, (name, level) in zip(left, continuous.metrics.items(), strict=True):
-        axes.plot(rounds, [row.metrics[name] for row in rows], "o-", color="#1f5fa8")
-        axes.axhline(level, linestyle="--", color="#777777", label="continuous feature")
+        axes.plot(rounds, [row.metrics[name] for row in rows], "o-", color=BLUE)
+        axes.axhline(level, linestyle="--", color=GREY, label="continuous feature")
         axes.set(xlabel="rounds", ylabel=NAMES[name], xticks=rounds)
         axes.legend(loc="lower right")
     # The bound last, over the largest errors, which all but reach it.
-    for name, style in (("largest_error", "o-"), ("mean_error", "s-"), ("bound", "k--")):
-        right.semilogy(rounds, [getattr(row, name) for row in rows], style, base=2, label=name.replace("_", " "))
-    right.set(xlabel="rounds", ylabel="feature error", xticks=rounds)
+    for name, marks in (("largest_error", "o-"), ("mean_error", "s-"), ("bound", "--")):
+        right.semilogy(rounds, [getattr(row, name) for row in rows], marks, base=2, label=name.replace("_", " "))
+    right.set(xlabel="rounds", ylabel="feature error (features are in -1 to 1)", xticks=rounds)
     right.legend()
     return figure
 
 
+@style()
 def plot_bits(statistics: "BitStatistics") -> Any:
     """Share of ones of each round and channel as a heat map: grey is balanced, blue mostly 0, red mostly 1."""
     rounds, channels = statistics.ones.shape
@@ -63,17 +50,22 @@ def plot_bits(statistics: "BitStatistics") -> Any:
     return figure
 
 
+@style()
 def plot_steps(cost: "Cost") -> Any:
-    """How many samples took how many steps (paper Fig. 9)."""
-    figure = new_figure(6, 3.2)
-    axes = figure.subplots()
-    axes.bar(list(cost.steps), list(cost.steps.values()), width=0.9, color="#1f5fa8")
-    axes.axvline(cost.mean_steps, linestyle="--", color="#777777", label=f"mean {cost.mean_steps:.1f}")
-    axes.set(xlabel="refinement steps", ylabel="samples")
-    axes.legend()
+    """How many samples took how many steps (paper Fig. 9), and the entropies that decided it (Eq. 8 and 9)."""
+    figure = new_figure(9, 3.2)
+    left, right = figure.subplots(1, 2)
+    left.bar(list(cost.steps), list(cost.steps.values()), width=0.9, color=BLUE)
+    left.axvline(cost.mean_steps, linestyle="--", color=ORANGE, label=f"mean {cost.mean_steps:.1f}")
+    left.set(xlabel="refinement steps", ylabel="samples")
+    left.legend()
+    many = len(cost.steps_by_entropy) > MOST_MARKS
+    right.plot(*cost.steps_by_entropy.T, ".", color=BLUE, alpha=0.4, rasterized=many)
+    right.set(xlabel="entropy of the prediction (1 is a uniform one)", ylabel="refinement steps")
     return figure
 
 
+@style()
 def plot_search(result: "Search") -> Any:
     """What decides, over the grid: a map of two settings, else each setting by itself. Pruned points are pale."""
     varied = [name for name, values in result.grid.items() if len(values) > 1] or list(result.grid)
@@ -84,8 +76,8 @@ def plot_search(result: "Search") -> Any:
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(varied))), varied, strict=True):
         places = {str(value): place for place, value in enumerate(result.grid[name])}
         for trial in result.trials:
-            style = {"color": "#1f5fa8"} if trial.per_class == most else {"color": "#1f5fa8", "alpha": 0.3}
-            axes.plot(places[str(trial.point[name])], trial.figure(result.by), "o", **style)
+            paleness = 1.0 if trial.per_class == most else 0.4
+            axes.plot(places[str(trial.point[name])], trial.figure(result.by), "o", color=BLUE, alpha=paleness)
         axes.set(xlabel=name, ylabel=result.label, xticks=range(len(places)), xticklabels=list(places))
     return figure
 

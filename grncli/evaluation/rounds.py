@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from grncli.evaluation.exhibits import Exhibit
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pair_comparison import ReconRow, compare
 from grncli.evaluation.pairs import Reencoded
@@ -67,6 +68,8 @@ class RoundStatistics:
     rows: list[RoundQuality]
     sheet: Frames = field(repr=False)
     """uint8 [H, W, 3]: sources, their decodings from each number of rounds, and from the continuous feature."""
+    exhibits: list[Exhibit] = field(default_factory=list, repr=False)
+    """The same pictures, with their names."""
 
     @property
     def within_bounds(self) -> bool:
@@ -76,7 +79,7 @@ class RoundStatistics:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without the picture; null for what is not defined."""
         rows = [asdict(row) | {"metrics": {k: or_null(v) for k, v in row.metrics.items()}} for row in self.rows]
-        plain = {name: value for name, value in vars(self).items() if name not in ("rows", "sheet")}
+        plain = {name: value for name, value in vars(self).items() if name not in ("rows", "sheet", "exhibits")}
         return {"kind": "rounds", **plain, "stride": list(self.stride), "rows": rows}
 
 
@@ -120,6 +123,7 @@ def round_statistics(
         failed=comparison.failed,
         rows=[_quality(row, stride, tokenizer.channels) for row in comparison.rows],
         sheet=comparison.sheet,
+        exhibits=comparison.exhibits,
     )
 
 

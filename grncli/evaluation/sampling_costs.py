@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from grncli.decoding.outputs import sample_file
 from grncli.evaluation.measuring import Pictures
-from grncli.evaluation.picture_sources import StorePictures, is_store
+from grncli.evaluation.picture_sources import MediaPictures, StorePictures, is_store
 from grncli.sampling.pictures import BITS
 from grncli.sampling.sample_store import is_sample_store, nfe_of
 from grncli.sampling.timing import read_timing
@@ -28,10 +28,13 @@ class Cost:
     nfe: float  # number of function evaluations per sample
     seconds: float | None  # per sample, where a log of it was kept
     settings: dict[str, Any]
+    steps_by_entropy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
+    """Entropy (paper Eq. 8, in units of log K) and steps ``[n, 2]`` of each sample, for a plot."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, whose objects have text for keys."""
-        return vars(self) | {"steps": {str(steps): samples for steps, samples in self.steps.items()}}
+        """JSON-ready, whose objects have text for keys; without the figures of each sample."""
+        plain = {name: value for name, value in vars(self).items() if name != "steps_by_entropy"}
+        return plain | {"steps": {str(steps): samples for steps, samples in self.steps.items()}}
 
 
 def cost_of(pictures: Pictures) -> Cost | None:
@@ -42,9 +45,12 @@ def cost_of(pictures: Pictures) -> Cost | None:
 
 def store_cost(store: BitStore, selected: Sequence[int]) -> Cost:
     """What the samples at the indices ``selected``, one or more, of a store of ``grn sample`` cost."""
-    steps: Counter[int] = Counter()
-    for view, rows in _rows_of(store, selected):
-        steps.update(view.column("steps")[rows].tolist())
+    pairs = [
+        np.stack([view.column(name)[rows] for name in ("entropy", "steps")], axis=1)
+        for view, rows in _rows_of(store, selected)
+    ]
+    steps_by_entropy = np.concatenate(pairs).astype(np.float64)
+    steps = Counter(steps_by_entropy[:, 1].astype(int).tolist())
     timing = read_timing(Path(store.path))
     return Cost(
         samples=len(selected),
@@ -53,7 +59,31 @@ def store_cost(store: BitStore, selected: Sequence[int]) -> Cost:
         nfe=mean_nfe(store, selected),
         seconds=None if timing is None else timing.seconds_per_sample,
         settings=dict(store.fingerprint.preprocessing),
+        steps_by_entropy=steps_by_entropy,
     )
+
+
+def steps_by_place(pictures: Pictures) -> dict[int, tuple[int, float]]:
+    """Steps and entropy of each of the selected samples that ``grn sample`` made, by its number among them."""
+    store, selected = _stored(pictures)
+    if store is None or not is_sample_store(store):
+        return {}
+    if isinstance(pictures, StorePictures):
+        places = {index: place for place, index in enumerate(selected)}
+    elif isinstance(pictures, MediaPictures):
+        by_name = {source.relative: place for place, source in enumerate(pictures.sources)}
+        names = enumerate(_file_names(store))
+        places = {index: by_name[name] for index, name in names if name in by_name}
+    else:
+        return {}
+    found = {}
+    for grid in store.grids:
+        view = store.grid(grid)
+        columns = (view.indices, view.column("steps"), view.column("entropy"))
+        for index, steps, entropy in zip(*(column.tolist() for column in columns), strict=True):
+            if index in places:
+                found[places[index]] = (steps, entropy)
+    return found
 
 
 def mean_nfe(store: BitStore, selected: Sequence[int]) -> float:
@@ -77,5 +107,9 @@ def _stored(pictures: Pictures) -> tuple[BitStore | None, Sequence[int]]:
         return None, ()
     store = open_store(path)
     # A folder's pictures are drawn by the names of their files.
-    names = (sample_file(record, clip=store.grid_of(index)[0] > 1) for index, record in enumerate(store.records()))
-    return store, pictures.selection.places(names, len(store))
+    return store, pictures.selection.places(_file_names(store), len(store))
+
+
+def _file_names(store: BitStore) -> Iterator[str]:
+    """The file of each sample, below the folder of its store."""
+    return (sample_file(record, clip=store.grid_of(index)[0] > 1) for index, record in enumerate(store.records()))

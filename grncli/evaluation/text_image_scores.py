@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.evaluation.measuring import Pictures
@@ -52,10 +53,10 @@ class TextImageScorer(Observer[Tensor]):
 
     def __init__(self, network: TextImageNetwork, prompts: Sequence[str]) -> None:
         self._network = network
-        distinct = list(dict.fromkeys(prompts))
-        rows = {prompt: row for row, prompt in enumerate(distinct)}
+        self._distinct = list(dict.fromkeys(prompts))
+        rows = {prompt: row for row, prompt in enumerate(self._distinct)}
         self._rows = [rows[prompt] for prompt in prompts]
-        self._texts = network.texts(distinct)
+        self._texts = network.texts(self._distinct)
         self._scored: list[tuple[int, float]] = []
 
     @classmethod
@@ -82,13 +83,21 @@ class TextImageScorer(Observer[Tensor]):
 
     def score(self, processes: Processes = SINGLE_PROCESS) -> TextImageScore:
         """Over the samples of all processes; NaN for none."""
-        own = np.array(self._scored, np.float64).reshape(-1, 2)
-        scored = np.concatenate([part.reshape(-1, 2) for part in processes.gather(own.ravel())])
-        scored = scored[np.argsort(scored[:, 0], kind="stable")]  # the same sum, whoever has measured which sample
+        scored = self.scored(processes)
         scores, rows = scored[:, 1], {self._rows[place] for place in scored[:, 0].astype(int).tolist()}
         if not len(scores):
             return TextImageScore(math.nan, math.nan, 0, 0)
         return TextImageScore(float(scores.mean()), float(scores.std()), len(scores), len(rows))
+
+    def scored(self, processes: Processes = SINGLE_PROCESS) -> NDArray[np.float64]:
+        """Place and score ``[n, 2]`` of the samples of all processes, in the order of their places."""
+        own = np.array(self._scored, np.float64).reshape(-1, 2)
+        scored = np.concatenate([part.reshape(-1, 2) for part in processes.gather(own.ravel())])
+        return scored[np.argsort(scored[:, 0], kind="stable")]  # the same sums, whoever has measured which sample
+
+    def prompt(self, place: int) -> str:
+        """The prompt of a sample."""
+        return self._distinct[self._rows[place]]
 
     def about(self) -> dict[str, Any]:
         """The protocol, for reports."""

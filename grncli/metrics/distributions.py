@@ -70,6 +70,13 @@ def _covered(points: FeatureFile, manifold: FeatureFile, neighbours: int, device
     return within / len(points)
 
 
+def nearest_distances(points: FeatureFile, others: FeatureFile, *, device: str = "cpu") -> NDArray[np.float32]:
+    """Euclidean distance ``[n]`` of each point, in the order of the places, from the nearest of the others."""
+    origin = others.read([0])  # see `_covered`
+    blocks = (_nearest(_blocks(others, origin, device), block, 1) for block in _blocks(points, origin, device))
+    return np.concatenate([block[:, 0].cpu().numpy() for block in blocks])
+
+
 def _blocks(features: FeatureFile, origin: NDArray[np.float32], device: str) -> Iterator[Tensor]:
     for block in features.blocks():
         yield torch.from_numpy(block - origin).to(device)

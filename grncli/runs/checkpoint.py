@@ -22,6 +22,7 @@ from torch import Tensor
 
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError
+from grncli.runtime.files import sync_directory
 from grncli.runtime.folders import remove, remove_now
 from grncli.runtime.jsonfiles import brief
 from grncli.runtime.tensor_files import LazyTensor, open_tensors, write_tensors
@@ -29,7 +30,6 @@ from grncli.runtime.text import one_line
 
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PREVIEWS = "previews"
 TENSORBOARD = "tensorboard"
@@ -297,6 +297,9 @@ def _point_latest(folder: Path, name: str) -> None:
 
 
 def _fsync(path: Path) -> None:
+    if path.is_dir():
+        sync_directory(path)
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

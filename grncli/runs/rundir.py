@@ -32,7 +32,6 @@ from grncli.runs.checkpoint import (
     COMPLETE,
     LATEST,
     LOCK,
-    METRICS,
     PREVIEWS,
     RECIPE,
     RECORD,
@@ -42,6 +41,7 @@ from grncli.runs.checkpoint import (
     is_step,
     remove_leftovers,
 )
+from grncli.runs.metrics_log import METRICS
 from grncli.runs.recipe import kind_of, load_yaml
 from grncli.runtime.checking import Count, Text, read_json_as
 from grncli.runtime.errors import CheckpointError, RecipeError
@@ -49,6 +49,7 @@ from grncli.runtime.files import naming, sync_directory
 from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant, remove_now
 from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import write_json
+from grncli.runtime.system import open_file
 
 STAGING = ".import.partial"  # where an imported network is made ready
 FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
@@ -230,7 +231,7 @@ def _clear_folder(folder: Path, is_ours: Callable[[Path], object]) -> None:
 def mark_complete(run: Path) -> None:
     """Leave ``COMPLETE``, last of all."""
     with naming(run / COMPLETE):
-        os.close(os.open(run / COMPLETE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666))
+        os.close(open_file(run / COMPLETE, os.O_WRONLY | os.O_CREAT, follow=False))
         sync_directory(run)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grncli.runs.checkpoint import METRICS, TENSORBOARD
+from grncli.runs.checkpoint import TENSORBOARD
+from grncli.runs.metrics_log import METRICS, read_metrics
 from grncli.runs.rundir import Place
 from grncli.runs.tokenizer_recipe import Training
-from grncli.runtime.errors import CheckpointError, UsageError
+from grncli.runtime.errors import UsageError
 from grncli.runtime.files import whole_file
-from grncli.runtime.jsonfiles import brief
-from grncli.runtime.jsonlines import LineFile, append_line, read_lines
+from grncli.runtime.jsonlines import LineFile, append_line
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Replaced at once, so that a crash here does not lose the log.
         with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as log:
-            for line in _lines(path):
+            for line in read_metrics(path):
                 kept = {name: value for name, value in line.items() if name == "step" or belongs(name)}
                 if line["step"] < step:
                     log.write(json.dumps(line) + "\n")
@@ -222,15 +222,3 @@ def check_extras(training: Training) -> None:
     """Raise UsageError for what a run needs and is not installed, before anything of it is made."""
     if training.tensorboard:
         summary_writer()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Complete lines of a log; a line torn by a crash is left out."""
-    if not path.exists():
-        return
-    remedy = "remove that line, or move the file away, and run the same command again"
-    for place, line in read_lines(path, error=CheckpointError, remedy=remedy):
-        step = line.get("step")
-        if type(step) is not int:
-            raise CheckpointError(f"{place}: field step is {brief(step)}, expected a whole number; {remedy}")
-        yield line

@@ -127,7 +127,7 @@ class ReconstructionObjective:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, crops in self._preview.items():
             triples = [(before, after, difference(before, after)) for before, after in self._restored(module, crops)]
-            write_png(folder / f"{kind}s-{step:08d}.png", contact_sheet(preview_rows(triples)))
+            write_png(folder / f"{kind}s-{step:08d}.png", contact_sheet(*preview_rows(triples)))
             if kind == "clip":
                 side_by_side = np.concatenate([np.concatenate(triple, axis=2) for triple in triples], axis=1)
                 write_mp4(folder / f"clips-{step:08d}.mp4", side_by_side, PREVIEW_FPS)
@@ -173,8 +173,14 @@ def difference(before: Frames, after: Frames) -> Frames:
     return levels.clip(0, 255).astype(np.uint8)
 
 
-def preview_rows(triples: Sequence[tuple[Frames, Frames, Frames]]) -> list[list[Frames]]:
-    """Rows of a contact sheet from uint8 ``[T, S, S, 3]``: images side by side, the frames of a clip in a row."""
+def preview_rows(triples: Sequence[tuple[Frames, Frames, Frames]]) -> tuple[list[list[Frames]], list[str]]:
+    """Rows of a contact sheet from uint8 ``[T, S, S, 3]``, and a caption for each of their pictures.
+
+    Images stand side by side, and the frames of a clip in a row; the first picture of a row says what the row is.
+    """
     if len(triples[0][0]) == 1:
-        return [[part[0] for part in column] for column in zip(*triples, strict=True)]
-    return [shown_frames(part) for triple in triples for part in triple]
+        rows = [[part[0] for part in column] for column in zip(*triples, strict=True)]
+    else:
+        rows = [shown_frames(part) for triple in triples for part in triple]
+    names = ["source", "reconstruction", f"difference x{CONTRAST}"] * (len(rows) // 3)
+    return rows, [text for name, row in zip(names, rows, strict=True) for text in [name, *[""] * (len(row) - 1)]]

@@ -26,12 +26,12 @@ from grncli.tokens import Prediction, TokenCodec
 class ClassTransformerShape:
     """Sizes of the network that do not depend on the bits it learns. The defaults are the released GRN-B."""
 
-    type: Literal["class_transformer"] = "class_transformer"
-    prediction: Prediction = "ind"
-    depth: int = 12
-    width: int = 768
-    heads: int = 12
-    bottleneck: int = 128  # of the input, between the one-hot categories and the width
+    type: Literal["class_transformer"] = "class_transformer"  # a transformer for classes
+    prediction: Prediction = "ind"  # GRN_ind predicts each channel's index of M bits, GRN_bit each bit
+    depth: int = 12  # transformer blocks
+    width: int = 768  # numbers of a token between blocks; a multiple of 4 times heads
+    heads: int = 12  # attention heads
+    bottleneck: int = 128  # width of the input between the one-hot categories and the blocks
     in_context_tokens: int = 32  # copies of the class embedding that join the sequence
     in_context_start: int = 4  # the block before which they join, counted from 0
 
@@ -48,9 +48,9 @@ class ClassTransformerShape:
 class ClassTransformerConfig(ClassTransformerShape):
     """All sizes of the network."""
 
-    rounds: int  # M
-    channels: int  # C
-    classes: int  # 0: unconditional
+    rounds: int  # M, bits of a feature
+    channels: int  # C, features of a token
+    classes: int  # classes; 0 is an unconditional network
 
     def __post_init__(self) -> None:
         super().__post_init__()

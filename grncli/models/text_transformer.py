@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from grncli.models.generator import STEADY_ROWS, Generator, check_range, padded_rows
 from grncli.models.packed_attention import packed_attention
-from grncli.models.products import Linear
+from grncli.models.products import Linear, rotate
 from grncli.models.text_positions import Positions, grid_rotation, ratio_rotation, text_rotation
-from grncli.models.transformer import RatioEmbedding, RMSNorm, SwiGLU, rotate
+from grncli.models.transformer import RatioEmbedding, RMSNorm, SwiGLU
 from grncli.tokens import Prediction, TokenCodec
 
 AttentionVariant = Literal["text-only", "full"]
@@ -36,16 +36,18 @@ CERTAIN = 1e4  # logit of what is known: the other categories' chance is 0 at an
 class TextTransformerShape:
     """Sizes of the network that do not depend on the bits it learns. The defaults are the released 2B."""
 
-    type: Literal["text_transformer"] = "text_transformer"
-    prediction: Prediction = "bit"
-    attention: AttentionVariant = "full"  # text-only: text tokens attend to text alone, the release of May
-    depth: int = 28
-    width: int = 2304
-    heads: int = 18
-    key_value_heads: int = 18  # each serves heads / key_value_heads heads
-    hidden: int = 8192  # of the MLP
-    text_width: int = 4096  # of the text encoder's features
-    positions: Positions = "spread"  # of rows and columns; per-token: one apart, for grids of a few tokens a side
+    type: Literal["text_transformer"] = "text_transformer"  # a transformer for texts
+    prediction: Prediction = "bit"  # GRN_ind predicts each channel's index of M bits, GRN_bit each bit
+    # What text tokens attend to: all tokens of the sample, or text alone (the release of May).
+    attention: AttentionVariant = "full"
+    depth: int = 28  # transformer blocks
+    width: int = 2304  # numbers of a token between blocks; an even number from 6 times heads
+    heads: int = 18  # attention heads
+    key_value_heads: int = 18  # heads of keys and values, a divisor of heads: each serves heads / key_value_heads
+    hidden: int = 8192  # hidden width of the MLP
+    text_width: int = 4096  # numbers of a text feature
+    # Of rows and columns: spread over an extent that the aspect ratio tells, or one apart, for a few tokens a side.
+    positions: Positions = "spread"
 
     def __post_init__(self) -> None:
         if self.attention not in get_args(AttentionVariant):
@@ -68,8 +70,8 @@ class TextTransformerShape:
 class TextTransformerConfig(TextTransformerShape):
     """All sizes of the network."""
 
-    rounds: int  # M
-    channels: int  # C
+    rounds: int  # M, bits of a feature
+    channels: int  # C, features of a token
 
     def __post_init__(self) -> None:
         super().__post_init__()

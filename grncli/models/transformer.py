@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from grncli.models.products import Linear, attention, gated, rms_norm, silu
+from grncli.models.products import Linear, attention, gated, rms_norm, rotate, silu
 
 Grid = tuple[int, int, int]
 
@@ -72,16 +72,6 @@ class RatioEmbedding(nn.Module):
         angles = ratio.float()[:, None] * PERIOD**-waves
         embedded = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.first.weight.dtype)
         return self.second(silu(self.first(embedded)))
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of neighbouring numbers of ``x [..., N, d]`` by its angle.
-
-    ``rotation`` is cosines and sines, ``[2, N, d / 2]`` as of ``rotary``, or of any shape that fits behind the 2.
-    """
-    cos, sin = rotation.to(x.dtype).unbind()
-    first, second = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
 
 
 def rotary(grid: Grid, head_width: int, context: int = 0) -> Tensor:

@@ -1,7 +1,7 @@
 """Networks are filled with weights, if these fit."""
 
 import json
-import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from grncli.runs.checkpoint import RECIPE, check_tensors
 from grncli.runs.kinds import AnyModule
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.jsonfiles import brief, parse_json
+from grncli.runtime.system import memory_bytes
 from grncli.runtime.tensor_files import is_finite
 
 FORMATS = (torch.bfloat16,)
@@ -44,16 +45,20 @@ def check_finite(weight: Tensor, key: str, name: str) -> None:
 def check_memory(network: nn.Module, copies: int, device: torch.device) -> None:
     """Raise RecipeError where so many copies of a network's weights, which are on no device yet, exceed all memory."""
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_of(device)
     needed = parameters * torch.float32.itemsize * copies
     if needed > memory:
         raise RecipeError(
             f"the network has {parameters / 1e6:.4g} M parameters, and training it takes {needed / 1e9:.4g} GB for "
             f"weights, gradients, moments and averages; {device.type} has {memory / 1e9:.4g} GB: make it smaller"
         )
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of all memory that a device has, used or free."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return memory_bytes() or sys.maxsize
 
 
 def check_config(config: Any, header: Mapping[str, str], file: Path) -> None:

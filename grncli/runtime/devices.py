@@ -1,5 +1,7 @@
 """Choosing the device and number format a network runs in."""
 
+import platform
+
 import torch
 
 from grncli.runtime.errors import UsageError
@@ -59,6 +61,11 @@ def multiplies_faster_by_onednn() -> bool:
     known = _processor()
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return libraries and str(known.get("cpu_name")).startswith("AMD") and bool(known.get("avx512_f"))
+
+
+def processor_name() -> str:
+    """What the processor is called, as far as the system tells."""
+    return str(_processor().get("cpu_name") or platform.processor() or platform.machine())
 
 
 def _has_bfloat16(device: torch.device) -> bool:

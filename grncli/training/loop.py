@@ -16,6 +16,7 @@ from torch import Tensor
 from grncli.runs.checkpoint import PREVIEWS
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.errors import GrnError
+from grncli.runtime.freed_memory import freed_memory_kept
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.runtime.stopping import Stopped
@@ -76,7 +77,7 @@ class TrainingLoop:
         if self.step % self.training.log_every:
             self._averages.restore(position.sums, self.context.device)
         self._show_progress()
-        with closing(self.objective.batches(self.step)) as batches:
+        with freed_memory_kept(), closing(self.objective.batches(self.step)) as batches:
             self._watch.lap()
             while self.step < self.training.steps:
                 with self._watch.waiting():

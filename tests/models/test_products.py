@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from grncli.models import products
 from grncli.models.generator import STEADY_ROWS
-from grncli.models.products import Linear, attention, gated, rms_norm, silu
+from grncli.models.products import Linear, attention, gated, rms_norm, rotate, silu
+from grncli.models.transformer import rotary
 from grncli.runtime import devices
 
 AMD = {"cpu_name": "AMD EPYC", "avx512_f": True}
@@ -266,3 +267,39 @@ def test_silu_of_a_row_does_not_depend_on_the_others_or_on_threads():
                 assert torch.equal(gated(*x.chunk(2, dim=1)), alone)
         finally:
             torch.set_num_threads(1)
+
+
+# Rotations
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["dense", "heads behind tokens", "odd", "dense from an odd place"])
+def test_a_rotation_has_the_same_result_and_gradient(dtype, layout):
+    rotation = rotary((2, 3, 3), 16, context=2)
+
+    def turn(x):
+        if layout == "heads behind tokens":
+            x = x.transpose(1, 2).contiguous().transpose(1, 2)
+        if layout == "odd":  # pairs of which none may be taken for a complex number where it lies
+            x = F.pad(x, (1, 0))[..., 1:]
+        if layout == "dense from an odd place":
+            x = F.pad(x.flatten(), (1, 0))[1:].view(x.shape)
+        return rotate(x, rotation)
+
+    with_detour, without = by_both(turn, random(2, 3, 20, 16, dtype=dtype))
+    rounding = 1e-6 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(with_detour, without, atol=rounding, rtol=0)
+
+
+def test_a_rotation_of_no_samples_is_empty():
+    x = torch.zeros(0, 3, 20, 16, requires_grad=True)
+    for turned in by_both(lambda x: rotate(x, rotary((2, 3, 3), 16, context=2)), x):
+        assert [each.shape for each in turned] == [x.shape, x.shape]
+
+
+def test_without_gradients_a_rotation_takes_the_way_on_which_no_element_depends_on_its_place():
+    x, rotation = random(3, 2, 7, 12), rotary((1, 1, 7), 12)
+    with torch.inference_mode():
+        together = rotate(x, rotation)
+        products.use(fast=False)
+        assert torch.equal(together, rotate(x, rotation))

@@ -1,0 +1,1 @@
+"""What this machine does: the speed of every stage, beside the machine's own limits measured at the same moment."""

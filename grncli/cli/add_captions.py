@@ -8,8 +8,12 @@ from typer import Argument
 
 from grncli.cli import options
 from grncli.cli.console import guarded, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 
 
+@examples(
+    "grn captions photos.zarr captions.jsonl",
+)
 @guarded
 def captions(
     store: Annotated[Path, Argument(metavar="STORE", help="Bit store whose sources have captions.")],

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
+from grncli.cli.colour import styled
+from grncli.cli.common_options import DEFAULTS, declare_common_options
+from grncli.cli.log_file import LogFile
 from grncli.runtime.errors import GrnError, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import INTERRUPTED, Ended, Stop, Stopped, begin_command
@@ -32,59 +35,109 @@ NUMBERS = 50  # columns of a bar's counts, times and rate
 BARS = range(10, 41)  # columns of the bar itself
 REMEMBERED = 1000  # sentences, each of which is said once
 
-debug = False  # set once by main() from --debug: let tracebacks through
+PREFIXES = {"grn: ": "red", "warning: ": "yellow"}  # colours of how a message begins
+
+debug = False  # from --debug: let tracebacks through
+quiet = False  # from --quiet: say what must be said only
+log: LogFile | None = None  # from --log-file: where messages are written too
+_before_name = dict(DEFAULTS)  # common options that stand before the name of the command
 speaker = ""  # set by `launched`: which of several processes this is, where it is not the first
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence and an exit code; no command takes URLs."""
+    """Turn our errors into one sentence and an exit code; add what every command takes; no command takes URLs."""
 
     @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run(*args: Any, **kwargs: Any) -> R:
+        common = {name: kwargs.pop(name, default) or _before_name[name] for name, default in DEFAULTS.items()}
         try:
-            begin_command()
-            refuse_urls((*args, *kwargs.values()))
-            return command(*args, **kwargs)
-        except typer.Exit:
-            raise
-        except (KeyboardInterrupt, Ended, Exception) as error:
-            if debug and not isinstance(error, Stopped):
-                traceback.print_exc()
+            with _settled(**common):
+                return _run(command, args, kwargs)
+        except UsageError as error:  # of the log itself
             raise typer.Exit(_explain(error)) from None
 
-    return run
+    return declare_common_options(run)
+
+
+def _run(command: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    code = 0
+    try:
+        begin_command()
+        refuse_urls((*args, *kwargs.values()))
+        return command(*args, **kwargs)
+    except typer.Exit as done:
+        code = done.exit_code
+        raise
+    except (KeyboardInterrupt, Ended, Exception) as error:
+        _trace(error)
+        code = _explain(error)
+        raise typer.Exit(code) from None
+    finally:
+        if log is not None:
+            log.end(code)
+
+
+def take_common_options(**options: Any) -> None:
+    """Those that stand before the name of the command."""
+    _before_name.update(options)
+
+
+@contextmanager
+def _settled(**options: Any) -> Iterator[None]:
+    """Common options hold for one command."""
+    global debug, quiet, log
+    before = debug, quiet, log
+    debug, quiet = debug or options["debug"], options["quiet"]
+    log = None if options["log_file"] is None else LogFile(options["log_file"])
+    try:
+        if log is not None:
+            log.begin()
+        yield
+    finally:
+        if log is not None:
+            log.close()
+        debug, quiet, log = before
+
+
+def _trace(error: BaseException) -> None:
+    """Print the traceback where it was asked for, and keep that of a fault of ours in the log anyway."""
+    if isinstance(error, Stopped):
+        return
+    if debug:
+        traceback.print_exc()
+    if log is not None and (debug or not isinstance(error, GrnError | OSError | KeyboardInterrupt | Ended)):
+        log.write(traceback.format_exc())
 
 
 def _explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
-        say("interrupted")
+        say("interrupted", always=True)
         return INTERRUPTED
     if isinstance(error, Ended):
-        say(f"{error}: ended. Run the same command again.")
+        say(f"{error}: ended. Run the same command again.", always=True)
         return STOPPED
     if isinstance(error, Stopped):
         if not speaker:  # all of several processes stop at the same step
-            say(f"{error}. {error.advice}.")
+            say(f"{error}. {error.advice}.", always=True)
         return INTERRUPTED if str(error).startswith("Ctrl-C") else STOPPED
     if isinstance(error, BrokenPipeError):
         # Whoever read standard output has gone; Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     if _is_out_of_memory(error):
-        say(
-            f"grn: {speaker}out of memory ({_brief(error)}); take smaller batches, or a machine or job with more memory"
-        )
+        remedy = "take smaller batches, or a machine or job with more memory"
+        complain(f"{speaker}out of memory ({_brief(error)}); {remedy}")
         return FAILED
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         limit = "; raise the limit (ulimit -n)" if error.errno == errno.EMFILE else ""
-        say(f"grn: {speaker}{name}{error.strerror or error}{limit}")
+        complain(f"{speaker}{name}{error.strerror or error}{limit}")
         return FAILED
     if not isinstance(error, GrnError):
         what = f"a fault of grn itself, {type(error).__name__}: {error}"
-        say(f"grn: {speaker}{what}; run again with --debug and report it")
+        complain(f"{speaker}{what}; run again with --debug and report it")
         return FAILED
-    say(f"grn: {speaker}{error}")
+    complain(f"{speaker}{error}")
     return USAGE if isinstance(error, UsageError) else FAILED
 
 
@@ -108,15 +161,28 @@ def _brief(error: BaseException) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def say(text: str) -> None:
-    """One line on standard error; a closed terminal or pipe there does not end the work."""
+def say(text: str, *, always: bool = False) -> None:
+    """One line on standard error, where it is wanted, and in the log.
+
+    A closed terminal or pipe there does not end the work. ``always``: also with --quiet, as errors and doubts are.
+    """
     if not text.isprintable():
         from grncli.runtime.text import printable
 
         text = printable(text)
-    if sys.stderr is not None:  # None where the descriptor was closed before Python started
+    if log is not None:
+        log.write(text)
+    if sys.stderr is not None and (always or not quiet):  # None where it was closed before Python started
+        for prefix, colour in PREFIXES.items():
+            if text.startswith(prefix):
+                text = styled(prefix, sys.stderr, fg=colour, bold=True) + text.removeprefix(prefix)
         with suppress(OSError):
             print(text, file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """What is wrong, on standard error, also with --quiet."""
+    say(f"grn: {text}", always=True)
 
 
 def print_json(document: Any) -> None:
@@ -159,14 +225,6 @@ def works_alone(part: str | None = None) -> None:
     require_one_process(launched(), part_of=part)
 
 
-def parse_part(text: str) -> tuple[int, int]:
-    """``i/n`` as two numbers; UsageError unless 0 <= i < n."""
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UsageError(f"--part {text}: expected i/n with i from 0 to n - 1, such as 0/4")
-    return int(index), int(count)
-
-
 class Progress:
     """A bar on a terminal; elsewhere a line every 30 seconds, fit for a batch job's log.
 
@@ -188,12 +246,15 @@ class Progress:
         """Show that ``done`` of ``total`` are ready (both absolute counts)."""
         if self._first is None:
             self._first = done
-        if self._on_terminal:
+        if self._on_terminal and not quiet:
             with suppress(OSError):  # the terminal may be closed before the work ends
                 self._draw(done, total, note)
-        elif time.monotonic() - self._said >= LINE_EVERY:
+        if time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()
-            say(self._line(done, total, note))
+            if not self._on_terminal:
+                say(self._line(done, total, note))
+            elif log is not None:
+                log.write(self._line(done, total, note))
 
     def say(self, text: str) -> None:
         """One line on standard error, above the bar; once, as two stages of a command may open the same run."""
@@ -292,11 +353,3 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def worker_count(workers: int | None) -> int:
-    """Decoding processes for ``--workers``; by default half of the cores, as the network wants the others."""
-    if workers is not None:
-        return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(1, min(8, cores // 2))

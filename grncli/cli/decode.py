@@ -1,6 +1,5 @@
 """``grn decode``: bits back to pictures and clips."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +7,16 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded, monitored, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import check_file
-from grncli.runtime.errors import UsageError
 
 
+@examples(
+    "grn decode photos.zarr out --tokenizer runs/tok --sheet sheet.png",
+    "# From the first round of 16 samples, with the PSNR against the sources",
+    "grn decode photos.zarr coarse --tokenizer runs/tok --rounds 1 \\",
+    "    --select 0:16 --compare photos",
+)
 @guarded
 def decode(
     store: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store.", show_default=False)],
@@ -32,26 +37,27 @@ def decode(
 ) -> None:
     """Decode a bit store into pictures and clips.
 
-    PNG for images, MP4 for clips, in folders like those of the sources.
+    Images become PNG files and clips MP4 files, in folders like those of the sources.
     """
-    chosen = parse_select(select)
     works_alone()
     if sheet is not None:
         check_file(sheet)
     with monitored("decode", "samples", max_time) as monitor:
-        from grncli.decoding.store_decoding import DecodeSettings, decode
-        from grncli.runtime.devices import pick_device
+        from grncli.calls.media_calls import decode
 
-        settings = DecodeSettings(
+        summary = decode(
+            store,
+            folder,
+            tokenizer=tokenizer,
             rounds=rounds,
-            select=chosen,
+            select=select,
             sheet=sheet,
             compare=compare,
-            device=str(pick_device(device)),
             batch=batch,
+            device=device,
             overwrite=overwrite,
+            progress=monitor,
         )
-        summary = decode(store, folder, tokenizer, settings, monitor=monitor)
     quality = summary.quality.means()
     if json:
         print_json({"out": str(folder), "written": summary.written, "present": summary.present, **quality})
@@ -62,14 +68,3 @@ def decode(
         names = {"image_psnr": "PSNR of images {:.2f} dB", "clip_psnr": "PSNR of clips {:.2f} dB"}
         names["not_compared"] = "{} samples without a readable source"
         print(", ".join(names[name].format(value) for name, value in quality.items()))
-
-
-def parse_select(text: str) -> tuple[int | None, int | None, int | None]:
-    """``A:B`` or ``A:B:S`` as the arguments of a slice, a lone number as that one sample; UsageError otherwise."""
-    if re.fullmatch(r"-?\d+", text):
-        return int(text), int(text) + 1 or None, None
-    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::([1-9]\d*))?", text)
-    if not match:
-        raise UsageError(f"--select {text}: expected a range of samples such as 0:16")
-    start, end, step = (None if number is None else int(number) for number in match.groups())
-    return start, end, step

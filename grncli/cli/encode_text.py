@@ -1,20 +1,25 @@
 """``grn encode-text``: prompts to a store of text features."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import format_seconds, guarded, monitored, parse_part, print_json, say, works_alone
-from grncli.runtime.errors import UsageError
+from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 
 if TYPE_CHECKING:
     from grncli.prompt_encoding.prompt_stage import PromptEncodingSummary
 
 
+@examples(
+    "grn encode-text prompts.txt prompts.zarr --text-encoder minilm",
+    "# The captions of a bit store, worded as a recipe of a generator asks for",
+    "grn encode-text photos.zarr captions.zarr --text-encoder minilm \\",
+    "    --recipe t2i.yaml",
+)
 @guarded
 def encode_text(
     prompts: Annotated[
@@ -30,16 +35,20 @@ def encode_text(
         Path, Argument(metavar="OUT.zarr", help="Features store to make, resume or add to.", show_default=False)
     ],
     text_encoder: Annotated[
-        str, Option(metavar="DIR|minilm", help="Folder of a text encoder with its tokenizer, or the name of one.")
+        str,
+        Option(
+            **options.one_of("minilm", others=["DIR"]),
+            help="Folder of a text encoder with its tokenizer, or the name of one.",
+        ),
     ],
     recipe: Annotated[
         Path | None,
-        Option(metavar="RUN|FILE.yaml", help="Generator whose templates are applied; default: prompts as they are."),
+        Option(metavar="RUN|RECIPE", help="Generator whose templates are applied; default: prompts as they are."),
     ] = None,
     task: Annotated[
         str | None,
         Option(
-            metavar="image|clip|first-frame",
+            **options.one_of("image", "clip", "first-frame"),
             help="What the prompts ask for: which template of the recipe; default: image, for captions what they are "
             "of.",
         ),
@@ -48,7 +57,7 @@ def encode_text(
     dtype: Annotated[
         str,
         Option(
-            metavar="float32|bfloat16",
+            **options.one_of("float32", "bfloat16"),
             help="Number format of the encoder's arithmetic; features are kept in bfloat16 either way.",
         ),
     ] = "float32",
@@ -62,31 +71,25 @@ def encode_text(
     Each distinct prompt is encoded once, and the empty one, which guidance needs, too; those that the store has already
     are left alone. Killed or stopped, run it again: it resumes, and ends with the same bytes.
     """
-    chosen_part, parts = parse_part(part)
-    if dtype not in ("float32", "bfloat16"):
-        raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other features")
     works_alone(part)
     with monitored("encode-text", "prompts", max_time) as monitor:
-        import torch
+        from grncli.calls.text_calls import encode_text
 
-        from grncli.prompt_encoding.prompt_plan import EncodeTextSettings
-        from grncli.prompt_encoding.prompt_stage import encode_text
-        from grncli.runtime.devices import pick_device
-        from grncli.text.encoders import load_text_encoder
-
-        settings = EncodeTextSettings(
+        summary = encode_text(
+            prompts,
+            out,
+            text_encoder=text_encoder,
             recipe=recipe,
             task=task,  # type: ignore[arg-type]
-            dtype=dtype,  # type: ignore[arg-type]
-            part=chosen_part,
-            parts=parts,
+            device=device,
+            dtype=dtype,
+            part=part,
             overwrite=overwrite,
+            progress=monitor,
         )
-        open_encoder = partial(load_text_encoder, text_encoder, pick_device(device), getattr(torch, dtype))
-        summary = encode_text(prompts, out, open_encoder, settings, monitor=monitor)
     if json:
-        print_json({"out": str(out), **asdict(summary)})
-    say(f"{out}{f', part {part}' if parts > 1 else ''}: {_done(summary)}")
+        print_json({**asdict(summary), "out": str(out)})
+    say(f"{out}{'' if part == '0/1' else f', part {part}'}: {_done(summary)}")
 
 
 def _done(summary: "PromptEncodingSummary") -> str:

@@ -7,9 +7,15 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import Progress, guarded, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 from grncli.runtime.monitor import Monitor
 
 
+@examples(
+    "grn import image_tokenizer.ckpt runs/released",
+    "# What the file does not say of itself",
+    "grn import t2i.pth runs/t2i --set attention=full --set image.guidance=3.0",
+)
 @guarded
 def import_(
     checkpoint: Annotated[

@@ -9,16 +9,19 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import FAILED, Progress, format_bytes, guarded, print_json, say
-from grncli.cli.terminal import screen_width, shorten, wrap
+from grncli.cli.help_pages import examples
+from grncli.cli.terminal import Field, field, field_lines, screen_width, shorten
 from grncli.runtime.monitor import Monitor
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
 LONGEST_PROMPT = 120  # columns
 
-Field = tuple[str, str]  # what stands before the first of its lines, and its text
 
-
+@examples(
+    "grn info photos.zarr --verify",
+    "grn info runs/tok --json | jq .sha256",
+)
 @guarded
 def info(
     path: Annotated[
@@ -31,7 +34,7 @@ def info(
 ) -> None:
     """Show what a store or run directory is.
 
-    Shapes, counts, settings, size, labels, failures, completeness.
+    It tells shapes, counts, settings, size, labels, failures, and whether it is complete.
     """
     from grncli.runs.describing import describe
 
@@ -43,14 +46,13 @@ def info(
         print_json(facts)
     elif "kind" in facts:
         show = {"store": _show_store, "features": _show_features}.get(facts["kind"], _show_run)
-        for head, text in show(path, facts):
-            for line in wrap(text, screen_width(), head):
-                print(line)
+        for line in field_lines(show(path, facts), screen_width()):
+            print(line)
     if verify and not problems:
         whole = "the weights load and are finite" if "checkpoint" in facts else "every byte is as it was committed"
         say(f"{path}: {whole}")
     for problem in problems:
-        say(problem)
+        say(problem, always=True)
     if problems:
         raise typer.Exit(FAILED)
 
@@ -60,17 +62,17 @@ def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
     labels = [f"{name} ({count})" for name, count in facts["labels"].items()]
     return [
         ("", f"{path}: bit store, {_state(facts)}"),
-        _field("samples", str(facts["samples"])),
+        field("samples", str(facts["samples"])),
         *((f"    grid {grid:<12}", str(count)) for grid, count in facts["grids"].items()),
-        _field(
+        field(
             "bits",
             f"{facts['rounds']} rounds x {facts['channels']} channels a token of {time}x{height}x{width} pixels, "
             f"{facts['bits_per_pixel']:.3g} bits a pixel",
         ),
-        _field("size", f"{format_bytes(facts['bits_bytes'])} of bits, {format_bytes(facts['disk_bytes'])} on disk"),
-        _field("tokenizer", _tokenizer(facts["tokenizer"])),
-        _field("preprocessing", ", ".join(f"{k}={v}" for k, v in facts["preprocessing"].items() if v is not None)),
-        *([_field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
+        field("size", f"{format_bytes(facts['bits_bytes'])} of bits, {format_bytes(facts['disk_bytes'])} on disk"),
+        field("tokenizer", _tokenizer(facts["tokenizer"])),
+        field("preprocessing", ", ".join(f"{k}={v}" for k, v in facts["preprocessing"].items() if v is not None)),
+        *([field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
         *(_show_captions(facts) if "captions" in facts else []),
         *map(_show_part, facts["parts"]),
         *_show_failures(facts["failures"]),
@@ -85,7 +87,7 @@ def _show_captions(facts: dict[str, Any]) -> list[Field]:
         f"{captions['captions']} captions of {captions['sources']} sources{f', of the kinds {kinds}' if kinds else ''}"
     )
     examples = [f"{shorten(one['caption'], LONGEST_PROMPT)} ({one['source']})" for one in captions["examples"]]
-    return [_field("captions", f"{counts}; {every}"), *_under("such as", examples)]
+    return [field("captions", f"{counts}; {every}"), *_under("such as", examples)]
 
 
 def _show_features(path: Path, facts: dict[str, Any]) -> list[Field]:
@@ -94,11 +96,11 @@ def _show_features(path: Path, facts: dict[str, Any]) -> list[Field]:
     parts = facts["parts"] if len(facts["parts"]) > 1 else []
     return [
         ("", f"{path}: features store, {_state(facts)}"),
-        _field("prompts", f"{facts['prompts']}, {facts['tokens']} tokens"),
-        *([_field("token counts", ", ".join(_some(lengths, SHOWN_LABELS)))] if lengths else []),
-        _field("features", f"{facts['width']} wide, computed in {facts['dtype']}, kept in bfloat16"),
-        _field("size", size),
-        _field("text encoder", f"{_tokenizer(facts['encoder'])}, at most {facts['max_tokens']} tokens a prompt"),
+        field("prompts", f"{facts['prompts']}, {facts['tokens']} tokens"),
+        *([field("token counts", ", ".join(_some(lengths, SHOWN_LABELS)))] if lengths else []),
+        field("features", f"{facts['width']} wide, computed in {facts['dtype']}, kept in bfloat16"),
+        field("size", size),
+        field("text encoder", f"{_tokenizer(facts['encoder'])}, at most {facts['max_tokens']} tokens a prompt"),
         *_under("such as", [shorten(prompt, LONGEST_PROMPT) for prompt in facts["examples"]]),
         *map(_show_feature_part, parts),
     ]
@@ -107,7 +109,7 @@ def _show_features(path: Path, facts: dict[str, Any]) -> list[Field]:
 def _show_feature_part(part: dict[str, Any]) -> Field:
     of = "?" if part["asked"] is None else part["asked"]
     state = "" if part["complete"] else ", not complete"
-    return _field(f"part {part['part']}", f"{part['prompts']}/{of} prompts{state}")
+    return field(f"part {part['part']}", f"{part['prompts']}/{of} prompts{state}")
 
 
 def _state(facts: dict[str, Any]) -> str:
@@ -118,13 +120,13 @@ def _show_part(part: dict[str, Any]) -> Field:
     of = "?" if part["sources"] is None else part["sources"]
     state = "" if part["complete"] else ", not complete"
     counts = f"{part['samples']} samples of {part['done']}/{of} sources, {part['failed']} failed{state}"
-    return _field(f"part {part['part']}", counts)
+    return field(f"part {part['part']}", counts)
 
 
 def _show_failures(failures: Sequence[dict[str, Any]]) -> list[Field]:
-    shown = [_field("failed", f"{line['source']}: {line['error']}") for line in failures[:SHOWN_FAILURES]]
+    shown = [field("failed", f"{line['source']}: {line['error']}") for line in failures[:SHOWN_FAILURES]]
     more = len(failures) - len(shown)
-    return [*shown, *([_field("", f"and {more} more; --json lists them all")] if more else [])]
+    return [*shown, *([field("", f"and {more} more; --json lists them all")] if more else [])]
 
 
 def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
@@ -136,10 +138,10 @@ def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
     depth = "continuous features" if facts["rounds"] is None else f"{facts['rounds']} rounds"
     return [
         ("", f"{path}: {facts['kind']}, {origin}{state}"),
-        _field("parameters", f"{facts['parameters'] / 1e6:.2f} M"),
-        _field("bits", f"{depth} x {facts['channels']} channels a token of {time}x{height}x{width} pixels"),
+        field("parameters", f"{facts['parameters'] / 1e6:.2f} M"),
+        field("bits", f"{depth} x {facts['channels']} channels a token of {time}x{height}x{width} pixels"),
         *(_show_generator(facts) if facts["kind"] == "generator" else []),
-        _field("checkpoint", f"{facts['checkpoint']}, sha256 {facts['sha256'][:12]}"),
+        field("checkpoint", f"{facts['checkpoint']}, sha256 {facts['sha256'][:12]}"),
     ]
 
 
@@ -149,10 +151,10 @@ def _show_generator(facts: dict[str, Any]) -> list[Field]:
     given = f"text ({facts['attention']} attention)" if is_text else f"{facts['classes'] or 'no'} classes"
     belonging = " or ".join(text["tokenizers"]) if text and not facts["tokenizer"] else ""
     return [
-        _field("predicts", f"{predicts} (GRN_{facts['prediction']}), {given}"),
-        _field("latent grids", ", ".join(_some(list(facts["grids"]), SHOWN_LABELS))),
+        field("predicts", f"{predicts} (GRN_{facts['prediction']}), {given}"),
+        field("latent grids", ", ".join(_some(list(facts["grids"]), SHOWN_LABELS))),
         *(_show_text(facts["recipe"]) if text else []),
-        _field("tokenizer", belonging or _tokenizer(facts["tokenizer"])),
+        field("tokenizer", belonging or _tokenizer(facts["tokenizer"])),
     ]
 
 
@@ -162,15 +164,15 @@ def _show_text(recipe: dict[str, Any]) -> list[Field]:
     encoder = text["encoder"]
     end = f" that ends at {text['cosine_end']:g}" if text["schedule"] == "cosine" else ""
     return [
-        _field(
+        field(
             "text encoder",
             f"{encoder.get('name', 'not known')}{_short(encoder)}, {recipe['network']['text_width']} features a token, "
             f"at most {text['max_tokens']} tokens",
         ),
-        _field("pictures", _task(text["image"])),
-        _field("clips", f"{_task(text['clip'])}{f', {fps:g} frames a second' if fps else ''}"),
-        _field("from a frame", _task(text["first_frame"])),
-        _field("schedule", f"{text['schedule']}{end}"),
+        field("pictures", _task(text["image"])),
+        field("clips", f"{_task(text['clip'])}{f', {fps:g} frames a second' if fps else ''}"),
+        field("from a frame", _task(text["first_frame"])),
+        field("schedule", f"{text['schedule']}{end}"),
     ]
 
 
@@ -190,13 +192,9 @@ def _short(identity: dict[str, Any]) -> str:
     return f" ({str(identity['sha256'])[:12]})" if "sha256" in identity else ""
 
 
-def _field(name: str, text: str) -> Field:
-    return f"  {name:<14} ", text
-
-
 def _under(name: str, texts: Sequence[str]) -> list[Field]:
     """One name, and a line for each text."""
-    return [_field("" if place else name, text) for place, text in enumerate(texts)]
+    return [field("" if place else name, text) for place, text in enumerate(texts)]
 
 
 def _some(texts: Sequence[str], most: int) -> list[str]:

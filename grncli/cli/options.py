@@ -1,6 +1,6 @@
 """Options that several commands take, each declared once; an option of one command stands in its signature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Option
-from typer.core import TyperCommand
 
-from grncli.cli.console import worker_count
-from grncli.runtime.errors import UsageError
+from grncli.calls.option_forms import worker_count
 
 if TYPE_CHECKING:
     from grncli.evaluation.feature_collection import NetworkOptions
@@ -20,11 +18,21 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**63 - 1
 
+
+def one_of(*words: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    """For `Option`: the help shows ``words`` and ``others`` as alternatives, and the shell completes ``words``."""
+
+    def starting(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return {"metavar": "|".join([*words, *others]), "autocompletion": starting}
+
+
 # How a command runs
-Device = Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
-Dtype = Annotated[str, Option(metavar="auto|float32|bfloat16", help="Number format of the network.")]
+Device = Annotated[str, Option(**one_of("auto", "cpu", "cuda", "mps"), help="Where to compute.")]
+Dtype = Annotated[str, Option(**one_of("auto", "float32", "bfloat16"), help="Number format of the network.")]
 TrainingDtype = Annotated[
-    str | None, Option(metavar="auto|float32|bfloat16", help="Number format: short for training.dtype=...")
+    str | None, Option(**one_of("auto", "float32", "bfloat16"), help="Number format: short for training.dtype=...")
 ]
 Batch = Annotated[
     int | None,
@@ -47,7 +55,7 @@ Size = Annotated[
 Budget = Annotated[
     str | None,
     Option(
-        metavar="0.06M|0.25M|0.41M|0.92M|1M|2M|WxH",
+        **one_of("0.06M", "0.25M", "0.41M", "0.92M", "1M", "2M", others=["WxH"]),
         help="Instead of --size: cover and crop to about so many pixels, at the nearest of 15 aspect ratios.",
     ),
 ]
@@ -70,7 +78,7 @@ Sample = Annotated[
 
 # What a generator makes
 Classes = Annotated[str, Option(metavar="all|0,3,7", help="Classes to sample, by number or name.")]
-Weights = Annotated[str, Option(metavar="ema|ema2|weights", help="Which weights of the run.")]
+Weights = Annotated[str, Option(**one_of("ema", "ema2", "weights"), help="Which weights of the run.")]
 Seed = Annotated[int, Option(metavar="N", min=0, max=MAX_SEED, help="Samples depend on it and on their number only.")]
 
 # What is measured, with which networks
@@ -79,7 +87,7 @@ Metrics = Annotated[str | None, Option(metavar="A,B,...", help="What to measure;
 Features = Annotated[
     str | None,
     Option(
-        metavar="inception|i3d|FILE|RUN",
+        **one_of("inception", "i3d", others=["FILE", "RUN"]),
         help="Feature network: a name, a weights or TorchScript file, or a tokenizer's run.",
     ),
 ]
@@ -99,7 +107,7 @@ Cache = Annotated[Path | None, Option(metavar="DIR", help="Folder of downloaded 
 Download = Annotated[bool, Option("--download", help="Fetch published weights that are missing, once.")]
 
 # Files beside the result
-Plot = Annotated[Path | None, Option(metavar="FILE.png|svg", help="Write a plot.")]
+Plot = Annotated[Path | None, Option(metavar="FILE.png|svg|pdf", help="Write a plot.")]
 Html = Annotated[Path | None, Option(metavar="FILE.html", help="Write the whole report as one page.")]
 
 
@@ -131,18 +139,11 @@ class TextImageGroup:
     text_image_network: TextImageNetwork = None
     text_image_tokenizer: TextImageTokenizer = None
 
-    def settings(self, prompts: Path | None = None) -> "TextImageOptions | None":
-        """The same for the stages, with the prompts of pictures that record none."""
-        from grncli.evaluation.text_image_scores import TextImageOptions
+    def settings(self) -> "TextImageOptions | None":
+        """The same for the stages."""
+        from grncli.calls.measuring_calls import text_image_options
 
-        if self.text_image_network is None:
-            others = {"--text-image-tokenizer": self.text_image_tokenizer, "--prompts": prompts}
-            for name, value in others.items():
-                if value is not None:
-                    raise UsageError(f"{name} {value} needs --text-image-network IMAGE TEXT, the encoders of both")
-            return None
-        image, text = self.text_image_network
-        return TextImageOptions(image=image, text=text, tokenizer=self.text_image_tokenizer, prompts=prompts)
+        return text_image_options({name: value for name, value in vars(self).items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,23 +165,6 @@ class PictureGroup:
 
         workers = worker_count(self.workers)
         return PictureReading(**vars(self) | {"workers": workers, "device": str(device), "tokenizer": tokenizer})
-
-
-class PanelledCommand(TyperCommand):
-    """A command of many options, whose help has a section for each ``rich_help_panel`` that options name."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, the sections in the order of their first options, and options without one."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-        for parameter in self.get_params(ctx):
-            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
-        sections["Options"] = sections.pop("Options", [])  # last
-        for name, records in sections.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -209,13 +193,3 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-def parse_metrics(text: str | None) -> tuple[str, ...] | None:
-    """Names from a comma-separated list; None for None."""
-    if text is None:
-        return None
-    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
-    if not names:
-        raise UsageError(f"--metrics {text!r}: expected names, such as psnr,ssim")
-    return names

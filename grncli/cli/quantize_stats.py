@@ -1,17 +1,17 @@
 """``grn quantize-stats``: how good bits are, and how many rounds are needed."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
+from grncli.calls.option_forms import check_measured
 from grncli.cli import options
-from grncli.cli.console import FAILED, guarded, monitored, say, worker_count
+from grncli.cli.console import FAILED, complain, guarded, monitored
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.terminal import number
-from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
     from grncli.bit_statistics.survey import BitStatistics
     from grncli.evaluation.rounds import RoundStatistics
-    from grncli.runtime.monitor import Monitor
 
 SHOWN_STUCK = 12
 BEYOND_BOUND = "a feature error exceeds its bound: the features leave (-1, 1), so the tokenizer is broken"
 
 
+@examples(
+    "grn quantize-stats photos.zarr --plot bits.png",
+    "# What each number of rounds is worth",
+    "grn quantize-stats --media photos --tokenizer runs/tok --html rounds.html",
+)
 @guarded
 def quantize_stats(
     store: Annotated[Path | None, Argument(metavar="[STORE]", help="Bit store.", show_default=False)] = None,
@@ -51,84 +55,45 @@ def quantize_stats(
 ) -> None:
     """Measure the bits of a store, or rounds on media.
 
-    Of a STORE: balance, entropy and correlation of its bits. Of --media: error and quality after each number of
+    A STORE shows balance, entropy and correlation of its bits; --media shows error and quality after each number of
     rounds.
     """
-    only_media: dict[str, Any] = {
-        "--tokenizer": tokenizer,
-        "--sheet": sheet,
-        "--rounds": rounds != "1:8",
-        "--size": size,
-        "--budget": budget,
-        "--frames": frames,
-        "--fps": fps,
-        "--limit": limit,
-        "--sample": sample,
-        "--batch": batch,
-        "--workers": workers is not None,
-        "--device": device != "auto",
-        "--lpips": lpips,
+    chosen: dict[str, Any] = {
+        "rounds": None if rounds == "1:8" else rounds,
+        "size": size,
+        "budget": budget,
+        "frames": frames,
+        "fps": fps,
+        "limit": limit,
+        "sample": sample,
+        "batch": batch,
+        "workers": workers,
+        "device": None if device == "auto" else device,
+        "lpips": lpips,
     }
-    check_arguments(store, media, tokenizer, only_media)
+    check_measured(store, media, tokenizer, {"sheet": sheet, **chosen})
     outputs = Outputs(plot=plot, sheet=sheet, html=html, json=json)
     outputs.check()
     unit = "samples" if store else "sources"
     with monitored("quantize-stats", unit, max_time) as monitor:
+        from grncli.calls.statistics_call import quantize_stats as measure
+
         statistics: BitStatistics | RoundStatistics
         if store is not None:
-            statistics = _survey(store, monitor)
+            statistics = measure(store, progress=monitor)
         else:
-            from grncli.evaluation.measuring import PictureReading
-            from grncli.evaluation.rounds import RoundsSettings, round_statistics
-            from grncli.runtime.devices import pick_device
-
-            reading = PictureReading(
-                size=size,
-                budget=budget,
-                frames=frames,
-                fps=fps,
-                limit=limit,
-                sample=sample,
-                batch=batch,
-                workers=worker_count(workers),
-                device=str(pick_device(device)),
-            )
-            settings = RoundsSettings(reading=reading, rounds=parse_rounds(rounds), lpips=lpips)
-            statistics = round_statistics(str(media), str(tokenizer), settings, monitor=monitor)
-    picture = getattr(statistics, "sheet", None)
-    outputs.write(tabulate(statistics), statistics.to_json(), draw=lambda: _draw(statistics), picture=picture)
+            statistics = measure(media=str(media), tokenizer=str(tokenizer), progress=monitor, **chosen)
+    outputs.write(
+        tabulate(statistics),
+        statistics.to_json(),
+        draw=lambda: _draw(statistics),
+        drawn=_drawn(statistics),
+        picture=getattr(statistics, "sheet", None),
+        exhibits=getattr(statistics, "exhibits", ()),
+    )
     if not getattr(statistics, "within_bounds", True):
-        say(f"grn: {media}: {BEYOND_BOUND}")
+        complain(f"{media}: {BEYOND_BOUND}")
         raise typer.Exit(FAILED)
-
-
-def check_arguments(store: Path | None, media: str | None, tokenizer: str | None, only_media: dict[str, Any]) -> None:
-    """Raise UsageError unless there is either a store, or media with a tokenizer."""
-    if (store is None) == (media is None):
-        raise UsageError("give either a STORE, or --media SRC with --tokenizer RUN")
-    if media is not None and tokenizer is None:
-        raise UsageError("--media needs --tokenizer RUN, whose bits are to be measured")
-    unfit = [option for option, value in only_media.items() if value]
-    if store is not None and unfit:
-        raise UsageError(f"{unfit[0]} goes with --media, the bits of a STORE are taken as they are")
-
-
-def parse_rounds(text: str) -> tuple[int, int]:
-    """``A:B``, or one number for both; UsageError for anything else."""
-    match = re.fullmatch(r"([1-8])(?::([1-8]))?", text)
-    if match is None or int(match[2] or match[1]) < int(match[1]):
-        raise UsageError(f"--rounds {text}: expected A:B with 1 <= A <= B <= 8, such as 1:8")
-    return int(match[1]), int(match[2] or match[1])
-
-
-def _survey(path: Path, monitor: "Monitor") -> "BitStatistics":
-    from grncli.bit_statistics.survey import bit_statistics
-    from grncli.store import open_store
-
-    store = open_store(path)
-    if not store.complete:
-        say(f"{path} is not complete; these are the figures of its {len(store)} samples so far")
-    return bit_statistics(store, monitor=monitor)
 
 
 def _draw(statistics: "BitStatistics | RoundStatistics") -> Any:
@@ -136,6 +101,16 @@ def _draw(statistics: "BitStatistics | RoundStatistics") -> Any:
     from grncli.evaluation.plots import plot_bits, plot_rounds
 
     return plot_bits(statistics) if isinstance(statistics, BitStatistics) else plot_rounds(statistics)
+
+
+def _drawn(statistics: "BitStatistics | RoundStatistics") -> str:
+    """What the plot shows, in a sentence; its numbers are in the table."""
+    from grncli.bit_statistics.survey import BitStatistics
+
+    if isinstance(statistics, BitStatistics):
+        rounds, channels = statistics.ones.shape
+        return f"Share of ones of each of {rounds} rounds and {channels} channels, as a heat map."
+    return "Each metric, and the error of the features, against the number of rounds."
 
 
 def tabulate(statistics: "BitStatistics | RoundStatistics") -> TextReport:

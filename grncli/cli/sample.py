@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import (
-    format_seconds,
-    guarded,
-    monitored,
-    parse_part,
-    print_json,
-    say,
-    works_alone,
-)
+from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import check_file
 from grncli.cli.terminal import histogram, screen_width
 from grncli.runtime.errors import GrnError, UsageError
@@ -140,8 +133,12 @@ class RefinementGroup:
     shift: Annotated[
         float | None, _step(metavar="A", help="Shift of the cosine towards noise, 1 for none; default: 1.")
     ] = None
-    k: Annotated[float | None, _step("--k", help="Steps per unit of entropy; default: fitted before, or 600.")] = None
-    b: Annotated[float | None, _step("--b", help="Steps at entropy 0; default: fitted before, or -547.")] = None
+    k: Annotated[
+        float | None, _step("--k", metavar="K", help="Steps per unit of entropy; default: fitted before, or 600.")
+    ] = None
+    b: Annotated[
+        float | None, _step("--b", metavar="B", help="Steps at entropy 0; default: fitted before, or -547.")
+    ] = None
     min_steps: Annotated[
         int | None, _step(metavar="N", min=1, help="Fewest steps of a sample; default: 20, of pictures from text 10.")
     ] = None
@@ -198,6 +195,15 @@ class StartGroup:
     ] = None
 
 
+@examples(
+    "grn sample runs/gen samples --tokenizer runs/tok --sheet sheet.png",
+    "# More steps for what is difficult, 12 on average",
+    "grn sample runs/gen samples --tokenizer runs/tok --schedule complexity \\",
+    "    --target-steps 12 --min-steps 4",
+    "# From text",
+    "grn sample runs/t2i stars --tokenizer runs/tok --text-encoder minilm \\",
+    '    --prompt "a purple star" --per-prompt 4',
+)
 @guarded
 @options.grouped
 def sample(
@@ -236,32 +242,31 @@ def sample(
     json: options.Json = False,
 ) -> None:
     """Sample from a generator of classes or texts: bits, or pictures and clips."""
-    number, parts = parse_part(part)
     works_alone(part)
     for path in (sheet, film):
         if path is not None:
             check_file(path)
     with monitored("sample", "samples", max_time) as monitor:
-        from grncli.runtime.devices import pick_device
-        from grncli.sampling.settings import SampleOptions
+        from grncli.calls.sampling_files import sample_options
         from grncli.sampling.stage import sample
         from grncli.text.prompts import STANDARD_INPUT
 
         groups = vars(subjects) | vars(texts) | vars(sizes) | vars(refinement) | vars(starts)
-        settings = SampleOptions(
-            **groups,
-            weights=weights,
-            seed=seed,
-            tokenizer=tokenizer,
-            batch=batch,
-            device=str(pick_device(device)),
-            dtype=dtype,
-            part=number,
-            parts=parts,
-            sheet=sheet,
-            film=film,
-            offload=offload,
-            overwrite=overwrite,
+        settings = sample_options(
+            {
+                **groups,
+                "weights": weights,
+                "seed": seed,
+                "tokenizer": tokenizer,
+                "batch": batch,
+                "device": device,
+                "dtype": dtype,
+                "part": part,
+                "sheet": sheet,
+                "film": film,
+                "offload": offload,
+                "overwrite": overwrite,
+            }
         )
         if subjects.prompts == STANDARD_INPUT:
             _answer_lines(run, out, settings, monitor)

@@ -16,6 +16,7 @@ SHORTEST_NAME, LONGEST_WORD = 16, 32  # columns to which a name is shortened, an
 ELLIPSIS = "…"
 HISTOGRAM_ROWS = 12
 BAR = 40  # characters of the longest, where the screen is wide enough
+Field = tuple[str, str]  # what stands before the first of its lines, and its text
 _NUMBER = re.compile(r"[-+±(]*\d[\d.,:e+-]*\S{0,2}")
 
 
@@ -47,6 +48,16 @@ def wrap(text: str, width: int, head: str = "") -> list[str]:
     room = max(1, width - columns_of(head))
     lines = list(_fill(_printable(text).split(), room)) or [""]
     return [f"{head if i == 0 else ' ' * columns_of(head)}{line}".rstrip() for i, line in enumerate(lines)]
+
+
+def field(name: str, text: str) -> Field:
+    """A fact under its name, for `field_lines`."""
+    return f"  {name:<14} ", text
+
+
+def field_lines(fields: Sequence[Field], width: int) -> list[str]:
+    """Facts as lines of at most ``width`` columns, the texts in a column of their own."""
+    return [line for head, text in fields for line in wrap(text, width, head)]
 
 
 def shorten(name: str, width: int) -> str:

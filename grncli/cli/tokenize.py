@@ -2,29 +2,26 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import (
-    format_seconds,
-    guarded,
-    monitored,
-    parse_part,
-    print_json,
-    say,
-    worker_count,
-    works_alone,
-)
-from grncli.runtime.errors import UsageError
+from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 from grncli.runtime.monitor import Monitor
 
 if TYPE_CHECKING:
-    from grncli.tokenizing.tokenizing_plan import TokenizeSettings
+    from grncli.calls.media_calls import TokenizeOptions
     from grncli.tokenizing.tokenizing_stage import TokenizingSummary
 
 
+@examples(
+    "grn tokenize photos photos.zarr --tokenizer runs/tok --labels dirs",
+    "grn tokenize clips clips.zarr --tokenizer runs/tok --size 128x224 --frames 17",
+    "# Paths on standard input",
+    'find photos -name "*.png" | grn tokenize - some.zarr --tokenizer runs/tok',
+)
 @guarded
 def tokenize(
     src: Annotated[
@@ -42,11 +39,13 @@ def tokenize(
     budget: options.Budget = None,
     frames: options.Frames = None,
     fps: options.Fps = None,
-    clips: Annotated[str, Option(metavar="all|first|K", help="Which windows of N frames of each clip.")] = "all",
+    clips: Annotated[
+        str, Option(**options.one_of("all", "first", others=["K"]), help="Which windows of N frames of each clip.")
+    ] = "all",
     labels: Annotated[
         str,
         Option(
-            metavar="none|dirs|dirs:N",
+            **options.one_of("none", "dirs", others=["dirs:N"]),
             help="dirs: the directory a source lies in is its class; dirs:1: the first directory below SRC, dirs:2 the "
             "next; dirs:-2: the directory above that of the source.",
         ),
@@ -59,7 +58,7 @@ def tokenize(
     workers: options.Workers = None,
     device: options.Device = "auto",
     dtype: Annotated[
-        str, Option(metavar="float32|bfloat16", help="Number format of the encoder's arithmetic.")
+        str, Option(**options.one_of("float32", "bfloat16"), help="Number format of the encoder's arithmetic.")
     ] = "float32",
     part: options.Part = "0/1",
     limit: options.Limit = None,
@@ -79,49 +78,44 @@ def tokenize(
     Killed or stopped, run it again: it resumes, and ends with the same bytes. Text files beside media of the same name
     are their captions, one a line.
     """
-    chosen_part, parts = parse_part(part)
-    chosen: dict[str, Any] = {"clips": parse_clips(clips), "part": chosen_part, "parts": parts}
-    if dtype not in ("float32", "bfloat16"):
-        raise UsageError(f"--dtype {dtype}: expected float32 or bfloat16, as both make other bits")
     works_alone(part)
     with monitored("tokenize", "sources", max_time) as monitor:
-        from grncli.runtime.devices import pick_device
-        from grncli.tokenizing.tokenizing_plan import TokenizeSettings
-        from grncli.tokenizing.tokenizing_stage import tokenize
+        from grncli.calls.media_calls import tokenize
 
-        settings = TokenizeSettings(
-            size=size,
-            budget=budget,
-            frames=frames,
-            fps=fps,
-            labels=labels,
-            flip=flip,
-            rounds=rounds,
-            dtype=dtype,  # type: ignore[arg-type]
-            batch=batch,
-            workers=worker_count(workers),
-            device=str(pick_device(device)),
-            limit=limit,
-            sample=sample,
-            strict=strict,
-            retry_failed=retry_failed,
-            overwrite=overwrite,
-            captions=not no_captions,
-            **chosen,
-        )
+        chosen: TokenizeOptions = {
+            "size": size,
+            "budget": budget,
+            "frames": frames,
+            "fps": fps,
+            "clips": clips,  # type: ignore[typeddict-item]
+            "labels": labels,
+            "flip": flip,
+            "rounds": rounds,
+            "dtype": dtype,
+            "batch": batch,
+            "workers": workers,
+            "device": device,
+            "part": part,
+            "limit": limit,
+            "sample": sample,
+            "strict": strict,
+            "retry_failed": retry_failed,
+            "overwrite": overwrite,
+            "captions": not no_captions,
+        }
         if dry_run:
-            _say_plan(src, out, tokenizer, settings, monitor, json=json)
+            _say_plan(src, out, tokenizer, chosen, monitor, json=json)
             return
-        summary = tokenize(src, out, tokenizer, settings, monitor=monitor)
+        summary = tokenize(src, out, tokenizer=tokenizer, progress=monitor, **chosen)
     if json:
-        print_json({"out": str(out), **asdict(summary)})
+        print_json({**asdict(summary), "out": str(out)})
     added = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
     failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
     ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
     cut = f", {summary.cut} read with a note" if summary.cut else ""
     enlarged = f", {summary.enlarged} smaller than asked for and scaled up" if summary.enlarged else ""
     rest = f"{failed}{cut}{enlarged}{_captions(summary)}{ignored}"
-    say(f"{out}: {added}; {summary.samples} samples of {summary.sources} sources{rest}")
+    say(f"{out}: {added}; {summary.samples} samples of {summary.sources} sources{rest}", always=bool(summary.failed))
 
 
 def _captions(summary: "TokenizingSummary") -> str:
@@ -133,12 +127,12 @@ def _captions(summary: "TokenizingSummary") -> str:
     return f", captions of {summary.captioned} sources{lacking}{lone}"
 
 
-def _say_plan(
-    src: str, out: Path, tokenizer: str, settings: "TokenizeSettings", monitor: Monitor, *, json: bool
-) -> None:
+def _say_plan(src: str, out: Path, tokenizer: str, chosen: "TokenizeOptions", monitor: Monitor, *, json: bool) -> None:
     """What ``--dry-run`` prints."""
+    from grncli.calls.media_calls import tokenize_settings
     from grncli.tokenizing.tokenizing_plan import describe_target, make_plan
 
+    settings = tokenize_settings(chosen)
     plan = make_plan(src, tokenizer, settings, monitor=monitor)
     target, counts = describe_target(out, plan, settings), plan.counts()
     if json:
@@ -146,14 +140,3 @@ def _say_plan(
     for line in [*plan.lines()[1:], *plan.chosen.doubts]:
         say(line)
     say(f"{out}: {target}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")
-
-
-def parse_clips(text: str) -> int | None:
-    """``all`` as None, ``first`` as 1, or a number above 0."""
-    if text == "all":
-        return None
-    if text == "first":
-        return 1
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--clips {text}: expected all, first or a number above 0")
-    return int(text)

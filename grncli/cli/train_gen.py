@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +9,10 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import format_bytes, guarded, print_json, say
-from grncli.cli.session import open_session
+from grncli.cli.help_pages import examples
+from grncli.cli.session import Session, open_session
 from grncli.cli.terminal import screen_width, wrap
-from grncli.cli.training_session import check_alike, conclude, with_dtype
+from grncli.cli.training_session import conclude
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
     from grncli.training.generator_training import GeneratorPlan
 
 
+@examples(
+    "grn train-gen c2i-small-ind photos.zarr --out runs/gen --tokenizer runs/tok",
+    "# What it would cost",
+    "grn train-gen c2i-l-ind photos.zarr --dry-run training.steps=1000 --json",
+)
 @guarded
 def train_gen(
     recipe: Annotated[
-        Path, Argument(metavar="RECIPE", help="YAML file, such as recipes/c2i-small-ind.yaml.", show_default=False)
+        Path,
+        Argument(metavar="RECIPE", help="YAML file, or a shipped recipe such as c2i-small-ind.", show_default=False),
     ],
     stores: Annotated[
         list[str],
@@ -56,7 +62,10 @@ def train_gen(
     ] = None,
     ema: Annotated[
         str,
-        Option(metavar="restart|keep", help="With --from: average the weights anew, or go on with RUN0's average."),
+        Option(
+            **options.one_of("restart", "keep"),
+            help="With --from: average the weights anew, or go on with RUN0's average.",
+        ),
     ] = "restart",
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
@@ -72,7 +81,7 @@ def train_gen(
 ) -> None:
     """Train a generator on the bits of one or more stores.
 
-    In several processes with srun or torchrun.
+    It resumes an interrupted run. Several processes that srun or torchrun starts train together.
     """
     paths = [Path(text) for text in stores if not _is_override(text)]
     overrides = [text for text in stores if _is_override(text)]
@@ -80,69 +89,54 @@ def train_gen(
         raise UsageError("there is no STORE, expected the path of at least one bit store")
     if out is None and not dry_run:
         raise UsageError("--out RUN is missing, expected the run directory to train into")
-    if ema not in ("restart", "keep"):
-        raise UsageError(f"--ema {ema}: expected restart or keep")
-    if text is not None and text_encoder is not None:
-        raise UsageError(f"--text {text}: holds features, expected it without --text-encoder {text_encoder}")
     with open_session("train-gen", "steps", device, max_time) as session:
-        from grncli.runs.generator_recipe import AskedGeneratorRecipe
-        from grncli.runtime.devices import DTYPES
-        from grncli.training.captioned_plan import CaptionedPlan
-        from grncli.training.generator_training import make_plan, train_generator
-        from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
+        from grncli.calls.training_calls import train_generator
 
-        asked = read_training_recipe(recipe, AskedGeneratorRecipe, with_dtype(overrides, dtype))
-        check_alike(session, asked, out, text, text_encoder, start, ema, *paths)
-        present = None if out is None or overwrite else PresentRun(out)
-        settled_dtype = settle_dtype(asked, present, session.device, session.processes).training.dtype
-        open_encoder = None
-        if text_encoder is not None:
-            from grncli.text.encoders import load_text_encoder
-
-            open_encoder = partial(load_text_encoder, text_encoder, session.device, DTYPES[settled_dtype])
-        plan = make_plan(
-            asked,
-            paths,
-            text=None if text is None else Path(text),
-            open_encoder=open_encoder,
-            place=str(recipe),
-            allow_incomplete=allow_incomplete,
-            say=session.monitor.say,
-        )
-        first = None
-        if start is not None:
-            from grncli.training.starting_run import begin_from
-
-            begun, first = begin_from(plan.recipe, Path(start), paths[0], keep=ema == "keep", say=session.monitor.say)
-            plan = replace(plan, recipe=begun)
+        chosen: dict[str, Any] = {
+            "overrides": overrides,
+            "dtype": dtype,
+            "text": text,
+            "text_encoder": text_encoder,
+            "overwrite": overwrite,
+            "start": start,
+            "ema": ema,
+            "allow_incomplete": allow_incomplete,
+        }
         if out is None or dry_run:
-            training = replace(plan.recipe.training, dtype=settled_dtype)
-            _show_costs(replace(plan, recipe=replace(plan.recipe, training=training)), json=json)
+            _show_costs(_dry_plan(recipe, paths, out, session, chosen), json=json)
             return
-        sheet = None
-        if tokenizer is not None:
-            from grncli.sampling.sheets import preview_sheet
-
-            sheet = preview_sheet(
-                plan.recipe,
-                tokenizer,
-                session.device,
-                features=plan.features if isinstance(plan, CaptionedPlan) else None,
-                say=session.monitor.say,
-            )
-        last: dict[str, float] = {}
-        added = train_generator(
-            plan,
+        summary = train_generator(
+            recipe,
+            paths,
             out,
+            tokenizer=tokenizer,
             device=session.device,
-            first=first,
-            overwrite=overwrite,
             processes=session.processes,
-            sheet=sheet,
-            monitor=session.monitor,
-            report=lambda line: last.update(line.numbers, step=line.step),
+            progress=session.monitor,
+            **chosen,
         )
-        conclude(session, out, asked.training.steps, added, last, json=json)
+        conclude(session, out, summary.step, summary.added, summary.numbers, json=json)
+
+
+def _dry_plan(
+    recipe: Path, paths: list[Path], out: Path | None, session: Session, chosen: dict[str, Any]
+) -> "GeneratorPlan | CaptionedPlan":
+    """What ``--dry-run`` shows the costs of, in the number format of the run that would be resumed."""
+    from grncli.calls.training_calls import plan_generator
+    from grncli.training.run_setup import PresentRun, settle_dtype
+
+    begin = plan_generator(
+        recipe,
+        paths,
+        processes=session.processes,
+        device=session.device,
+        out=out,
+        monitor=session.monitor,
+        **chosen,
+    )
+    present = None if out is None or chosen["overwrite"] else PresentRun(out)
+    settled = settle_dtype(begin.plan.recipe, present, session.device, session.processes)
+    return replace(begin.plan, recipe=settled)
 
 
 def _is_override(text: str) -> bool:

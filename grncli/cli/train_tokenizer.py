@@ -7,13 +7,23 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded
+from grncli.cli.help_pages import examples
 from grncli.cli.session import open_session
-from grncli.cli.training_session import check_alike, conclude, with_dtype
+from grncli.cli.training_session import conclude
 
 
+@examples(
+    "grn train-tokenizer tokenizer-small --data media --out runs/tok",
+    "# Fewer steps; the same command again resumes",
+    "grn train-tokenizer tokenizer-small training.steps=500 \\",
+    "    --data media --out runs/quick --max-time 10m",
+)
 @guarded
 def train_tokenizer(
-    recipe: Annotated[Path, Argument(metavar="RECIPE", help="YAML file, such as recipes/….yaml.", show_default=False)],
+    recipe: Annotated[
+        Path,
+        Argument(metavar="RECIPE", help="YAML file, or a shipped recipe such as tokenizer-small.", show_default=False),
+    ],
     data: Annotated[str, Option("--data", metavar="SRC", help="Images and clips; see grn tokenize.")],
     out: Annotated[Path, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")],
     overrides: Annotated[
@@ -32,24 +42,20 @@ def train_tokenizer(
 ) -> None:
     """Train a tokenizer on a folder of images and clips.
 
-    In several processes with srun or torchrun.
+    It resumes an interrupted run. Several processes that srun or torchrun starts train together.
     """
     with open_session("train-tokenizer", "steps", device, max_time) as session:
-        from grncli.runs.tokenizer_recipe import TokenizerRecipe
-        from grncli.training.run_setup import read_training_recipe
-        from grncli.training.tokenizer_training import train_tokenizer
+        from grncli.calls.training_calls import train_tokenizer
 
-        resolved = read_training_recipe(recipe, TokenizerRecipe, with_dtype(overrides or [], dtype))
-        check_alike(session, resolved, out, data)
-        last: dict[str, float] = {}
-        added = train_tokenizer(
-            resolved,
+        summary = train_tokenizer(
+            recipe,
             data,
             out,
+            overrides=overrides or (),
             device=session.device,
+            dtype=dtype,  # type: ignore[arg-type]
             overwrite=overwrite,
             processes=session.processes,
-            monitor=session.monitor,
-            report=lambda line: last.update(line.numbers, step=line.step),
+            progress=session.monitor,
         )
-        conclude(session, out, resolved.training.steps, added, last, json=json)
+        conclude(session, out, summary.step, summary.added, summary.numbers, json=json)

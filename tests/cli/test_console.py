@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -230,3 +231,91 @@ def test_results_that_cannot_be_written_are_told_in_a_sentence():
     with open("/dev/full", "w") as full:
         result = grn(sys.executable, "-m", "grncli", "--version", stdout=full)
     assert (result.returncode, result.stderr) == (1, b"grn: standard output: No space left on device\n")
+
+
+# Quiet, logs and colour
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_quiet_leaves_errors_and_results(place, tmp_path):
+    def say_little(*arguments):
+        words = ["-q", *arguments] if place == "before" else [*arguments, "-q"]
+        return grn(sys.executable, "-m", "grncli", *words, stdout=subprocess.PIPE)
+
+    made = say_little("shapes", str(tmp_path / "d"), "--images", "1", "--clips", "0", "--json")
+    assert (made.returncode, made.stderr, json.loads(made.stdout)["images"]) == (0, b"", 1)
+    (tmp_path / "file").touch()
+    failed = say_little("man", str(tmp_path / "file/pages"))
+    assert (failed.returncode, failed.stderr.startswith(b"grn: ")) == (1, True)
+
+
+def test_quiet_shows_no_bar_and_what_must_be_seen(terminal, monkeypatch):
+    screen = terminal()
+    monkeypatch.setattr(console, "quiet", True)
+    with Progress("tokenize", "sources") as progress:
+        progress(1, 10)
+        progress.say("something")
+    say("2 sources could not be read", always=True)
+    assert lines(screen.shown()) == ["2 sources could not be read"]
+
+
+def test_a_log_has_what_was_said_with_times_and_how_it_ended(tmp_path):
+    log = tmp_path / "grn.log"
+    (tmp_path / "file").touch()
+    for command in (["shapes", "d", "--images", "1", "--clips", "0"], ["man", "file/pages"]):
+        grn(sys.executable, "-m", "grncli", "-q", *command, "--log-file", str(log), cwd=tmp_path)
+    stamps, texts = zip(*(line.split(" ", 1) for line in log.read_text().splitlines()), strict=True)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", stamp) for stamp in stamps)
+    assert [re.sub(r"\(.*|after .*", "", text).strip() for text in texts if "expected" not in text][:3] == [
+        f"begin: grn -q shapes d --images 1 --clips 0 --log-file {log}",
+        "d: 1 pictures and 0 clips of 32x32",
+        "end: exit code 0",
+    ]
+    assert texts[4] == "grn: file/pages: Not a directory"
+    assert texts[5].startswith("end: exit code 1 after ")
+
+
+def test_a_log_has_a_line_every_30_seconds_beside_a_bar_and_the_traceback_of_a_fault(terminal, monkeypatch, tmp_path):
+    now = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    terminal()
+
+    @guarded
+    def fail():
+        progress = Progress("train-gen", "steps")
+        for step in range(70):
+            progress(step, 100)
+            now[0] += 1
+        raise KeyError("what")
+
+    with pytest.raises(typer.Exit):
+        fail(log_file=tmp_path / "log")
+    texts = [line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert [text.split(",")[0] for text in texts[1:3]] == ["train-gen: 30/100 steps", "train-gen: 60/100 steps"]
+    assert "Traceback (most recent call last):" in texts
+    assert texts[-2].startswith("grn: a fault of grn itself, KeyError")
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path):
+    result = grn(sys.executable, "-m", "grncli", "--log-file", str(tmp_path / "no/log"), "info", str(tmp_path))
+    assert (result.returncode, result.stderr.count(b"\n")) == (2, 1)
+    assert b"--log-file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_only_a_terminal_that_wants_colour_has_it(terminal, monkeypatch, environment, coloured):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    screen = terminal()
+    console.complain("x is y")
+    assert ("\x1b[31m" in screen.shown()) == coloured
+
+
+def test_a_pipe_has_no_colour(capsys):
+    console.complain("x is y")
+    assert capsys.readouterr().err == "grn: x is y\n"

@@ -7,8 +7,12 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded, monitored, print_json, say, works_alone
+from grncli.cli.help_pages import examples
 
 
+@examples(
+    "grn eval export samples geneval --for geneval --prompts prompts.jsonl",
+)
 @guarded
 def export(
     samples: Annotated[
@@ -43,7 +47,7 @@ def export(
             monitor=monitor,
         )
     for warning in summary.warnings:
-        say(f"warning: {warning}")
+        say(f"warning: {warning}", always=True)
     if json:
         print_json({"out": str(folder), "prompts": summary.prompts, "files": summary.files, "present": summary.present})
     there = f"; {summary.present} were there" if summary.present else ""

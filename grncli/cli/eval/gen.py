@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.session import open_session
 from grncli.cli.terminal import histogram, number, screen_width
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 SETTINGS = ("schedule", "guidance", "guidance_interval", "temperature", "selection")  # that a report shows
 
 
+@examples(
+    "grn eval gen samples --reference photos.npz --metrics fid,kid --download",
+    "grn eval gen samples --reference photos --features runs/tok --json \\",
+    "    | jq '.figures'",
+)
 @guarded
 @options.grouped
 def gen(
@@ -50,7 +56,7 @@ def gen(
 ) -> None:
     """Compare samples with real pictures (FID, FVD, KID, recall) or with their prompts.
 
-    Beside the numbers, what the samples cost to make. --limit and --sample hold for each side.
+    The report also tells what the samples cost to make. --limit and --sample hold for each side.
 
     Metrics: fid (Inception), fvd (I3D), fd (the Fréchet distance of any --features), kid, precision and recall compare
     with a reference; is, class-accuracy (the share of samples that a classifier assigns to their own class) and
@@ -59,21 +65,35 @@ def gen(
     outputs = Outputs(html=html, json=json)
     outputs.check()
     with open_session("eval gen", "pictures", device, max_time, own_shares=True) as session:
-        from grncli.evaluation.generation import GenSettings, generation
+        from grncli.calls.measuring_calls import evaluate
 
-        settings = GenSettings(
-            reading=pictures.reading(session.device, tokenizer),
-            metrics=options.parse_metrics(metrics),
-            networks=networks.settings(),
-            text_image=text_image.settings(prompts),
+        measured = evaluate(
+            samples,
+            reference,
+            metrics=metrics,
+            **vars(networks),
+            **vars(text_image),
+            prompts=prompts,
+            tokenizer=tokenizer,
+            **vars(pictures),
+            device=session.device,
             seed=seed,
+            shows_pictures=html is not None,
+            processes=session.processes,
+            progress=session.monitor,
         )
-        measured = generation(samples, reference, settings, processes=session.processes, monitor=session.monitor)
     if not session.processes.is_main:
         return
     cost = measured.cost if measured.cost is not None and len(measured.cost.steps) > 1 else None
     draw = None if cost is None else partial(_draw, cost)
-    outputs.write(tabulate(measured), measured.to_json(), draw=draw, warnings=measured.warnings)
+    outputs.write(
+        tabulate(measured),
+        measured.to_json(),
+        draw=draw,
+        drawn="How many samples took how many refinement steps, and the steps of each by its entropy.",
+        exhibits=measured.exhibits,
+        warnings=measured.warnings,
+    )
     if cost is not None and not json:
         for line in histogram(cost.steps, screen_width()):
             print(line)

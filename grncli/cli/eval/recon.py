@@ -1,6 +1,5 @@
 """``grn eval recon``: how well pictures are reconstructed."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.session import open_session
 from grncli.cli.terminal import number
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 SHOWN_TABLES = 2  # the figures, and the worst samples by the first metric
 
 
+@examples(
+    "grn eval recon photos --tokenizer runs/tok --rounds 1:4",
+    "# Of files that another program decoded, as a page",
+    "grn eval recon photos --reconstructions decoded --html recon.html",
+)
 @guarded
 @options.grouped
 def recon(
@@ -54,7 +59,7 @@ def recon(
 ) -> None:
     """Measure pictures after the tokenizer: PSNR, SSIM, LPIPS, rFID.
 
-    For each number of rounds.
+    Each number of rounds has a row of its own.
 
     Metrics: psnr, ssim, ms-ssim, lpips (AlexNet), lpips-vgg, rfid (Inception), rfvd (I3D), and rfd, the Fréchet
     distance in the features of any other network (--features).
@@ -62,22 +67,31 @@ def recon(
     outputs = Outputs(sheet=sheet, html=html, json=json)
     outputs.check(drawn=False)
     with open_session("eval recon", "pictures", device, max_time, own_shares=True) as session:
-        from grncli.evaluation.pairs import parse_rounds
-        from grncli.evaluation.reconstruction import ReconSettings, reconstruction
+        from grncli.calls.measuring_calls import evaluate_reconstruction
 
-        settings = ReconSettings(
-            reading=replace(pictures.reading(session.device, tokenizer), budget=budget),
-            rounds=None if rounds is None else parse_rounds(rounds),
-            metrics=options.parse_metrics(metrics),
-            networks=networks.settings(),
-            compare=compare,
+        report = evaluate_reconstruction(
+            src,
+            tokenizer=tokenizer,
+            rounds=rounds,
             reconstructions=reconstructions,
+            compare=compare,
+            metrics=metrics,
+            **vars(networks),
             lpips=lpips,
+            **vars(pictures),
+            budget=budget,
+            device=session.device,
+            processes=session.processes,
+            progress=session.monitor,
         )
-        report = reconstruction(src, settings, processes=session.processes, monitor=session.monitor)
     if session.processes.is_main:
         outputs.write(
-            tabulate(report), report.to_json(), picture=report.sheet, warnings=report.warnings, printed=SHOWN_TABLES
+            tabulate(report),
+            report.to_json(),
+            picture=report.sheet,
+            exhibits=report.exhibits,
+            warnings=report.warnings,
+            printed=SHOWN_TABLES,
         )
 
 

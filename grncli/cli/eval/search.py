@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from grncli.calls.option_forms import worker_count
 from grncli.cli import options
-from grncli.cli.console import guarded, monitored, say, worker_count, works_alone
+from grncli.cli.console import guarded, monitored, say, works_alone
 from grncli.cli.eval.gen import describe_text_image
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs, Table, TextReport
 from grncli.cli.sample import AreaGroup, RefinementGroup, TextGroup
 from grncli.cli.terminal import number
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from grncli.sampling.settings import SampleOptions
 
 
+@examples(
+    "grn eval search runs/gen --tokenizer runs/tok --reference photos.npz \\",
+    "    --grid temperature=1.0,1.3 guidance=1.5:3:0.5",
+)
 @guarded
 @options.grouped
 def search(
@@ -88,7 +94,7 @@ def search(
 ) -> None:
     """Find the decoding settings with the best samples.
 
-    By successive halving over a grid: those of the smallest Fréchet distance, or of the largest text-image score.
+    A grid is searched by successive halving for the smallest Fréchet distance, or for the largest text-image score.
     """
     works_alone()
     outputs = Outputs(plot=plot, html=html, json=json)
@@ -131,7 +137,8 @@ def search(
 
         return plot_search(result)
 
-    outputs.write(tabulate(result), result.to_json(), draw=draw, warnings=result.warnings)
+    drawn = f"{result.label} over the grid of {', '.join(result.grid)}; the table has the numbers."
+    outputs.write(tabulate(result), result.to_json(), draw=draw, drawn=drawn, warnings=result.warnings)
     say(f"best of {len(result.trials)}: {best_command(run, tokenizer, sampling, result.best.point)}")
 
 

@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded, print_json, say
+from grncli.cli.help_pages import examples
 from grncli.cli.reports import check_file
 from grncli.cli.session import Session, open_session
 from grncli.runtime.errors import UsageError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from grncli.metrics.feature_networks import FeatureNetwork
 
 
+@examples(
+    "grn eval stats photos photos.npz --size 256 --keep-features --download",
+)
 @guarded
 @options.grouped
 def stats(
@@ -41,7 +45,7 @@ def stats(
 ) -> None:
     """Save mean and covariance of features as a reference.
 
-    As guided-diffusion, JiT, pytorch-fid and torch-fidelity read them.
+    The file can be read by guided-diffusion, JiT, pytorch-fid and torch-fidelity too.
     """
     check_file(out, (".npz",))
     if out.exists() and not overwrite:

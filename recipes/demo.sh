@@ -1,35 +1,22 @@
 #!/usr/bin/env bash
-# From nothing to samples and what they are worth, on shapes that grn draws itself: bash recipes/demo.sh [DIR], demo by default.
-# Every step is skipped when it is done, and resumed where it was interrupted.
+# From nothing to samples by class and by prompt, on one page: bash recipes/demo.sh [--all] [DIR], demo by default.
+# --all adds clips of moving figures, which takes another half an hour.
+# It makes a virtual environment in .venv, or uses the one in GRN_VENV. Stages that are done are skipped, an interrupted
+# one resumes. DEMO_PROMPT="a yellow star" draws another prompt of your own.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
+target=first
+if [ "${1:-}" = --all ]; then
+    target=all
+    shift
+fi
 out=${1:-demo}
 venv=${GRN_VENV:-$project/.venv}
+command -v make >/dev/null || { echo "demo.sh: make is missing; install it, on Debian and Ubuntu with: apt install make" >&2; exit 1; }
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
 "$project/.ci/setup" "$venv"
-PATH=$venv/bin:$PATH
-set -x
-# Drawings of 48 classes, and others that no network is trained on
-grn shapes "$out/shapes" --images 7200 --clips 0
-grn shapes "$out/held-out" --images 960 --clips 0 --seed 1
-# Drawings to bits: 16 tokens of 16 channels x 4 rounds
-grn train-tokenizer "$project/recipes/tokenizer-shapes.yaml" --data "$out/shapes/images" --out "$out/tokenizer" --dtype auto
-grn tokenize "$out/shapes/images" "$out/bits.zarr" --tokenizer "$out/tokenizer" --size 32 --labels dirs
-grn info "$out/bits.zarr" --verify
-# Bits back to drawings
-grn tokenize "$out/held-out/images" "$out/held-out.zarr" --tokenizer "$out/tokenizer" --size 32 --labels dirs
-grn decode "$out/held-out.zarr" "$out/decoded" --tokenizer "$out/tokenizer" --compare "$out/held-out/images" --sheet "$out/decoded.png"
-# From noise to bits to pictures
-grn train-gen "$project/recipes/c2i-small-ind.yaml" "$out/bits.zarr" --out "$out/generator" --dtype float32 \
-    network.depth=4 network.in_context_start=1 data.batch=32 optimization.learning_rate=3e-3 training.steps=2000
-grn sample "$out/generator" "$out/samples" --tokenizer "$out/tokenizer" --steps 20 --temperature 0.8 \
-    --guidance 3 --guidance-interval 0.2:1
-# In how many a classifier that has only seen drawings finds colour and shape
-if [ ! -e "$out/classifier.pt" ]; then
-    python "$project/recipes/feature_network.py" "$out/shapes/images" "$out/classifier.pt" --test "$out/held-out/images"
-fi
-measure=(--reference "$out/held-out/images" --features "$out/classifier.pt" --metrics class-accuracy --json)
-grn eval gen "$out/held-out/images" "${measure[@]}" >"$out/held-out.json"
-grn eval gen "$out/decoded" "${measure[@]}" >"$out/decoded.json"
-grn eval gen "$out/samples" "${measure[@]}" >"$out/samples.json"
-{ set +x; } 2>/dev/null
-python "$project/recipes/demo_report.py" "$out"
+export PATH="$venv/bin:$PATH" DEMO_PROMPT=${DEMO_PROMPT:-a purple star}
+# Another prompt than last time is sampled anew, and nothing else.
+[ "$(cat "$out/.prompt" 2>/dev/null)" = "$DEMO_PROMPT" ] || rm -f "$out/.done/yours"
+exec make --no-print-directory -C "$project/recipes/quickstart" OUT="$out" PYTHON="$venv/bin/python" "$target"

@@ -46,6 +46,16 @@ class Classifier(nn.Module):
         return features if return_features else logits.softmax(dim=1)
 
 
+def worn(pictures: Tensor, random: torch.Generator) -> Tensor:
+    """Pictures uint8 ``[B, 3, H, W]`` as a lossy copy may have them, each blurred and noisy by an amount of its own."""
+    count = len(pictures)
+    x = pictures.float()
+    soft = nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    blur = 1.5 * torch.rand(count, 1, 1, 1, generator=random)
+    noise = 12 * torch.rand(count, 1, 1, 1, generator=random) * torch.randn(x.shape, generator=random)
+    return (x + blur * (soft - x) + noise).clamp(0, 255).to(torch.uint8)
+
+
 def read(src: str, size: str) -> tuple[Tensor, Tensor, list[str]]:
     """All pictures uint8 [N, 3, H, W], their classes [N], and the names of these."""
     sources = list_sources(src).sources
@@ -73,9 +83,11 @@ def main() -> None:
     parser.add_argument("--test")
     parser.add_argument("--size", default="32")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--worn", action="store_true", help="learn from blurred and noisy copies, to judge samples by")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
+    random = torch.Generator().manual_seed(options.seed)
     pictures, labels, names = read(options.train, options.size)
     network = Classifier(names)
     steps = options.epochs * -(-len(labels) // 128)
@@ -84,7 +96,8 @@ def main() -> None:
     for epoch in range(options.epochs):
         network.train()
         for rows in torch.randperm(len(labels)).split(128):
-            loss = torch.log(network(pictures[rows]).gather(1, labels[rows, None]) + 1e-9).neg().mean()
+            batch = worn(pictures[rows], random) if options.worn else pictures[rows]
+            loss = torch.log(network(batch).gather(1, labels[rows, None]) + 1e-9).neg().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

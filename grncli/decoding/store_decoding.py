@@ -43,6 +43,7 @@ class DecodeSettings:
 class DecodingSummary:
     """What ``decode`` wrote."""
 
+    out: Path  # the folder
     written: int
     present: int  # files of an earlier, interrupted run
     complete: bool  # whether the store was
@@ -78,7 +79,7 @@ def decode(
         outputs.finish()
     if settings.sheet is not None:
         write_png(settings.sheet, comparison.sheet())
-    return DecodingSummary(outputs.written, outputs.present, store.complete, comparison.quality)
+    return DecodingSummary(folder, outputs.written, outputs.present, store.complete, comparison.quality)
 
 
 def _decode(

@@ -44,6 +44,12 @@ class ShapesSettings:
         """Raise UsageError on a setting that cannot be drawn."""
         if self.set not in SETS:
             raise UsageError(f"The set of shapes is {self.set!r}, expected {' or '.join(SETS)}.")
+        for name in ("images", "clips", "size", "frames", "seed", "groups"):
+            if not isinstance(getattr(self, name), int):
+                raise UsageError(f"The number {name} is {getattr(self, name)!r}, expected a whole number.")
+        without: Any = self.without  # a caller may not heed the type
+        if isinstance(without, str):
+            raise UsageError(f"What is left out is {without!r}, expected a list of names.")
         if min(self.images, self.clips, self.groups, self.seed) < 0:
             raise UsageError("The numbers of images, clips and groups and the seed cannot be negative.")
         if self.size < SMALLEST_SIZE:

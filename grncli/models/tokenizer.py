@@ -37,17 +37,19 @@ MOST |= dict.fromkeys(("channels", "encoder_width", "decoder_width"), 1 << 14)
 class TokenizerConfig:
     """Sizes of the network, named as in the recipe. The defaults are the released image tokenizer."""
 
-    type: Literal["causal_conv"] = "causal_conv"
+    type: Literal["causal_conv"] = "causal_conv"  # a causal convolutional autoencoder, the only type
     channels: int = 16  # C, features per token
-    patch: int = 2  # side of the pixel block folded into channels first
-    encoder_width: int = 160
-    decoder_width: int = 256
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # width of each stage
-    encoder_blocks: int = 2  # residual blocks a stage
-    decoder_blocks: int = 3
-    halve_space: tuple[int, ...] = (1, 2, 3)  # encoder stages, from 1, that end in a halving; the decoder mirrors them
-    halve_time: tuple[int, ...] = (2, 3)
-    attention: bool = True  # in the middle; some checkpoints were trained with it left out
+    patch: int = 2  # side in pixels of the block that is folded into channels first
+    encoder_width: int = 160  # channels of the encoder's first stage
+    decoder_width: int = 256  # channels of the decoder's last stage
+    # Width of each stage, as a multiple of encoder_width and decoder_width; as many stages as numbers.
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    encoder_blocks: int = 2  # residual blocks of an encoder stage
+    decoder_blocks: int = 3  # residual blocks of a decoder stage
+    # Encoder stages, counted from 1, that end in a halving of height and width; the decoder mirrors them.
+    halve_space: tuple[int, ...] = (1, 2, 3)
+    halve_time: tuple[int, ...] = (2, 3)  # encoder stages that end in a halving of time; the decoder mirrors them
+    attention: bool = True  # whether there is attention in the middle; some checkpoints were trained without
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1:

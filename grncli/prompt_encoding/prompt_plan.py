@@ -13,6 +13,7 @@ from grncli.runs.caption_prompts import caption_prompts
 from grncli.runs.checkpoint import EMA, RECIPE, run_of
 from grncli.runs.generator_recipe import Preview, Task, TextConditioning
 from grncli.runs.recipe import load_fields, parse_recipe
+from grncli.runs.shipped_recipes import find_recipe
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.store import MAX_PARTS, open_store
@@ -139,6 +140,8 @@ def read_texts(place: Path | None, task: TaskName | None) -> RecipeTexts:
         raise UsageError(f"--task {task}: expected {' or '.join(get_args(TaskName))}")
     if place is None:
         return RecipeTexts()
+    if not place.exists():
+        place = find_recipe(place)
     run = run_of(place) if (place / EMA).is_file() else place
     path = run / RECIPE if run.is_dir() else run
     fields = load_fields(path)

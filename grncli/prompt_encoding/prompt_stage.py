@@ -33,6 +33,7 @@ COMMIT_SECONDS = 5.0
 class PromptEncodingSummary:
     """What a run of ``encode_text`` added, and what the part holds."""
 
+    out: Path  # the store
     distinct: int  # prompts asked for, in their final form, of all parts together
     prompts: int  # of them in this part
     made: int  # prompts added by this run
@@ -75,6 +76,7 @@ def encode_text(
         _encode_missing(missing, plan, part, monitor)
         part.finish()
         return PromptEncodingSummary(
+            out=out,
             distinct=plan.distinct,
             prompts=len(plan.prompts),
             made=len(missing),

@@ -6,13 +6,14 @@ What a recipe holds is declared as frozen dataclasses elsewhere; this module onl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from grncli.runs.recipe_faults import LONGEST_REASON, explain_fault, unknown_field
+from grncli.runs.recipe_faults import LONGEST_REASON, explain_faults, unknown_fields
 from grncli.runs.recipe_fields import rename_fields
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.files import read_plain
@@ -47,9 +48,14 @@ def read_recipe(
     """
     data = load_fields(path)
     check(data)
+    return parse_recipe(overridden(data, overrides), schema, str(path), overrides)
+
+
+def overridden(fields: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain fields with ``dotted.field=value`` assignments; RecipeError for one that is none."""
     for override in overrides:
-        _assign(data, override)
-    return parse_recipe(data, schema, str(path), overrides)
+        _assign(fields, override)
+    return fields
 
 
 def load_fields(path: Path) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def load_yaml(path: Path) -> Any:
     Ten lines of YAML can stand for gigabytes: an alias repeats all that its anchor holds, aliases among it.
     """
     try:
-        loader = yaml.SafeLoader(_read_text(path))
+        loader = yaml.SafeLoader(read_text(path))
         try:
             root = loader.get_single_node()
             if root is None:
@@ -126,19 +132,36 @@ def parse_recipe(data: Mapping[str, Any], schema: type[Schema], name: str, overr
         place = f"the override {brief(blamed[-1])}" if blamed else name
         return RecipeError(printable(f"{place}: {fault}"))
 
-    unknown = unknown_field(data, schema)
-    if unknown is not None:
+    for unknown in unknown_fields(data, schema):
         raise refuse(*unknown)
     try:
         return TypeAdapter(schema).validate_python(data)
     except ValidationError as error:
-        raise refuse(*explain_fault(error, schema)) from None
+        raise refuse(*next(explain_faults(error, schema))) from None
+
+
+def recipe_faults(data: Mapping[str, Any], schema: type[Any]) -> list[str]:
+    """A sentence for each fault of plain data: for fields that do not exist, then for those with a wrong value."""
+    faults = [*unknown_fields(data, schema)]
+    try:
+        TypeAdapter(schema).validate_python(data)
+    except ValidationError as error:
+        unknown = {field for field, _ in faults}  # a name that is no text is a fault of its value too
+        faults += [fault for fault in explain_faults(error, schema) if fault[0] not in unknown]
+    return [printable(fault) for _, fault in faults]
 
 
 def dump_recipe(recipe: Any, only: Sequence[str] = ()) -> str:
     """A recipe as YAML text, every field resolved, in the order of declaration; or ``only`` these sections."""
     data = {key: value for key, value in asdict(recipe).items() if not only or key in only}
     return yaml.dump(_plain(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def dump_flow(value: Any) -> str:
+    """One value of a recipe as YAML on one line."""
+    style = '"' if isinstance(value, str) and "\n" in value else None
+    text = yaml.dump([_plain(value)], Dumper=_Dumper, default_flow_style=True, default_style=style, width=inf)
+    return text.strip()[1:-1]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -153,11 +176,12 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a recipe file; OSError or ValueError where it cannot be read, or is too large."""
     data = read_plain(path, MAX_BYTES)
     if data is None:
         raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")  # editors on Windows may begin a file with a byte order mark
 
 
 def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:

@@ -13,6 +13,7 @@ from grncli.runtime.errors import GrnError
 from grncli.runtime.files import naming, open_plain, write_all
 from grncli.runtime.folders import refuse_link
 from grncli.runtime.jsonfiles import brief, parse_json
+from grncli.runtime.system import read_at
 
 # json.dumps would make a new encoder for every line, which takes longer than the line.
 _ENCODERS = {nan: json.JSONEncoder(ensure_ascii=False, allow_nan=nan).encode for nan in (False, True)}
@@ -84,7 +85,7 @@ class LineFile:
     def __init__(self, path: Path, *, size: int | None = None) -> None:
         refuse_link(path)
         self.path = path
-        self._fd: int | None = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        self._fd: int | None = open_plain(path, os.O_RDWR | os.O_CREAT, follow=False)
         try:
             with naming(path):
                 present = os.fstat(self._fd).st_size
@@ -136,7 +137,7 @@ def _end_of_lines(fd: int, size: int) -> int:
     end = size
     while end > 0:
         start = max(0, end - _PIECE)
-        feed = os.pread(fd, end - start, start).rfind(b"\n")
+        feed = read_at(fd, end - start, start).rfind(b"\n")
         if feed >= 0:
             return start + feed + 1
         end = start

@@ -24,7 +24,7 @@ class Monitor:
     """
 
     stop: Stop = field(default_factory=Stop)
-    progress: Callable[[int, int | None, str], None] = _ignore
+    progress: Callable[[int, int | None, str], object] = _ignore
     say: Say = _ignore
 
     @property

@@ -37,6 +37,8 @@ COMMIT_SECONDS = 1.0
 class SamplingSummary:
     """What ``sample`` made, and what the store holds by now: of all parts and earlier runs."""
 
+    out: Path  # the store, or the folder of pictures
+    store: Path  # of the bits
     made: int  # by this run
     seconds: float
     samples: int
@@ -84,7 +86,7 @@ def sample(
     if plan.pictures is not None:
         samples = plan.pictures.complete(samples, frozenset(plan.numbers()), plan.about(), monitor)
     written = (*_write_sheet(plan, samples), *_write_film(plan))
-    return _summary(samples, made, time.monotonic() - began, written)
+    return _summary(plan, out, samples, made, time.monotonic() - began, written)
 
 
 def _write_part(plan: SamplingPlan, monitor: Monitor) -> int:
@@ -220,9 +222,13 @@ def _write_film(plan: SamplingPlan) -> list[Path]:
     return write_film(film, traced, plan.tokenizer.network, plan.generator.recipe.network.codec)
 
 
-def _summary(samples: StoredSamples, made: int, seconds: float, written: tuple[Path, ...]) -> SamplingSummary:
+def _summary(
+    plan: SamplingPlan, out: Path, samples: StoredSamples, made: int, seconds: float, written: tuple[Path, ...]
+) -> SamplingSummary:
     numbers = [sample.numbers for sample in samples.entries]
     return SamplingSummary(
+        out=out,
+        store=plan.store,
         made=made,
         seconds=seconds,
         samples=len(numbers),

@@ -29,6 +29,7 @@ STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decod
 class TokenizingSummary:
     """What a run of ``tokenize`` read, and what the part holds."""
 
+    out: Path  # the store
     sources: int
     done: int  # sources processed so far, by this run and earlier ones
     samples: int
@@ -81,6 +82,7 @@ def tokenize(
         if plan.sources and not part.samples:
             raise MediaError(f"{src}: none of {len(plan.sources)} sources could be read; {out} holds no sample")
         return TokenizingSummary(
+            out=out,
             sources=len(plan.sources),
             done=part.position,
             samples=part.samples,

@@ -14,10 +14,10 @@ import torch
 
 from grncli.media.sources import Source
 from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
-from grncli.runs.generator_recipe import AskedGeneratorRecipe
 from grncli.runs.kinds import AnyRecipe, RunRecipe
 from grncli.runs.recipe import dump_recipe, kind_of, load_yaml, parse_own_recipe, read_own_recipe, read_recipe
 from grncli.runs.recipe_fields import field_names
+from grncli.runs.recipe_schema import RECIPES
 from grncli.runs.rundir import (
     DataRecord,
     Place,
@@ -32,7 +32,7 @@ from grncli.runs.rundir import (
     unmark_complete,
     write_record,
 )
-from grncli.runs.tokenizer_recipe import TokenizerRecipe
+from grncli.runs.shipped_recipes import COMMANDS, find_recipe
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
@@ -49,12 +49,11 @@ EXTENDABLE = (
 )
 
 SHOWN_FIELDS = 3
-COMMANDS = {"tokenizer": "train-tokenizer", "generator": "train-gen"}
-SCHEMAS = {"tokenizer": TokenizerRecipe, "generator": AskedGeneratorRecipe}
 
 
 def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[str, ...] | list[str]) -> AnyRecipe:
-    """A recipe to train by; RecipeError when it is one for something else."""
+    """A recipe to train by, a file or a shipped one; RecipeError when it is one for something else."""
+    path = find_recipe(path)
 
     def check(fields: Mapping[str, Any]) -> None:
         _check_kind(path, fields, schema)
@@ -67,10 +66,10 @@ def read_training_recipe(path: Path, schema: type[AnyRecipe], overrides: tuple[s
 
 def _check_kind(path: Path, fields: Mapping[str, Any], schema: type) -> None:
     """Raise RecipeError for the recipe of another command, as its ``kind`` says, or without one its fields."""
-    wanted = next(kind for kind, each in SCHEMAS.items() if each is schema)
+    wanted = next(kind for kind, each in RECIPES.items() if each is schema)
     kind, sign = fields.get("kind"), f"kind: {fields.get('kind')}"
     if kind is None:
-        names = {kind: set(field_names(each)) for kind, each in SCHEMAS.items()}
+        names = {kind: set(field_names(each)) for kind, each in RECIPES.items()}
         present = {
             *fields,
             *(f"{key}.{name}" for key, each in fields.items() if isinstance(each, dict) for name in each),

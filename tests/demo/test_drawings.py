@@ -449,3 +449,17 @@ def test_a_group_shows_no_combination_that_is_left_out(monkeypatch):
     without = [name for name in EASY.image_classes if name.split("-")[1] != "star"]
     draw_group(0, 0, 32, "easy", without)
     assert drawn == ["star"] * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"images": 2.5}, "images is 2.5, expected a whole number"),
+        ({"seed": None}, "seed is None, expected a whole number"),
+        ({"without": "red-star"}, "'red-star', expected a list of names"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_before_a_folder_is_made(tmp_path, settings, words):
+    with pytest.raises(UsageError, match=words):
+        write_shapes(tmp_path / "shapes", **settings)
+    assert not list(tmp_path.iterdir())

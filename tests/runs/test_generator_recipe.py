@@ -165,7 +165,7 @@ def test_no_classes_at_all_can_be_asked_for(read):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("kind=tokenizer", "kind is 'tokenizer', expected generator"),
+        ("kind=tokenizer", "kind is 'tokenizer': expected generator"),
         ("data.batches=4", "there is no field data.batches; did you mean data.batch?"),
         ("data.tokens=4", "there is no field data.tokens unless data.type=packed; add that, or leave it out"),
         ("data={type: packed, batch: 4}", "there is no field data.batch; expected one of type, tokens, sequences"),
@@ -192,7 +192,7 @@ def test_no_classes_at_all_can_be_asked_for(read):
         ("refinement.condition_dropout=1.5", "refinement: condition_dropout is 1.5, expected 0 to 1"),
         ("refinement.condition_dropout=.nan", "refinement: condition_dropout is nan"),
         ("optimization.learning_rate=0", "optimization: learning_rate is 0.0"),
-        ("optimization.schedule=step", "optimization: schedule is 'step'"),
+        ("optimization.schedule=step", "optimization.schedule is 'step'"),
         ("optimization.ema=[]", "optimization: ema is ()"),
         ("optimization.ema=[0.9, 1]", "optimization: ema is (0.9, 1.0)"),
         ("optimization.betas=[0.9, 1]", "optimization: betas is [0.9, 1.0]"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,12 +193,15 @@ def test_eval_gen_shows_how_many_samples_took_how_many_steps(
         done = grn_inside("eval", "gen", tmp_path / f"{name}.zarr", *options, "--html", page)
         assert done.returncode == 0, done.stderr
         bars = [line.split() for line in done.stdout.splitlines() if " steps " in line and "#" in line]
-        drawn = page.read_text().count("data:image/png")
+        drawn = page.read_text().count("<svg")
+        exhibited = re.findall(r"<small>(\d+) steps, entropy 0\.\d{3}</small>", page.read_text())
         if name == "spread":
+            steps = sorted(open_store(tmp_path / "spread.zarr").grid((1, 4, 4)).column("steps").tolist())
             assert sum(int(bar[-1]) for bar in bars) == 12
             assert drawn == 1
+            assert list(map(int, exhibited)) == [*steps[:8], *steps[:-9:-1]]
         else:
-            assert (bars, drawn) == ([], 0)
+            assert (bars, drawn, exhibited) == ([], 0, [])
 
 
 def test_a_search_of_one_setting_and_of_three_is_drawn_setting_by_setting(

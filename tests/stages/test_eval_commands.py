@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def same(two, one, place="$"):
     assert type(two) is type(one), place
     if isinstance(one, dict):
         assert two.keys() == one.keys(), place
-        for name in one:
+        for name in one.keys() - {"made"}:
             same(two[name], one[name], f"{place}.{name}")
     elif isinstance(one, list):
         assert len(two) == len(one), place
@@ -97,6 +98,13 @@ def same(two, one, place="$"):
     else:
         expected = pytest.approx(one, rel=1e-9) if isinstance(one, float) else one
         assert two == expected, place
+
+
+def same_pictures(*pages):
+    """Whether two pages show the same pictures under the same names."""
+    one, two = (re.findall(r"<figure.*?</figure>", page.read_text()) for page in pages)
+    assert one == two
+    assert len(one) >= 6
 
 
 @pytest.mark.parametrize("mode", [(), ("recon",), ("gen",), ("stats",), ("search",), ("export",)])
@@ -111,13 +119,17 @@ def test_help_does_not_import_what_takes_long(mode):
     assert result.stdout.strip().endswith("[]"), result.stdout
 
 
-def test_two_processes_measure_samples_as_one_does(grn_inside, samples, networks):
+def test_two_processes_measure_samples_as_one_does(grn_inside, samples, networks, tmp_path):
     # One picture at a time: a batch of another size may sum in another order.
     options = ("--features", networks / "colours.pt", "--workers", 0, "--batch", 1)
     command = ("eval", "gen", samples / "fake", "--reference", samples / "real", *options)
     one = by_one(grn_inside, *command)
     assert [f["metric"] for f in one["figures"]] == ["fd", "is", "kid", "precision", "recall", "class-accuracy"]
-    same(by_two(*command), one)
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    same(by_two(*command, "--html", pages[1]), one)
+    by_one(grn_inside, *command, "--html", pages[0])
+    assert "Furthest from real pictures" in pages[0].read_text()
+    same_pictures(*pages)
 
 
 def test_two_processes_measure_reconstructions_as_one_does(grn_inside, media_dir, run_dir, networks, tmp_path):
@@ -125,9 +137,11 @@ def test_two_processes_measure_reconstructions_as_one_does(grn_inside, media_dir
     options = ("--features", networks / "colours.pt", "--workers", 0, "--batch", 1, "--size", "native")
     options = (*options, "--tokenizer", run_dir, "--rounds", "1:2", "--cache", tmp_path)
     command = ("eval", "recon", media_dir, *options)
-    one = by_one(grn_inside, *command)
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    one = by_one(grn_inside, *command, "--html", pages[0])
     assert len(one["rows"][1]["metrics"]["psnr"]["worst"]) == 10
-    same(by_two(*command), one)
+    same(by_two(*command, "--html", pages[1]), one)
+    same_pictures(*pages)
 
 
 def test_interrupted_statistics_leave_no_file(start_grn, samples, networks, tmp_path):

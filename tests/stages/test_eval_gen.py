@@ -469,8 +469,34 @@ def test_the_page_is_self_contained(grn_inside, forms, real, options, tmp_path):
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert "Fréchet distance" in text
+    assert "<figcaption>ant/" in text
     assert "http://" not in text
     assert "https://" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_the_samples_furthest_from_real_pictures_are_shown_worst_first(gen, forms, real, kind):
+    files = sorted((forms / "folder").rglob("*.png"))
+    ours, theirs = ([colour_means(file) for file in side] for side in (files, sorted(real.rglob("*.png"))))
+    apart = [min(np.linalg.norm(mine - other) for other in theirs) for mine in ours]
+    order = np.argsort(apart)[::-1][:8]
+    found = gen(place(forms, kind), real, shows_pictures=True).exhibits
+    (worst,) = [exhibit for exhibit in found if exhibit.title == "Furthest from real pictures"]
+    assert [float(shown.detail.split()[-1]) for shown in worst.samples] == pytest.approx(
+        np.array(apart)[order], rel=1e-3
+    )
+    for shown, i in zip(worst.samples, order, strict=True):
+        assert np.array_equal(shown.pictures[0], np.asarray(Image.open(files[i])))
+    if kind == "folder":
+        assert [shown.name for shown in worst.samples] == [str(files[i].relative_to(forms / "folder")) for i in order]
+
+
+def test_pictures_are_read_once_more_only_where_they_are_asked_for(gen, forms, real):
+    assert gen(forms / "folder", real).exhibits == []
+
+
+def colour_means(file):
+    return np.asarray(Image.open(file)).astype(np.float32).mean(axis=(0, 1)) / 255
 
 
 def test_broken_features_are_one_sentence(grn_inside, forms, real, options, networks):

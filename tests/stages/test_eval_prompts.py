@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 
 import numpy as np
@@ -229,8 +230,13 @@ def test_the_commands_take_prompts_and_say_how_they_scored(
     guidance = words[words.index("--guidance") + 1]
     store = out / POINTS / f"guidance={guidance}.zarr"
     assert figure["value"] == pytest.approx(scored(store, tokenizer, colour_networks), rel=1e-6)
-    done = grn_inside("eval", "gen", store, *compared)
+    done = grn_inside("eval", "gen", store, *compared, "--html", tmp_path / "r.html")
     assert done.returncode == 0, done.stderr
+    page = (tmp_path / "r.html").read_text()
+    worst = page[page.index("Least like their prompts") : page.index("Some of the samples")]
+    told = re.findall(r"<small>([0-9.]+): (.*?)</small>", worst)
+    assert [float(score) for score, _ in told] == sorted(float(score) for score, _ in told)
+    assert sorted(prompt for _, prompt in told) == sorted(PROMPTS)
     assert "NFE a sample" in done.stdout
     assert "3 samples of 16x16 pixels (rounds 2)" in done.stdout
 

@@ -4,9 +4,11 @@ In this process, but for the options and outputs that only the command line has.
 """
 
 import json
+import re
 import shutil
 import warnings
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -511,9 +513,24 @@ def test_the_sheet_is_a_png_with_a_column_for_each_number_of_rounds(reported):
 
 def test_the_page_holds_all_of_it_and_fetches_nothing(reported):
     page = (reported[0] / "r.html").read_text()
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/png;base64,") == (4 + 6) * 4  # the worst, and some; source, 2, 3 rounds, continuous
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_the_page_shows_the_worst_pictures_under_their_names(reported):
+    page = (reported[0] / "r.html").read_text()
+    worst = document(reported[1])["rows"][-1]["metrics"]["psnr"]["worst"][:4]
+    captions = re.findall(r"<figcaption>(.*?)<small>PSNR (.*?) dB</small>", page)
+    assert captions[:4] == [(Path(each["name"]).name, f"{each['value']:.2f}") for each in worst]
+    assert re.search(r'alt="[0-9]+.png, 2 rounds"', page)
+
+
+def test_page_and_json_say_how_they_were_made(reported):
+    made = document(reported[1])["made"]
+    assert (made["command"][0], set(made["versions"])) == ("grn", {"grn", "torch", "numpy", "python"})
+    assert datetime.fromisoformat(made["date"]).tzinfo is not None
+    assert made["date"] in (reported[0] / "r.html").read_text()
 
 
 def test_the_table_has_a_line_for_each_row_and_tells_the_protocol(grn_inside, stills, run_dir, colours, tmp_path):

@@ -21,7 +21,8 @@ def test_media_as_a_process(grn: Callable, media_dir: Path, run_dir: Path, tmp_p
     assert Image.open(tmp_path / "s.png").width > 5 * 64  # source, three rounds, continuous
     assert "<svg" in (tmp_path / "p.svg").read_text()
     page = (tmp_path / "r.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 6 * 5  # each picture's source, three rounds, continuous
+    assert page.count('<svg role="img"') == 1
     assert "http://" not in page
     assert "https://" not in page
 
@@ -50,7 +51,7 @@ def test_a_store_as_a_process(grn: Callable, media_dir: Path, run_dir: Path, tmp
         (["s.zarr", "--plot", "a.png", "--html", "none/a.html"], "no such folder"),
         (["--media", "x", "--tokenizer", "y", "--plot", "a.png", "--sheet", "a.png"], "two outputs"),
         (["s.zarr", "--plot", "none/p.png"], "no such folder"),
-        (["s.zarr", "--plot", "p.jpg"], "ends in .png or .svg"),
+        (["s.zarr", "--plot", "p.jpg"], "ends in .png or .svg or .pdf"),
         (["--media", "x", "--tokenizer", "y", "--rounds", "0:4"], "--rounds 0:4"),
         (["--media", "x", "--tokenizer", "y", "--rounds", "5:3"], "--rounds 5:3"),
     ],

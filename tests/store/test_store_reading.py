@@ -124,6 +124,20 @@ def test_negative_and_outside_numbers_behave_like_a_sequence(store):
             read()
 
 
+@pytest.mark.parametrize(
+    "chosen", [slice(3, 9), slice(None), slice(-2, None), slice(20, 2, -3), slice(5, 5), slice(99)]
+)
+def test_a_slice_reads_what_its_numbers_would_across_parts_and_grids(store, chosen):
+    samples, numbers = store[chosen], range(len(store))[chosen]
+    assert [(each.index, each.grid, each.label) for each in samples] == [
+        (number, store[number].grid, store[number].label) for number in numbers
+    ]
+    for each in samples:
+        np.testing.assert_array_equal(each.bits, store[each.index].bits)
+        each.bits[:] = 255
+    assert all(store[number].bits.min() < 255 for number in numbers)
+
+
 def test_read_refuses_several_grids_wrong_rounds_and_unknown_grids(store):
     with pytest.raises(ValueError, match="1x1x5, 1x2x3"):
         store.read([0, 6])

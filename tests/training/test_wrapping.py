@@ -111,5 +111,6 @@ def test_compiled_and_checkpointed_blocks_have_the_same_gradients(generator, mon
     network = generator()
     names, kept = list(network.state_dict()), gradients(network, inputs(network))
     wrap_generator(network, Training(activation_checkpointing=True, compile=True))
-    assert_equal(gradients(network, inputs(network)), kept)
+    # Compiled code rotates queries and keys by other operations, which round otherwise.
+    torch.testing.assert_close(gradients(network, inputs(network)), kept, rtol=1e-5, atol=1e-6)
     assert list(network.state_dict()) == names

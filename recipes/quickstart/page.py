@@ -19,7 +19,7 @@ import grncli
 from grncli.demo.shape_sets import SETS
 from grncli.demo.wordings import GROUP
 from grncli.evaluation.curve_plots import curves_svg
-from grncli.evaluation.drawing import BLUE, ORANGE, inline_svg, new_figure
+from grncli.evaluation.drawing import BLUE, ORANGE, inline_svg, new_figure, style
 from grncli.evaluation.html import heading, page, paragraph, table
 from grncli.runtime.files import whole_file
 
@@ -160,6 +160,16 @@ def steps(out: Path) -> Iterable[str]:
         "The complexity-aware schedule (paper, Eq. 9) gives each sample steps by its own entropy in the first ones. "
         "Every point is a sample of the generator that is told classes."
     )
+    drawn = draw_steps(samples)
+    means = {title: np.mean([point["steps"] for point in points]) for title, points in samples.items()}
+    told = ", ".join(f"{title} take {mean:.1f} steps" for title, mean in means.items())
+    yield f"<p>{inline_svg(drawn, f'Steps by entropy: {told} on average.')}</p>"
+    yield table(["", "equal steps", "by entropy"], schedule_rows(out))
+
+
+@style()
+def draw_steps(samples: dict[str, list[dict[str, Any]]]) -> Any:
+    """A figure of steps by entropy, a colour for each kind of drawing."""
     drawn = new_figure(6.2, 3.2)
     axes = drawn.subplots()
     for (title, points), colour in zip(samples.items(), (BLUE, ORANGE), strict=True):
@@ -171,10 +181,7 @@ def steps(out: Path) -> Iterable[str]:
     axes.set_xlabel("entropy when the steps are decided (1 is noise)")
     axes.set_ylabel("steps")
     axes.legend(loc="upper left")
-    means = {title: np.mean([point["steps"] for point in points]) for title, points in samples.items()}
-    told = ", ".join(f"{title} take {mean:.1f} steps" for title, mean in means.items())
-    yield f"<p>{inline_svg(drawn, f'Steps by entropy: {told} on average.')}</p>"
-    yield table(["", "equal steps", "by entropy"], schedule_rows(out))
+    return drawn
 
 
 def schedule_rows(out: Path) -> list[list[str]]:

@@ -22,7 +22,7 @@ READ = 64  # samples of a batch
 FEATURES = (64, CHANNELS, 1, 64, 64)  # 16 MiB of float32
 
 # Shares on two cores of an AMD EPYC with AVX-512.
-PACKING_SHARE, WRITING_SHARE, READING_SHARE, RANDOM_SHARE = 0.2, 0.5, 0.5, 0.02
+PACKING_SHARE, WRITING_SHARE, READING_SHARE, RANDOM_SHARE = 0.05, 0.4, 0.5, 0.02
 
 
 def storage_stages(machine: Machine) -> list[StageSpeed]:

@@ -109,7 +109,7 @@ def _notes(measured: "MachineSpeeds") -> list[str]:
     subjects = {stage.name: f"{stage.name}: {stage.subject}; its limit is {_limit(stage)}" for stage in measured.stages}
     notes += [f"{text}." for text in subjects.values()]
     if measured.load > BUSY:
-        notes.append(f"Other programs kept {measured.load:.1f} cores busy, so compare shares rather than rates.")
+        notes.append(f"The load average was {measured.load:.1f} at the start: compare shares rather than rates.")
     notes += [f"Not measured: {text}." for text in measured.skipped]
     for stage in measured.stages:
         if stage.is_slow:

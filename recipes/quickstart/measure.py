@@ -29,11 +29,11 @@ def asked_for(sample: dict[str, str]) -> str:
     return f"{named[0][0]}-{named[1][0]}" if all(map(len, named)) else GROUP
 
 
-def listed(folder: Path) -> list[dict[str, str]]:
+def listed(folder: Path, suffix: str = "png") -> list[dict[str, str]]:
     """The files of a folder, with the class or the prompt of each."""
     if (folder / "samples.json").exists():
         return list(json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"])
-    files = sorted(folder.rglob("*.png"))
+    files = sorted(folder.rglob(f"*.{suffix}"))
     return [{"file": str(file.relative_to(folder)), "class": file.parent.name} for file in files]
 
 

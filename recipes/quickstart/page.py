@@ -259,7 +259,7 @@ def commands(out: Path) -> Iterable[str]:
         took = sum(line["seconds"] for line in lines)
         shown = "\n".join(dict.fromkeys(line["command"].replace(f"{out}/", "") for line in lines))
         yield f"<details><summary>{escape(stage)}, {took:.0f} s</summary><pre>{escape(shown)}</pre></details>"
-    yield paragraph("`make -C recipes/quickstart STAGE` does one stage and what it needs.".replace("`", ""))
+    yield paragraph("make -C recipes/quickstart STAGE does one stage and what it needs.")
 
 
 def grid(shown: dict[str, str]) -> str:

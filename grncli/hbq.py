@@ -65,13 +65,19 @@ def dequantize(index: Tensor, rounds: int, dtype: torch.dtype = torch.float32) -
     return index.to(dtype).mul_(2).add_(1).div_(2**rounds).sub_(1)
 
 
-def straight_through(feature: Tensor, rounds: int) -> Tensor:
+def straight_through(feature: Tensor, rounds: int, flips: Tensor | None = None) -> Tensor:
     """Quantized ``feature`` in the forward pass, the identity in the backward pass (Algorithm 1, last lines).
 
     ``F - stop(F)`` is exactly zero, so the value is exactly the bucket's centre, which
     ``F + stop(Q - F)`` would miss by a rounding error.
+
+    Parameters
+    ----------
+    flips : uint8 of the same shape, values 0 to 2**rounds - 1: bits of the index that come out wrong, as a generator
+        gets some wrong (ours)
     """
-    quantized = dequantize(quantize(feature.detach(), rounds), rounds, feature.dtype)
+    index = quantize(feature.detach(), rounds)
+    quantized = dequantize(index if flips is None else index ^ flips, rounds, feature.dtype)
     return quantized + (feature - feature.detach())
 
 

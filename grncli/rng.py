@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     SPLIT = 6  # of pictures, for the Inception Score
     CAPTION = 7  # which of a training sample's captions it is trained with
     FIRST_FRAME = 8  # whether a training clip has a clean first frame
+    BIT_ERRORS = 9  # which bits a tokenizer's decoder gets wrong in training
 
 
 def uniform(seed: int, sample: Tensor, step: Tensor | int, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:

@@ -184,6 +184,17 @@ def test_straight_through_gradient_is_exactly_one(rounds):
     assert torch.equal(feature.grad, torch.ones_like(feature))
 
 
+@pytest.mark.parametrize("rounds", ALL_ROUNDS)
+def test_flips_change_exactly_the_bits_they_name_and_no_gradient(rounds):
+    feature = features_of((2, 3, 5)).requires_grad_()
+    flips = torch.arange(30).remainder(2**rounds).to(torch.uint8).view(2, 3, 5)
+    wrong = hbq.straight_through(feature, rounds, flips)
+    wrong.sum().backward()
+    changed = hbq.quantize(wrong.detach(), rounds) ^ hbq.quantize(feature.detach(), rounds)
+    assert torch.equal(changed, flips)
+    assert torch.equal(feature.grad, torch.ones_like(feature))
+
+
 # Prefixes and bits
 
 

@@ -295,10 +295,18 @@ class Tokenizer(nn.Module):
                 done += x.shape[2]
         return frames
 
-    def forward(self, x: Tensor, rounds: int | None = None) -> Tensor:
+    def feature_shape(self, x: Tensor) -> tuple[int, int, int, int]:
+        """``(C, 1 + T, h, w)`` of the features of images or clips ``[B, 3, 1 + s*T, H, W]``."""
+        time, height, width = self.stride
+        return self.channels, 1 + (x.shape[2] - 1) // time, x.shape[3] // height, x.shape[4] // width
+
+    def forward(self, x: Tensor, rounds: int | None = None, flips: Tensor | None = None) -> Tensor:
         """Reconstruction of ``x`` through the quantizer, unclamped, with straight-through gradients (Algorithm 1).
 
-        ``rounds`` is how many to quantize to, by default all that the tokenizer has.
+        Parameters
+        ----------
+        rounds : how many to quantize to, by default all that the tokenizer has
+        flips : uint8 ``[B, *feature_shape(x)]``, bits that the decoder gets wrong, see `straight_through`
         """
         whole = torch.is_grad_enabled()  # gradients keep all activations anyway, and compiled networks see one shape
         if whole:
@@ -306,7 +314,7 @@ class Tokenizer(nn.Module):
         feature = self._feature(self.encoder(patchify(x, self.config.patch))) if whole else self.encode(x)
         rounds = self.rounds if rounds is None else rounds
         if rounds is not None:
-            feature = straight_through(feature, rounds)
+            feature = straight_through(feature, rounds, flips)
         if whole:
             return unpatchify(self.decoder(self.from_feature(feature)), self.config.patch)
         return self.decode(feature, clamp=False)

@@ -203,6 +203,9 @@ class TokenizerRecipe:
     # M, the bits of a feature, 1 to 8; null trains the continuous baseline; of a list such as [1, 2, 4] each batch
     # draws one, so that every prefix of the bits decodes well.
     rounds: int | tuple[int, ...] | None = 4
+    # Largest share of the bits that training gets wrong, 0 to 0.5; each sample draws its own from 0 to this. A decoder
+    # that never met wrong bits answers those of a young generator with blocks and stray colours; the paper has 0.
+    bit_errors: float = 0.0
     data: Data = field(default_factory=lambda: Data(image=ImageData()))  # what a step trains on
     losses: TokenizerLosses = field(default_factory=TokenizerLosses)  # weight of each loss
     # The discriminators of the adversarial loss.
@@ -215,6 +218,8 @@ class TokenizerRecipe:
         wrong = [rounds for rounds in self.drawn_rounds if rounds is not None and not 1 <= rounds <= MAX_ROUNDS]
         if wrong or not self.drawn_rounds:
             raise ValueError(f"rounds is {self.rounds}, expected 1 to {MAX_ROUNDS}, a list of such, or null for none")
+        if not 0 <= self.bit_errors <= 0.5:
+            raise ValueError(f"bit_errors is {self.bit_errors}, expected a share of bits from 0 to 0.5")
         if self.data.image is None and self.data.clip is None:
             raise ValueError("data names neither image nor clip, expected at least one of them")
         time, height, _ = self.network.stride

@@ -127,6 +127,10 @@ class CropLoader:
             wanted = self._share(step)
             yield self._batch(wanted, list(islice(results, len(wanted))))
 
+    def _numbers(self, count: int) -> Tensor:
+        """Places in a step's batch of all processes, int64 ``[B]``: draws depend on them, whatever the processes."""
+        return torch.arange(count) * self.processes.count + self.processes.rank
+
     def _batch(self, wanted: Sequence[tuple[Source, Crop]], results: Sequence[NDArray[np.uint8] | MediaError]) -> Batch:
         """A source that cannot be read gives its place to the next one of the batch that can."""
         good = [
@@ -139,4 +143,5 @@ class CropLoader:
         if not good:
             raise MediaError(f"{wanted[0][0].name}: {results[0]}; nor could any other source of its batch be read")
         filled = [good[i % len(good)] for i in range(len(wanted))]
-        return Batch(torch.from_numpy(np.stack([pixels for _, pixels in filled])), tuple(name for name, _ in filled))
+        pixels = torch.from_numpy(np.stack([pixels for _, pixels in filled]))
+        return Batch(pixels, tuple(name for name, _ in filled), numbers=self._numbers(len(filled)))

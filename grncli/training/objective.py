@@ -40,8 +40,9 @@ class Batch:
 
     Parameters
     ----------
-    labels, numbers : of samples of bits, int64 ``[B]``; the numbers count the samples of a run, and are what random
-        draws for a sample depend on
+    labels : of samples of bits, int64 ``[B]``
+    numbers : int64 ``[B]``, what random draws for a sample depend on: samples of bits are counted through the run,
+        crops of media through their step
     """
 
     data: Tensor

@@ -6,12 +6,14 @@ trainable that learns to tell its reconstructions from sources.
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from grncli.hbq import bits_to_index
 from grncli.media.writing import Frames, contact_sheet, shown_frames, write_mp4, write_png
 from grncli.metrics.quality import mean_over_frames, psnr, ssim
 from grncli.models.discriminator import (
@@ -22,6 +24,7 @@ from grncli.models.discriminator import (
 )
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, to_frames, to_input
+from grncli.rng import Purpose, uniform
 from grncli.runs.tokenizer_recipe import DiscriminatorSettings, TokenizerRecipe
 from grncli.training.crops import CropLoader
 from grncli.training.objective import Batch, Trainable
@@ -93,7 +96,8 @@ class ReconstructionObjective:
     def losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted loss of the tokenizer, and each of its terms for the log."""
         x = to_input(batch.data.to(self.device, non_blocking=True))
-        restored = self.tokenizer(x, self._rounds(step)).float()
+        rounds = self._rounds(step)
+        restored = self.tokenizer(x, rounds, self._flips(batch, x, rounds, step)).float()
         error = restored - x
         terms = {"reconstruction": error.abs().mean(), "mse": error.square().mean()}
         loss = terms["reconstruction"] * self.weights.reconstruction.at(step) + terms["mse"] * self.weights.mse.at(step)
@@ -147,6 +151,18 @@ class ReconstructionObjective:
         choices = self.recipe.drawn_rounds
         draw = np.random.default_rng([self.recipe.training.seed, step, len(choices)])
         return choices[int(draw.integers(len(choices)))]
+
+    def _flips(self, batch: Batch, x: Tensor, rounds: int | None, step: int) -> Tensor | None:
+        """Bits to get wrong, uint8 ``[B, C, T, h, w]``: of each sample a share that is drawn from 0 to the recipe's."""
+        most = self.recipe.bit_errors
+        if not most or rounds is None:
+            return None
+        assert batch.numbers is not None
+        shape = self.tokenizer.feature_shape(x)
+        count = rounds * prod(shape)
+        draws = uniform(self.recipe.training.seed, batch.numbers.to(x.device), step, Purpose.BIT_ERRORS, (1 + count,))
+        wrong = draws[:, 1:] < most * draws[:, :1]
+        return bits_to_index(wrong.view(-1, rounds * shape[0], *shape[1:]), rounds)
 
     def _generator_loss(self, discriminators: Discriminators, restored: Tensor) -> Tensor:
         # The gradient goes through the discriminators, not into them: theirs comes from their own loss.

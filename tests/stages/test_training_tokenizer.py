@@ -84,10 +84,11 @@ def test_resumed_training_repeats_the_uninterrupted_one(media_dir: Path, tmp_pat
             self.asked += 1
             return "SIGTERM" if self.asked >= 5 else None
 
-    train_tokenizer(recipe(8), str(media_dir), tmp_path / "whole", device=CPU)
+    asked = recipe(8, bit_errors=0.1)
+    train_tokenizer(asked, str(media_dir), tmp_path / "whole", device=CPU)
     with pytest.raises(Stopped):
-        train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU, monitor=Monitor(AfterFive()))
-    assert train_tokenizer(recipe(8), str(media_dir), tmp_path / "cut", device=CPU) == 3
+        train_tokenizer(asked, str(media_dir), tmp_path / "cut", device=CPU, monitor=Monitor(AfterFive()))
+    assert train_tokenizer(asked, str(media_dir), tmp_path / "cut", device=CPU) == 3
     for name in ("weights", "ema", "optimizer"):
         whole, cut = (
             read_tensors(list_checkpoints(tmp_path / run)[-1] / f"{name}.safetensors") for run in ("whole", "cut")
@@ -195,9 +196,11 @@ def test_a_list_of_rounds_draws_one_a_step(media_dir: Path, tmp_path: Path, monk
     seen: list[int] = []
     forward = Tokenizer.forward
 
-    def watched(self: Tokenizer, x: torch.Tensor, rounds: int | None = None) -> torch.Tensor:
+    def watched(
+        self: Tokenizer, x: torch.Tensor, rounds: int | None = None, flips: torch.Tensor | None = None
+    ) -> torch.Tensor:
         seen.append(rounds or 0)
-        return forward(self, x, rounds)
+        return forward(self, x, rounds, flips)
 
     monkeypatch.setattr(Tokenizer, "forward", watched)
     train_tokenizer(recipe(12, rounds=(1, 3, 6)), str(media_dir), tmp_path / "run", device=CPU)
@@ -233,7 +236,7 @@ def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None:
-    whole = recipe(4, **SMALL_GAN)
+    whole = recipe(4, bit_errors=0.1, **SMALL_GAN)
     train_tokenizer(whole, str(media_dir), tmp_path / "one", device=CPU)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(whole, [key for key in vars(whole) if key != "imported"]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]

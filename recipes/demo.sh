@@ -21,4 +21,12 @@ export PATH="$venv/bin:$PATH"
 if [ -n "${DEMO_PROMPT:-}" ] && [ "$(cat "$out/.prompt" 2>/dev/null)" != "$DEMO_PROMPT" ]; then
     rm -f "$out/.done/yours"
 fi
-exec make --no-print-directory -C "$project/recipes/quickstart" OUT="$out" PYTHON="$venv/bin/python" "$target"
+# Two stages at once, each with half of the cores.
+cores=$(getconf _NPROCESSORS_ONLN)
+if [ "$cores" -gt 1 ]; then
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / 2))}
+    set -- -j2
+else
+    set --
+fi
+exec make --no-print-directory "$@" -C "$project/recipes/quickstart" OUT="$out" PYTHON="$venv/bin/python" "$target"

@@ -35,6 +35,9 @@ class ClipData:
     frames: int = 17  # frames of a window, 1 + n times the network's stride in time
     fps: float | None = None  # frames a second to resample clips to; null takes each clip's own frames
     share: float = 0.5  # share of the steps that train on clips, above 0 up to 1, where there are images too
+    # First step that trains on clips, counted from 0, where there are images too: a step of images is far cheaper, and
+    # teaches what frames of clips have in common with them.
+    start: int = 0
     # Smallest and largest side of a crop before it is resized, as a share of the shorter side of the source.
     scale: tuple[float, float] = (0.5, 1.0)
 
@@ -43,6 +46,7 @@ class ClipData:
         if self.fps is not None:
             _positive(self, "fps")
         _check_scale(self.scale)
+        _not_negative(self, "start")
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}, expected above 0 and up to 1")
 
@@ -222,6 +226,8 @@ class TokenizerRecipe:
             raise ValueError(f"bit_errors is {self.bit_errors}, expected a share of bits from 0 to 0.5")
         if self.data.image is None and self.data.clip is None:
             raise ValueError("data names neither image nor clip, expected at least one of them")
+        if self.data.image is None and self.data.clip is not None and self.data.clip.start:
+            raise ValueError(f"data.clip.start is {self.data.clip.start}, expected 0 as there are no images before it")
         time, height, _ = self.network.stride
         for name, media in (("image", self.data.image), ("clip", self.data.clip)):
             if media is not None and media.size % height:

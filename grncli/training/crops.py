@@ -40,6 +40,7 @@ class CropSampler:
             usable = [source for source in sources if source.problem is None and source.kind == kind]
             self._divide(kind, media, usable, src)
         self.clip_share = 0.0 if data.clip is None else 1.0 if data.image is None else data.clip.share
+        self.clip_start = 0 if data.clip is None else data.clip.start
 
     def _divide(self, kind: str, media: ImageData | ClipData, usable: Sequence[Source], src: str) -> None:
         """Sources of one kind to train on, and those held out, spread evenly over the listing."""
@@ -59,8 +60,8 @@ class CropSampler:
 
     def step(self, step: int) -> list[tuple[Source, Crop]]:
         """Sources and crops of a step, counted from 0."""
-        clips_before = floor(step * self.clip_share)
-        is_clip = floor((step + 1) * self.clip_share) > clips_before
+        clips_before = self._clip_steps(step)
+        is_clip = self._clip_steps(step + 1) > clips_before
         kind, turn = ("clip", clips_before) if is_clip else ("image", step - clips_before)
         media, sources = self.media[kind], self.sources[kind]
         crops = []
@@ -69,6 +70,10 @@ class CropSampler:
             source = sources[self._order(kind, len(sources), epoch)[place]]
             crops.append((source, self.crop(media, [self.seed, step, item])))
         return crops
+
+    def _clip_steps(self, step: int) -> int:
+        """How many of the steps before this one train on clips."""
+        return floor(max(0, step - self.clip_start) * self.clip_share)
 
     def crop(self, media: ImageData | ClipData, entropy: Sequence[int]) -> Crop:
         """A random crop whose draws come from ``entropy``."""

@@ -70,8 +70,7 @@ def main() -> None:
 
 def introduction(out: Path) -> Iterable[str]:
     """What this is, and how long it took."""
-    stages = read_stages(out)
-    minutes = sum(line["seconds"] for line in stages) / 60
+    minutes = seconds_busy(read_stages(out)) / 60
     yield paragraph(
         f"A Generative Refinement Network, made from nothing by grn {grncli.__version__} in {minutes:.0f} minutes "
         f"on {os.cpu_count()} CPU cores (PyTorch {torch.__version__}): drawings, a tokenizer that turns each into "
@@ -289,6 +288,16 @@ def read(file: Path) -> Any:
 def read_stages(out: Path) -> Sequence[dict[str, Any]]:
     """The log of the commands."""
     return [json.loads(line) for line in (out / "stages.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def seconds_busy(stages: Sequence[dict[str, Any]]) -> float:
+    """Seconds in which at least one command ran."""
+    total = until = 0.0
+    for line in sorted(stages, key=lambda line: line["began"]):
+        end = line["began"] + line["seconds"]
+        total += max(0.0, end - max(until, line["began"]))
+        until = max(until, end)
+    return total
 
 
 def folder_of(quality: dict[str, Any], name: str) -> str:

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 LOG = "stages.jsonl"  # in OUT: a line for each command that ended well
+AT_ONCE = "-j" in os.environ.get("MAKEFLAGS", "")  # whether another stage may run beside
 
 
 def about(out: str, stage: str, what: str, takes: str) -> int:
@@ -30,16 +32,24 @@ def run(out: str, stage: str, *arguments: str) -> int:
     file = Path(options[1]) if options else None
     # Ctrl-C reaches the command too, which saves what it has and ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    began = time.monotonic()
-    output = subprocess.PIPE if file else None
-    done = subprocess.run(command, stdout=output, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    if done.returncode:
-        return done.returncode
-    if file:
-        temporary = file.with_name(f".{file.name}")
-        temporary.write_bytes(done.stdout)
+    began = time.time()
+    # Into a temporary file, so that a command that fails leaves what was there.
+    temporary = file.with_name(f".{file.name}") if file else None
+    with temporary.open("wb") if temporary else nullcontext() as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.PIPE if AT_ONCE else None,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        # Of two stages at once, each line says which stage it is of.
+        for text in process.stderr or ():
+            print(f"{stage} | {text.decode(errors='replace').rstrip()}", file=sys.stderr)
+        if code := process.wait():
+            return code
+    if file and temporary:
         temporary.replace(file)
-    line = {"stage": stage, "command": shlex.join(command), "seconds": round(time.monotonic() - began, 1)}
+    line = {"stage": stage, "command": shlex.join(command), "began": began, "seconds": round(time.time() - began, 1)}
     with (Path(out) / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
     return 0

@@ -299,3 +299,17 @@ def test_an_epoch_shows_every_source_once(sampler: Callable[[int], CropSampler])
 def test_share_of_clip_steps_is_the_recipe_s(sampler: Callable[[int], CropSampler]) -> None:
     kinds = [sampler(0).step(step)[0][0].kind for step in range(10)]
     assert kinds.count("clip") == 5
+
+
+def test_clips_come_from_their_first_step_on(media_dir: Path) -> None:
+    sources = list_sources(str(media_dir)).sources
+    data = replace(recipe().data, clip=ClipData(size=16, batch=2, frames=3, share=0.5, start=6))
+    kinds = [CropSampler(data, sources, 0, "media").step(step)[0][0].kind for step in range(16)]
+    assert set(kinds[:6]) == {"image"}
+    assert kinds[6:].count("clip") == 5
+
+
+def test_clips_alone_cannot_come_later() -> None:
+    data = Data(clip=ClipData(size=16, batch=2, frames=3, start=6))
+    with pytest.raises(ValueError, match=r"data\.clip\.start is 6, expected 0 as there are no images before it"):
+        TokenizerRecipe(network=NETWORK, data=data)

@@ -5,7 +5,7 @@
 """
 
 from grncli.store.bit_store import BitStore, GridView, Sample, open_store, verify_store
-from grncli.store.bit_writer import PartWriter, is_interrupted, open_part
+from grncli.store.bit_writer import PartWriter, add_classes, is_interrupted, open_part
 from grncli.store.bits import Grid, grid_name, parse_grid
 from grncli.store.fingerprint import Fingerprint
 from grncli.store.rows.claiming import store_lock
@@ -22,6 +22,7 @@ __all__ = [
     "PartSummary",
     "PartWriter",
     "Sample",
+    "add_classes",
     "grid_name",
     "is_interrupted",
     "open_part",

@@ -1,8 +1,8 @@
 """Reading a bit store: the bits of many parts and grids as one sequence of samples."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import overload
 
@@ -100,7 +100,7 @@ class BitStore(RowStore["GridView"]):
     @property
     def nbytes(self) -> int:
         """Bytes of all bits."""
-        return sum(segment.readers[BITS].array.nbytes for segment in self._segments)
+        return sum(len(view) * view.layouts[BITS].row_bytes for view in self._views.values())
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -111,18 +111,38 @@ class BitStore(RowStore["GridView"]):
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         """One sample, or those of a slice; negative numbers count from the end."""
         if isinstance(index, slice):
-            return list(self._samples(range(len(self))[index]))
+            return self.samples(range(len(self))[index])
         segment, row = self._locate(index)
-        bits = segment.readers[BITS].read_row(row)
+        bits = segment.readers[BITS].read_row(segment.stored(row))
         return Sample(segment.start + row, self._grids[segment.group], bits, segment.kept_column(LABEL).item(row))
 
-    def _samples(self, indices: range) -> Iterator[Sample]:
-        """Neighbours of one grid are read together."""
-        for grid, some in groupby(indices, key=self.grid_of):
-            neighbours = list(some)
-            view, (_, rows) = self.grid(grid), self._locate_all(neighbours)
-            for index, bits, label in zip(neighbours, view.read(rows), view.labels(rows).tolist(), strict=True):
-                yield Sample(index, grid, bits, label)
+    def samples(self, indices: Iterable[int], rounds: int | None = None) -> list[Sample]:
+        """Samples of any grids, in the order given; those of one grid are read together, and share memory.
+
+        Parameters
+        ----------
+        rounds : only the first so many rounds of each
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        ValueError
+            If ``rounds`` is not 1 to M.
+        """
+        samples: dict[int, Sample] = {}
+        numbers = list(indices)
+        by_grid: dict[Grid, list[int]] = defaultdict(list)
+        for place, index in enumerate(numbers):
+            by_grid[self.grid_of(index)].append(place)
+        for grid, places in by_grid.items():
+            view, own = self.grid(grid), [numbers[place] for place in places]
+            _, rows = self._locate_all(own)
+            for place, index, bits, label in zip(
+                places, own, view.read(rows, rounds), view.labels(rows).tolist(), strict=True
+            ):
+                samples[place] = Sample(index, grid, bits, label)
+        return [samples[place] for place in range(len(numbers))]
 
     def read(self, indices: ArrayLike, rounds: int | None = None) -> Bits:
         """Bits [n, t, h, w, m, bytes] of samples of one grid, in the order given.
@@ -146,9 +166,9 @@ class BitStore(RowStore["GridView"]):
     def sources(self) -> dict[str, int]:
         """Every source that has samples, with the first part that has some; reads through every ``samples.jsonl``."""
         first: dict[str, int] = {}
-        for part, lines in self._lines.items():
-            for line in lines.records():
-                first.setdefault(line["source"], part)
+        for number, part in self._parts.items():
+            for line in part.lines.records():
+                first.setdefault(line["source"], number)
         return first
 
     def grid(self, grid: Grid) -> "GridView":

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from grncli.runtime.errors import StoreError
+from grncli.runtime.files import replace_file
 from grncli.store.bits import BITS, LABEL, BitSchema, Grid, grid_name, grid_of
 from grncli.store.captions import CaptionLine, read_part_captions, replace_captions
-from grncli.store.fingerprint import Fingerprint
-from grncli.store.rows.claiming import Claim, Overwrite, claim_part, explained
+from grncli.store.fingerprint import Fingerprint, read_fingerprint
+from grncli.store.rows.byte_source import LocalFiles
+from grncli.store.rows.claiming import Claim, Overwrite, claim_part, explained, store_lock
 from grncli.store.rows.claiming import is_interrupted as is_part_interrupted
 from grncli.store.rows.row_writer import RowWriter
+from grncli.store.rows.schema import METADATA, group_document
 
 
 def open_part(
@@ -55,6 +58,23 @@ def open_part(
     with explained(store, "what was committed is safe"):
         claim = claim_part(store, schema, part, Overwrite(declared, resumes, discarding) if overwrite else None)
         return PartWriter(store, schema, part, declared, claim)
+
+
+def add_classes(path: str | Path, labels: Sequence[str]) -> None:
+    """Let the class names of a store be ``labels``, which begin with those that it has; rows keep their numbers.
+
+    Raises
+    ------
+    StoreError
+        If the store has others, or cannot be written.
+    """
+    store, source = Path(path), LocalFiles(Path(path))
+    with explained(store, "what was committed is safe"), store_lock(store):
+        fingerprint = read_fingerprint(source)
+        if fingerprint.labels != tuple(labels[: len(fingerprint.labels)]):
+            raise StoreError(f"{store} has other classes now; run the same command again.")
+        grown = BitSchema(replace(fingerprint, labels=tuple(labels)))
+        replace_file(store / METADATA, group_document(grown.attributes()))
 
 
 def is_interrupted(path: str | Path, fingerprint: Fingerprint, part: int, resumes: Callable[[int, str], bool]) -> bool:

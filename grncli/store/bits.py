@@ -58,7 +58,7 @@ class BitSchema(Schema):
     line_fields: ClassVar = {
         **dict.fromkeys(("grid", "key", "source", "prompt"), TEXT),
         **dict.fromkeys(("class", "label", "error"), TEXT_OR_NULL),
-        **dict.fromkeys(("row", "clip", "frames", "position", "prompt_number"), WHOLE),
+        **dict.fromkeys(("row", "bytes", "clip", "frames", "position", "prompt_number"), WHOLE),
         **dict.fromkeys(("start", "fps"), NUMBER),
         "flip": FLAG,
     }

@@ -171,7 +171,7 @@ def parse_captions(line: Mapping[str, Any], place: str, *, error: type[GrnError]
     error : raised for a field that is missing or wrong, as one sentence that names ``place`` and ends with ``remedy``
     """
     source, given = line.get("source"), line.get("captions")
-    if not isinstance(source, str) or not source or not _is_unicode(source):
+    if not isinstance(source, str) or not source or not is_unicode(source):
         raise error(f"{place}: field source is {brief(source)}, expected the path of a source; {remedy}")
     if not isinstance(given, list) or not given:
         raise error(f"{place}: field captions is {brief(given)}, expected a list of captions; {remedy}")
@@ -180,7 +180,7 @@ def parse_captions(line: Mapping[str, Any], place: str, *, error: type[GrnError]
         doubled = next(caption for caption in captions if captions.count(caption) > 1)
         raise error(f"{place}: has the caption {brief(doubled.text)} twice, expected each once; {remedy}")
     fields = {name: value for name, value in line.items() if name not in ("source", "captions")}
-    _check_span(fields, place, error, remedy)
+    check_span(fields, place, error, remedy)
     return CaptionLine(source, captions, fields)
 
 
@@ -218,12 +218,13 @@ def _caption(entry: Any, place: str, error: type[GrnError], remedy: str) -> Capt
         raise error(f"{place}: a caption is {brief(entry)}, {expected}; {remedy}")
     if not text.strip():
         raise error(f"{place}: a caption is empty, expected text; {remedy}")
-    if not _is_unicode(text) or not _is_unicode(kind or ""):
+    if not is_unicode(text) or not is_unicode(kind or ""):
         raise error(f"{place}: the caption {brief(text)} is not valid Unicode, expected whole characters; {remedy}")
     return Caption(kind, text)
 
 
-def _check_span(fields: Mapping[str, Any], place: str, error: type[GrnError], remedy: str) -> None:
+def check_span(fields: Mapping[str, Any], place: str, error: type[GrnError], remedy: str) -> None:
+    """``error`` unless ``begin`` and ``end``, where there is one, are ascending numbers of seconds."""
     if "begin" not in fields and "end" not in fields:
         return
     begin, end = fields.get("begin"), fields.get("end")
@@ -235,7 +236,7 @@ def _check_span(fields: Mapping[str, Any], place: str, error: type[GrnError], re
         )
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """False for text with half of a surrogate pair, which JSON may hold and UTF-8 does not."""
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 

@@ -14,7 +14,7 @@ from small_stores import GRIDS, SOURCES, fingerprint, process, random_bits, reco
 
 from grncli.store import open_part, open_store, verify_store
 
-CHANGING = ["pwrite", "replace", "fsync", "ftruncate", "open", "unlink", "mkdir", "rename", "rmdir"]
+CHANGING = ["pwrite", "replace", "fsync", "ftruncate", "open", "unlink", "mkdir", "rename", "rmdir", "link"]
 
 
 class Killed(BaseException):

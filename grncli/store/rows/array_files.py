@@ -19,11 +19,14 @@ from grncli.runtime.folders import make_folder, refuse_link
 from grncli.runtime.system import most_open_files, open_file
 from grncli.store.rows.record import GroupRecord, PartRecord
 from grncli.store.rows.schema import METADATA, ArrayLayout, Schema, group_document, unreadable
+from grncli.store.rows.stored import StoredChunk
 
 # A native-size folder has hundreds of grids, each with several arrays; stay far below the usual 1024 that a process
 # may open, and below any other limit.
 _OPEN_FILES = 128
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
+# Another file system, one without links, a file of another user's, or one that has as many links as it can.
+_UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class UnsyncedFiles:
@@ -66,6 +69,19 @@ class UnsyncedFiles:
         if replaced is not None:
             os.close(replaced)
         self.open(path, create=False)
+
+    def link(self, source: Path, path: Path) -> bool:
+        """Let ``path`` be the same file as ``source``, to be read only; False where the file system cannot do that."""
+        self._before_opening()
+        self.make_directory(path.parent)
+        try:
+            os.link(source.resolve(), path)
+        except OSError as error:
+            if error.errno not in _UNLINKABLE:
+                raise
+            return False
+        self._directories[path.parent] = None
+        return True
 
     def make_directory(self, path: Path) -> None:
         """Create a directory below the part, and those between; OSError where a link is in its place."""
@@ -175,9 +191,13 @@ class GrowingArray:
         self.crc = 0
         self._files = files
 
-    def append(self, block: NDArray[Any]) -> None:
+    def append(self, block: NDArray[Any] | StoredChunk) -> None:
         """Write rows after the last one, into as many chunks as they take."""
         layout = self.layout
+        if isinstance(block, StoredChunk):
+            if self._share(block):
+                return
+            block = block.read()
         data = np.ascontiguousarray(block, layout.dtype).reshape(-1).view(np.uint8)
         while data.size:
             chunk, row = divmod(self.rows, layout.chunk_rows)
@@ -190,6 +210,18 @@ class GrowingArray:
                 self.crcs.append(self.crc)
                 self.crc = 0
             data = data[piece.size :]
+
+    def _share(self, block: StoredChunk) -> bool:
+        """Make the file of a full chunk the next one here too, where it can be; such a file is never written again."""
+        chunk, row = divmod(self.rows, self.layout.chunk_rows)
+        if row or block.array.layout.chunk_bytes != self.layout.chunk_bytes:
+            return False
+        block.require_file()
+        if not self._files.link(block.path, self.directory / self.layout.chunk_name(chunk)):
+            return False
+        self.rows += len(block)
+        self.crcs.append(block.checksum)
+        return True
 
     def checksums(self) -> list[int]:
         """Of each chunk's rows so far."""
@@ -205,9 +237,11 @@ class GrowingArray:
             chunk = layout.parse_chunk(entry.name)
             if chunk is not None and chunk >= layout.chunk_count(rows):
                 entry.unlink()
-        if rows:
-            last = layout.chunk_count(rows) - 1
+        last = layout.chunk_count(rows) - 1
+        if rows % layout.chunk_rows:
             self._cut(last, rows - last * layout.chunk_rows)
+        elif rows:
+            self._require_full(last)
 
     def settle(self) -> None:
         """Cut an array smaller than one chunk to its rows, so that small grids copy as small files."""
@@ -229,6 +263,15 @@ class GrowingArray:
         if size < self.layout.chunk_bytes:
             os.ftruncate(fd, self.layout.chunk_bytes)
         return fd
+
+    def _require_full(self, chunk: int) -> None:
+        """Look at the file of a full chunk without opening it: it may be another store's as well."""
+        path, keep = self.directory / self.layout.chunk_name(chunk), self.layout.chunk_bytes
+        refuse_link(path)
+        if not path.exists():
+            raise unreadable(path, "is missing", f"at least {keep}")
+        if (size := path.stat().st_size) < keep:
+            raise unreadable(path, f"has {size} bytes", f"at least {keep}")
 
     def _cut(self, chunk: int, rows: int) -> None:
         fd = self._chunk_file(chunk, rows)

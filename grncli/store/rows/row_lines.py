@@ -15,11 +15,13 @@ from grncli.runtime.errors import StoreError
 from grncli.runtime.jsonfiles import brief
 from grncli.runtime.jsonlines import LineFile, encode_lines, parse_line
 from grncli.store.rows.byte_source import ByteSource, reading
+from grncli.store.rows.dropped_rows import DroppedRows
 from grncli.store.rows.schema import RESTORE, TEXT, TEXT_OR_NULL, WHOLE, LineField, Schema
 
 _BUFFER_BYTES = 1 << 20
 _REMEDY = "restore the file."
-_FAILURE_FIELDS = {"source": TEXT, "position": WHOLE, "error": TEXT_OR_NULL}
+_FAILURE_FIELDS = {"source": TEXT, "position": WHOLE, "error": TEXT_OR_NULL, "key": TEXT}
+_REQUIRED_OF_FAILURES = ("source", "position", "error")
 
 Line = dict[str, Any]
 
@@ -82,27 +84,45 @@ class RowLines:
     Parameters
     ----------
     rows : number of rows of each group, in the order of the groups
+    dropped : rows of them whose lines are passed over
     """
 
-    def __init__(self, source: ByteSource, name: str, size: int, rows: Mapping[str, int], schema: Schema) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        name: str,
+        size: int,
+        rows: Mapping[str, int],
+        schema: Schema,
+        dropped: DroppedRows,
+    ) -> None:
         self._source = source
         self._name = name
         self._where = source.where(name)
         self._size = size
         self._rows = rows
         self._schema = schema
+        self._dropped = dropped
         self._offsets: dict[str, NDArray[np.int64]] | None = None
 
     def of(self, group: str, rows: Sequence[int]) -> Iterator[Line]:
-        """Lines of some rows of a group, in the order given."""
+        """Lines of some rows of a group, by their place on disk, in the order given."""
         return self._read(self._index()[group][list(rows)])
 
     def records(self) -> Iterator[Line]:
-        """Every line, group after group, row after row."""
-        if len(self._rows) > 1:
-            return chain.from_iterable(map(self._read, self._index().values()))
+        """Every line whose row remains, group after group, row after row."""
+        if len(self._rows) > 1 or self._dropped.count:
+            return chain.from_iterable(self._read(offsets[self._kept(name)]) for name, offsets in self._index().items())
+        return self.stored()
+
+    def stored(self) -> Iterator[Line]:
+        """Every line as the file has them, also those of dropped rows."""
         fields, required = self._schema.line_fields, self._schema.required_fields
         return map(itemgetter(1), read_lines(self._source, self._name, self._size, fields, required))
+
+    def _kept(self, group: str) -> NDArray[np.int64] | slice:
+        kept = self._dropped.kept(group, self._rows[group])
+        return slice(None) if kept is None else kept
 
     def _read(self, offsets: NDArray[np.int64]) -> Iterator[Line]:
         with reading(self._source, self._name) as file:
@@ -164,7 +184,7 @@ def encode_rows(group: str, first: int, records: Sequence[Mapping[str, Any]], sc
 
 def read_failures(source: ByteSource, name: str, size: int) -> Iterator[Line]:
     """Committed lines of ``failures.jsonl``."""
-    return map(itemgetter(1), read_lines(source, name, size, _FAILURE_FIELDS, _FAILURE_FIELDS))
+    return map(itemgetter(1), read_lines(source, name, size, _FAILURE_FIELDS, _REQUIRED_OF_FAILURES))
 
 
 def read_lines(

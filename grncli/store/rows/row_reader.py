@@ -1,13 +1,14 @@
 """Reading a store: many parts and groups as one sequence of samples.
 
-Samples are numbered part by part, in a part by group in their order, in a group by row. What is read is a snapshot of
-what was committed at opening; in a store that is written further, later openings may number otherwise.
+Samples are numbered part by part, in a part by group in their order, in a group by row; dropped ones have no number.
+What is read is a snapshot of what was committed at opening; in a store that is written further, later openings may
+number otherwise.
 """
 
 import hashlib
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -18,17 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from grncli.runtime.errors import StoreError
 from grncli.store.rows.byte_source import ByteSource, OpenFiles
-from grncli.store.rows.record import PartRecord, read_record
-from grncli.store.rows.row_lines import RowLines, read_failures, unresolved
-from grncli.store.rows.schema import COMPLETE, FAILURES, SAMPLES, Schema, parse_part, part_name
-from grncli.store.rows.stored import ArrayReader, Segment, stored_arrays
+from grncli.store.rows.schema import COMPLETE, Schema, parse_part
+from grncli.store.rows.stored import ArrayReader, Segment
+from grncli.store.rows.stored_part import StoredPart
 
 View = TypeVar("View", bound="GroupView")
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What one part holds: ``position`` of its ``sources`` (None = unknown) are processed, ``failed`` unread."""
+    """What one part holds: ``position`` of its ``sources`` (None = unknown) are processed, ``failed`` unread.
+
+    ``samples`` are those that remain beside ``dropped`` ones.
+    """
 
     part: int
     samples: int
@@ -36,6 +39,7 @@ class PartSummary:
     sources: int | None
     failed: int
     complete: bool
+    dropped: int = 0
 
 
 class RowStore(Generic[View]):
@@ -62,21 +66,18 @@ class RowStore(Generic[View]):
         marked = source.size(COMPLETE) is not None
         there = {parse_part(name) for name in source.list("")}
         digest = hashlib.sha256()
-        records = [
-            read_record(source, part, schema, digest.update) if part in there else None for part in range(schema.parts)
-        ]
+        self._parts = {
+            part: StoredPart(source, schema, part, digest.update) for part in range(schema.parts) if part in there
+        }
         self._digest = digest.hexdigest()
-        self.parts = [_summary(part, record or PartRecord()) for part, record in enumerate(records)]
+        self.parts = [_summary(part, self._parts.get(part)) for part in range(schema.parts)]
         self.complete = marked and all(part.complete for part in self.parts)
-        self.columns = next((dict(record.columns) for record in records if record is not None), {})
+        self.columns = next((dict(part.record.columns) for part in self._parts.values() if part.committed), {})
         self._segments: list[Segment] = []
-        self._lines: dict[int, RowLines] = {}
-        self._failures: list[tuple[str, int]] = []
         self._length = 0
         self._open_files, self._next_key = OpenFiles(), 0
-        for part, record in enumerate(records):
-            if record is not None:
-                self._add_part(part, record)
+        for part in self._parts.values():
+            self._add_part(part)
         self._starts = [segment.start for segment in self._segments]
         groups = schema.in_order({segment.group for segment in self._segments})
         self._views = {name: view([s for s in self._segments if s.group == name]) for name in groups}
@@ -102,33 +103,43 @@ class RowStore(Generic[View]):
     def records(self, indices: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """The lines of all samples in the order of the store, or of some in the order given."""
         if indices is None:
-            for lines in self._lines.values():
-                yield from lines.records()
+            for part in self._parts.values():
+                yield from part.lines.records()
             return
         for segment, places in groupby(map(self._locate, indices), key=itemgetter(0)):
-            yield from self._lines[segment.part].of(segment.group, [row for _, row in places])
+            yield from self._parts[segment.part].lines.of(segment.group, [segment.stored(row) for _, row in places])
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """Sources that could not be read, and were not since: ``source``, ``position``, ``error``."""
-        for name, size in self._failures:
-            yield from unresolved(read_failures(self.source, name, size)).values()
+        for part in self._parts.values():
+            yield from part.failures().values()
+
+    def stored_parts(self) -> Mapping[int, StoredPart]:
+        """The parts that are there, as they lie on disk."""
+        return self._parts
 
     def digest(self) -> str:
-        """Hash of the commit records, hence of the checksums of all rows: a store that is made again has another."""
+        """Hash of the commit records, hence of the checksums of all rows, and of what was dropped.
+
+        A store that is made again has another one.
+        """
         return self._digest
 
-    def _add_part(self, part: int, record: PartRecord) -> None:
-        for group, arrays in stored_arrays(self.source, part, record, self.schema):
+    def place_of(self, index: int) -> tuple[int, str, int]:
+        """Part, group and stored row of one sample."""
+        segment, row = self._locate(index)
+        return segment.part, segment.group, segment.stored(row)
+
+    def _add_part(self, part: StoredPart) -> None:
+        for group, arrays in part.arrays.items():
             readers = {}
             for array in arrays:
                 readers[array.layout.name] = ArrayReader(array, self._open_files, self._next_key)
                 self._next_key += array.chunks
-            self._segments.append(Segment(part, group, self._length, arrays[0].rows, readers))
-            self._length += arrays[0].rows
-        rows = {name: group.rows for name, group in record.groups.items()}
-        folder = part_name(part)
-        self._lines[part] = RowLines(self.source, f"{folder}/{SAMPLES}", record.samples_bytes, rows, self.schema)
-        self._failures.append((f"{folder}/{FAILURES}", record.failures_bytes))
+            segment = Segment(part.number, group, self._length, readers, part.dropped.kept(group, arrays[0].rows))
+            if segment.rows:
+                self._segments.append(segment)
+                self._length += segment.rows
 
     def _locate(self, index: int) -> tuple[Segment, int]:
         """Segment and its row of one sample; negative numbers count from the end."""
@@ -161,6 +172,7 @@ class GroupView:
         self.name = segments[0].group
         self.layouts = {name: reader.array.layout for name, reader in segments[0].readers.items()}
         self._segments = segments
+        self._skipping = any(segment.kept is not None for segment in segments)
         # First row of each segment, and the number of rows after the last.
         self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
 
@@ -186,9 +198,8 @@ class GroupView:
     def chunks_of(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
         """First row and rows of one chunk file after the other: the fastest way through a whole store."""
         for start, segment in zip(self._starts.tolist(), self._segments, strict=False):
-            array = segment.readers[name].array
-            for chunk in range(array.chunks):
-                yield start + chunk * array.layout.chunk_rows, array.read_chunk(chunk)
+            for first, rows in segment.chunks(name):
+                yield start + first, rows
 
     def column(self, name: str) -> NDArray[Any]:
         """A number of every row."""
@@ -206,16 +217,25 @@ class GroupView:
         order = np.argsort(places, kind="stable")
         rows = places[order]
         which = np.searchsorted(self._starts, rows, "right") - 1
-        chunks, firsts = np.divmod(rows - self._starts[which], chunk_rows)
-        breaks = (np.diff(rows) != 1) | (np.diff(order) != 1) | (firsts[1:] == 0)
+        stored = rows - self._starts[which]
+        for number in np.unique(which) if self._skipping else ():
+            kept, inside = self._segments[number].kept, which == number
+            if kept is not None:
+                stored[inside] = kept[stored[inside]]
+        chunks, firsts = np.divmod(stored, chunk_rows)
+        breaks = (np.diff(stored) != 1) | (np.diff(which) != 0) | (np.diff(order) != 1) | (firsts[1:] == 0)
         heads = np.flatnonzero(np.concatenate([[True], breaks])[: len(rows)])
         counts = np.diff(heads, append=len(rows))
         columns = (which[heads], chunks[heads], firsts[heads], order[heads], counts)
         return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _summary(part: int, record: PartRecord) -> PartSummary:
-    return PartSummary(part, record.samples, record.position, record.sources, record.failed, record.complete)
+def _summary(number: int, part: StoredPart | None) -> PartSummary:
+    if part is None:
+        return PartSummary(number, 0, 0, None, 0, complete=False)
+    record, dropped = part.record, part.dropped.count
+    remaining = record.samples - dropped
+    return PartSummary(number, remaining, record.position, record.sources, record.failed, record.complete, dropped)
 
 
 def checked(numbers: ArrayLike, length: int) -> NDArray[np.int64]:

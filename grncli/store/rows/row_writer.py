@@ -22,7 +22,7 @@ from grncli.store.rows.claiming import Claim, explained, mark_complete, store_lo
 from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.row_lines import CommittedLines, encode_rows, note_failure, read_failures, unresolved
 from grncli.store.rows.schema import COMMIT, FAILURES, OVERWRITING, SAMPLES, ArrayLayout, Schema, part_name
-from grncli.store.rows.stored import stored_arrays
+from grncli.store.rows.stored import StoredChunk, stored_arrays
 
 
 class RowWriter:
@@ -104,12 +104,14 @@ class RowWriter:
         """Committed rows of each group."""
         return {name: group.rows for name, group in self._record.groups.items()}
 
-    def append_rows(self, group: str, values: Mapping[str, ArrayLike], records: Sequence[Mapping[str, Any]]) -> None:
+    def append_rows(
+        self, group: str, values: Mapping[str, ArrayLike | StoredChunk], records: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Add n samples of one group; they count from the next ``commit`` on.
 
         Parameters
         ----------
-        values : [n, *row_shape] for each array of the group and each declared column
+        values : [n, *row_shape] for each array of the group and each declared column, or a chunk of another store
         records : n mappings with at least the schema's required fields, for ``samples.jsonl``
         """
         layouts = self.schema.layouts(group, self.columns)
@@ -117,7 +119,8 @@ class RowWriter:
         if set(values) != names:
             columns = [name for name in values if name not in self.schema.array_names]
             raise ValueError(f"got the columns {_listed(columns)}, declared were {_listed(self.columns)}")
-        n = len(np.asarray(values[layouts[0].name]))
+        first = values[layouts[0].name]
+        n = len(first) if isinstance(first, StoredChunk) else len(np.asarray(first))
         blocks = [_exact(layout, values[layout.name], n) for layout in layouts]
         if len(records) != n:
             raise ValueError(f"{len(records)} records for {n} samples")
@@ -130,9 +133,14 @@ class RowWriter:
             self._samples.append(lines)
             self._changed.add(group)
 
-    def fail(self, source: str, position: int, error: str | None) -> None:
-        """Log that a source could not be read, or with ``error=None`` that a retry has read it."""
-        line = {"source": source, "position": position, "error": error}
+    def fail(self, source: str, position: int, error: str | None, *, key: str | None = None) -> None:
+        """Log that a source could not be read, or with ``error=None`` that a retry has read it.
+
+        ``key`` is what its samples would be called, where that is not ``source``.
+        """
+        line: dict[str, Any] = {"source": source, "position": position, "error": error}
+        if key is not None:
+            line["key"] = key
         encoded = encode_line(line)
         with self._writing():
             self._failed.append(encoded)
@@ -269,11 +277,15 @@ class RowWriter:
         self._usable = True
 
 
-def _exact(layout: ArrayLayout, values: ArrayLike, n: int) -> NDArray[Any]:
+def _exact(layout: ArrayLayout, values: ArrayLike | StoredChunk, n: int) -> NDArray[Any] | StoredChunk:
     """The values in the stored type; ValueError when that would change them, or when rows are of another shape.
 
     Numbers may be of any type that holds the same; rows of more than a number must have the stored one.
     """
+    if isinstance(values, StoredChunk):
+        assert len(values) == n == layout.chunk_rows
+        assert values.array.layout == layout
+        return values
     array, shape = np.asarray(values), (n, *layout.row_shape)
     whole = layout.dtype.kind in "iu"
     kinds = "iu" if whole else "iuf"

@@ -63,6 +63,11 @@ def unreadable(path: Path | str, state: str, expected: str) -> StoreError:
     return StoreError(f"{path} {state}, expected {expected} bytes; {RESTORE}")
 
 
+def changed(path: Path | str, found: int, expected: int) -> str:
+    """What to say of a file whose crc32c is not the committed one."""
+    return f"{path} has checksum {found:08x}, expected {expected:08x}: its bytes changed; {RESTORE}"
+
+
 @dataclass(frozen=True)
 class ArrayLayout:
     """A declared array, a row per sample, and how it lies in raw chunk files of ``chunk_rows`` rows.

@@ -4,29 +4,36 @@ zarr-python takes about a millisecond for one record and fills missing chunks wi
 in microseconds, and a missing or short file is an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from grncli.runtime.errors import StoreError
 from grncli.store.rows.byte_source import ByteFile, ByteSource, OpenFiles
+from grncli.store.rows.dropped_rows import Rows
 from grncli.store.rows.record import PartRecord
-from grncli.store.rows.schema import ArrayLayout, Schema, part_name, unreadable
+from grncli.store.rows.schema import ArrayLayout, Schema, changed, part_name, unreadable
 
 _LARGE_ROW = 1 << 20  # bytes from which on a row is believed only once its file is seen
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """One array of a group in a part, of which ``rows`` rows are committed; ``folder`` is its name in the source."""
+    """One array of a group in a part, of which ``rows`` rows are committed; ``folder`` is its name in the source.
+
+    ``checksums`` has the crc32c of each chunk's committed rows.
+    """
 
     source: ByteSource
     folder: str
     layout: ArrayLayout
     rows: int
+    checksums: Sequence[int] = ()
 
     @property
     def chunks(self) -> int:
@@ -87,6 +94,14 @@ class StoredArray:
             raise self.cut_short(error, target, chunk, 0) from None
         return rows
 
+    def checked_chunk(self, chunk: int) -> NDArray[Any]:
+        """As ``read_chunk``; StoreError also where the rows are not those that were committed."""
+        rows = self.read_chunk(chunk)
+        found, expected = google_crc32c.value(rows.reshape(-1).view(np.uint8)), self.checksums[chunk]
+        if found != expected:
+            raise StoreError(changed(self.chunk_path(chunk), found, expected))
+        return rows
+
     def read_all(self) -> NDArray[Any]:
         """Every committed row."""
         for chunk in {0, self.chunks - 1} if self.chunks else ():
@@ -104,17 +119,46 @@ class StoredArray:
         )
 
 
+@dataclass(frozen=True)
+class StoredChunk:
+    """A full chunk of an array in a local store, whose file another store may share."""
+
+    array: StoredArray
+    chunk: int
+
+    def __len__(self) -> int:
+        return self.array.rows_in(self.chunk)
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return Path(self.array.chunk_path(self.chunk))
+
+    @property
+    def checksum(self) -> int:
+        """The committed crc32c."""
+        return self.array.checksums[self.chunk]
+
+    def require_file(self) -> None:
+        """StoreError unless the file is there with its size."""
+        self.array.open_chunk(self.chunk)
+
+    def read(self) -> NDArray[Any]:
+        """Its rows; StoreError where they are not those that were committed."""
+        return self.array.checked_chunk(self.chunk)
+
+
 def stored_arrays(
     source: ByteSource, part: int, record: PartRecord, schema: Schema
 ) -> Iterator[tuple[str, list[StoredArray]]]:
     """Every group of a part and its arrays in order, as the commit record counts them."""
     for group, committed in record.groups.items():
         folder = f"{part_name(part)}/{group}"
-        layouts = schema.layouts(group, record.columns)
-        yield (
-            group,
-            [StoredArray(source, f"{folder}/{layout.name}", layout, committed.rows) for layout in layouts],
-        )
+        arrays = []
+        for layout in schema.layouts(group, record.columns):
+            checksums = committed.crc32c.get(layout.name, ())
+            arrays.append(StoredArray(source, f"{folder}/{layout.name}", layout, committed.rows, checksums))
+        yield group, arrays
 
 
 class ArrayReader:
@@ -155,15 +199,39 @@ class ArrayReader:
 
 
 class Segment:
-    """Rows of one group in one part; ``start`` is the store's number of the first."""
+    """Rows of one group in one part without the dropped ones; ``start`` is the store's number of the first.
 
-    def __init__(self, part: int, group: str, start: int, rows: int, readers: dict[str, ArrayReader]) -> None:
+    Attributes
+    ----------
+    rows : how many remain
+    kept : the stored row of each of them, ascending; None where nothing is dropped
+    """
+
+    def __init__(self, part: int, group: str, start: int, readers: dict[str, ArrayReader], kept: Rows | None) -> None:
         self.part = part
         self.group = group
         self.start = start
-        self.rows = rows
         self.readers = readers
-        self._kept: dict[str, NDArray[Any]] = {}
+        self.kept = kept
+        stored = next(iter(readers.values())).array.rows
+        self.rows = stored if kept is None else len(kept)
+        self._kept_columns: dict[str, NDArray[Any]] = {}
+
+    def stored(self, row: int) -> int:
+        """Where a row lies on disk."""
+        return row if self.kept is None else self.kept.item(row)
+
+    def chunks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """First row and rows of one chunk file of an array after the other."""
+        array = self.readers[name].array
+        for chunk in range(array.chunks):
+            first = chunk * array.layout.chunk_rows
+            if self.kept is None:
+                yield first, array.read_chunk(chunk)
+                continue
+            start, end = np.searchsorted(self.kept, (first, first + array.layout.chunk_rows)).tolist()
+            if start < end:
+                yield start, array.read_chunk(chunk)[self.kept[start:end] - first]
 
     def column(self, name: str) -> NDArray[Any]:
         """One number of every row; StoreError when the part has none of that name."""
@@ -171,14 +239,15 @@ class Segment:
         if name not in numbers:
             part = self.readers[next(iter(self.readers))].array.source.where(part_name(self.part))
             raise StoreError(f"{part} has no column {name!r}, it has {', '.join(numbers)}; choose one of these.")
-        return self.readers[name].array.read_all()
+        values = self.readers[name].array.read_all()
+        return values if self.kept is None else values[self.kept]
 
     def kept_column(self, name: str) -> NDArray[Any]:
         """As ``column``, read once: for a number that every sample is read with."""
-        values = self._kept.get(name)
+        values = self._kept_columns.get(name)
         if values is None:
-            values = self._kept[name] = self.column(name)
+            values = self._kept_columns[name] = self.column(name)
         return values
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_kept": {}}
+        return {**vars(self), "_kept_columns": {}}

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import google_crc32c
-import numpy as np
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.monitor import Monitor
 from grncli.store.rows.byte_source import ByteSource, read_document, reading
-from grncli.store.rows.record import GroupRecord, PartRecord, read_record
+from grncli.store.rows.dropped_rows import DroppedRows, read_dropped, require_within
+from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.row_lines import read_failures, read_lines
-from grncli.store.rows.schema import COMPLETE, FAILURES, METADATA, RESTORE, SAMPLES, Schema, parse_part, part_name
+from grncli.store.rows.schema import COMPLETE, FAILURES, METADATA, SAMPLES, Schema, changed, parse_part, part_name
 from grncli.store.rows.stored import StoredArray, stored_arrays
 
 _LOG_PIECE = 1 << 20
@@ -24,8 +24,14 @@ def verify_rows(source: ByteSource, schema: Schema, monitor: Monitor) -> list[st
     problems: list[str] = []
     records: dict[int, PartRecord] = {}
     for part in range(schema.parts):
+        dropped = DroppedRows()
+        try:
+            dropped = read_dropped(source, part)
+        except StoreError as error:
+            problems.append(str(error))
         try:
             records[part] = read_record(source, part, schema) or PartRecord()
+            require_within(dropped, records[part], source.where(part_name(part)))
         except StoreError as error:
             problems.append(str(error))
     parts = {part: list(stored_arrays(source, part, record, schema)) for part, record in records.items()}
@@ -39,9 +45,9 @@ def verify_rows(source: ByteSource, schema: Schema, monitor: Monitor) -> list[st
         monitor.require_time(f"after {done} of {total} bytes")
 
     for part, groups in parts.items():
-        for group, arrays in groups:
+        for _, arrays in groups:
             for array in arrays:
-                problems += _array(array, records[part].groups[group], schema, checked)
+                problems += _array(array, schema, checked)
                 problems += _settled(array) if records[part].complete else ()
         problems += _lines(source, part_name(part), records[part], schema)
     return [*problems, *_marker(source, schema, records, marked)]
@@ -71,19 +77,13 @@ def _lines(source: ByteSource, folder: str, record: PartRecord, schema: Schema) 
         yield str(error)
 
 
-def _array(array: StoredArray, committed: GroupRecord, schema: Schema, checked: Callable[[int], None]) -> Iterator[str]:
-    for chunk, expected in enumerate(committed.crc32c.get(array.layout.name, [])):
+def _array(array: StoredArray, schema: Schema, checked: Callable[[int], None]) -> Iterator[str]:
+    for chunk in range(array.chunks):
         try:
-            rows = array.read_chunk(chunk)
+            yield from schema.problems_in(array.layout, array.checked_chunk(chunk), array.chunk_path(chunk))
         except StoreError as error:
             yield str(error)
-            continue
-        checksum = google_crc32c.value(rows.reshape(-1).view(np.uint8))
-        if checksum != expected:
-            yield _changed(array.chunk_path(chunk), checksum, expected)
-        else:
-            yield from schema.problems_in(array.layout, rows, array.chunk_path(chunk))
-        checked(rows.nbytes)
+        checked(array.bytes_in(chunk))
 
 
 def _log(source: ByteSource, name: str, size: int, expected: int) -> Iterator[str]:
@@ -101,11 +101,7 @@ def _log(source: ByteSource, name: str, size: int, expected: int) -> Iterator[st
     if size > 0:
         yield f"{where} ends {size} bytes early; restore it from a copy."
     elif checksum != expected:
-        yield _changed(where, checksum, expected)
-
-
-def _changed(where: str, checksum: int, expected: int) -> str:
-    return f"{where} has checksum {checksum:08x}, expected {expected:08x}: its bytes changed; {RESTORE}"
+        yield changed(where, checksum, expected)
 
 
 def _settled(array: StoredArray) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """``grn captions``: the captions of a file into an existing bit store."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from grncli.captioning.caption_manifest import ManifestLine, read_manifest
 from grncli.captioning.source_matching import match
@@ -24,14 +26,15 @@ class CaptioningSummary:
     replaced: int  # sources that had others
     unchanged: int
     lone: int  # lines of media that the store does not have
+    first_lone: str | None  # the first of these, as the file names it
     sources: int
     uncaptioned: int  # sources that have no captions now
 
 
-def caption_store(store_path: Path, file: Path) -> CaptioningSummary:
+def caption_store(store_path: Path, file: Path, columns: Mapping[str, str] | None = None) -> CaptioningSummary:
     """Add the captions of ``file`` to the store, in place of those that its sources had; others stay.
 
-    The bits, their checksums and the fingerprint are left alone.
+    The bits, their checksums and the fingerprint are left alone. ``columns`` are as `read_manifest` takes them.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def caption_store(store_path: Path, file: Path) -> CaptioningSummary:
 
     Nothing is changed then.
     """
-    lines = read_manifest(file)
+    lines = read_manifest(file, columns)
     store = open_store(store_path)
     parts = store.sources()
     matched, lone = match(lines, parts)
@@ -63,7 +66,7 @@ def caption_store(store_path: Path, file: Path) -> CaptioningSummary:
 
 
 def _replace(
-    store: BitStore, matched: dict[str, list[ManifestLine]], parts: dict[str, int], counts: dict[str, int]
+    store: BitStore, matched: dict[str, list[ManifestLine]], parts: dict[str, int], counts: dict[str, Any]
 ) -> CaptioningSummary:
     """What the parts have is merged with what is given, and replaced; the caller holds their locks."""
     given: dict[int, dict[str, list[CaptionLine]]] = defaultdict(dict)
@@ -73,7 +76,7 @@ def _replace(
     added = replaced = known = 0
     for part in range(len(store.parts)):
         there = group_by_source(read_part_captions(store.source, part))
-        known += len(there)
+        known += len(there.keys() & parts.keys())  # samples of others may be dropped
         new = {name: lines for name, lines in given[part].items() if not _same(there.get(name, []), lines)}
         fresh = len(new.keys() - there.keys())
         added, replaced = added + fresh, replaced + len(new) - fresh
@@ -90,9 +93,14 @@ def _replace(
     )
 
 
-def _counts(lines: list[ManifestLine], matched: dict[str, list[ManifestLine]], lone: list[str]) -> dict[str, int]:
+def _counts(lines: list[ManifestLine], matched: dict[str, list[ManifestLine]], lone: list[str]) -> dict[str, Any]:
     captions = sum(len(line.captions.captions) for some in matched.values() for line in some)
-    return {"lines": len(lines), "captions": captions, "lone": len(lone)}
+    return {
+        "lines": len(lines),
+        "captions": captions,
+        "lone": len(lone),
+        "first_lone": printable(lone[0]) if lone else None,
+    }
 
 
 def _same(there: list[CaptionLine], given: list[CaptionLine]) -> bool:

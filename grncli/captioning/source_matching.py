@@ -1,36 +1,12 @@
 """Which source of a store a path in a file of captions means."""
 
-import posixpath
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from grncli.captioning.caption_manifest import ManifestLine
+from grncli.media.listing.manifest_rows import with_span
+from grncli.media.path_matching import SourceMatcher
 from grncli.runtime.errors import UsageError
 from grncli.runtime.text import printable
-
-
-class SourceMatcher:
-    """Finds sources by their full paths, else by endings of paths that only one of them has.
-
-    Folders that differ are never overlooked: ``val/0001.jpg`` is not ``train/0001.jpg``, however few files there are.
-
-    Parameters
-    ----------
-    sources : paths, as ``samples.jsonl`` has them
-    """
-
-    def __init__(self, sources: Iterable[str]) -> None:
-        self._sources = set(sources)
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        for source in sorted(self._sources):
-            self._by_name[posixpath.basename(source)].append(source)
-
-    def find(self, path: str) -> Sequence[str]:
-        """The sources that a path may mean: none, one, or several that end alike."""
-        if (exact := printable(path)) in self._sources:
-            return [exact]
-        named = self._by_name.get(printable(posixpath.basename(path)), [])
-        return [source for source in named if _ends_alike(_folders(source), _folders(path))]
 
 
 def match(lines: Sequence[ManifestLine], sources: Iterable[str]) -> tuple[dict[str, list[ManifestLine]], list[str]]:
@@ -46,7 +22,9 @@ def match(lines: Sequence[ManifestLine], sources: Iterable[str]) -> tuple[dict[s
     lone: list[str] = []
     for line in lines:
         path = line.captions.source
-        found = matcher.find(path)
+        # Of a stretch that is a source of its own, before the whole clip.
+        span = line.captions.span
+        found = (matcher.find(with_span(path, span)) if span else ()) or matcher.find(path)
         if len(found) > 1:
             raise UsageError(
                 f"{line.place}: {printable(path)} may be {found[0]} or {found[1]}, expected a path that only one "
@@ -64,13 +42,3 @@ def match(lines: Sequence[ManifestLine], sources: Iterable[str]) -> tuple[dict[s
                 )
         others.append(line)
     return matched, lone
-
-
-def _ends_alike(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether the shorter of two lists of folders is the end of the longer one."""
-    shorter = min(len(one), len(other))
-    return shorter == 0 or one[-shorter:] == other[-shorter:]
-
-
-def _folders(path: str) -> list[str]:
-    return [part for part in posixpath.dirname(path).split("/") if part not in ("", ".", "..")]

@@ -38,6 +38,10 @@ _SKIP_LEADING = "noise=drop=" + _LEADING.format("")
 ONLY_LEADING = "noise=drop=" + _LEADING.format("not")
 """The other way round: keeps what a decoding that skips the leading packets drops."""
 
+CODED = "{ptsi} {tbi}"
+"""When the frame is shown that was decoded for it, whatever filters make of its time."""
+RESAMPLED = "{pts} {tb}"
+
 
 Alive = Callable[[], None]
 """Called for every frame decoded and every packet counted, so that a watcher can tell slow from stuck."""
@@ -71,7 +75,8 @@ class Way:
         """Options that go before the input."""
         options = ["-c:v", self.decoder] if self.decoder else []
         options += ["-bsf:v", _SKIP_LEADING] if self.skip_leading else []
-        return options + (["-ss", f"{self.seconds:.6f}"] if self.seconds > 0 else [])
+        # Times stay those of a decoding from the start.
+        return options + (["-copyts", "-start_at_zero", "-ss", f"{self.seconds:.6f}"] if self.seconds > 0 else [])
 
 
 class Decoding:
@@ -82,10 +87,10 @@ class Decoding:
     file : file descriptor of a regular file holding the whole clip
     output : ffmpeg's output options; None only reads the header
     way : where to start, and with what decoder
-    timed : also ask for the time of each frame that is encoded
+    timed : also ask for the time of each frame that is encoded: `CODED` or `RESAMPLED`
     """
 
-    def __init__(self, file: int, output: Sequence[str] | None, way: Way | None = None, *, timed: bool = False) -> None:
+    def __init__(self, file: int, output: Sequence[str] | None, way: Way | None = None, *, timed: str = "") -> None:
         require_pipes()
         os.lseek(file, 0, os.SEEK_SET)
         times, times_end = os.pipe()
@@ -94,7 +99,7 @@ class Decoding:
         command += ["-threads", str(_THREADS), "-max_pixels", str(MAX_PIXELS)]
         command += [*(way or Way()).options(), "-fd", str(file), "-i", "fd:"]
         # Written before the frame itself, a line at a time: whoever has the frame need not wait for its time.
-        command += ["-stats_enc_pre", f"pipe:{times_end}", "-stats_enc_pre_fmt", "{ptsi} {tbi}"] if timed else []
+        command += ["-stats_enc_pre", f"pipe:{times_end}", "-stats_enc_pre_fmt", timed] if timed else []
         self._times = os.fdopen(times, "rb")
         try:
             self._process = subprocess.Popen(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grncli.media.clip_decoding import ONLY_LEADING, PICTURE, Alive, Decoding, Way, unwatched
+from grncli.media.clip_decoding import CODED, ONLY_LEADING, PICTURE, RESAMPLED, Alive, Decoding, Way, unwatched
 from grncli.media.clip_log import Header
 from grncli.media.endings import ends_inside_packet
 from grncli.runtime.errors import MediaError
@@ -35,6 +35,10 @@ class ClipReading:
     """Known before the first frame."""
     times: list[float | None] = field(default_factory=list)
     """When each frame is shown, in seconds from the first; None where the clip does not say."""
+    first: float | None = None
+    """When the first of these is shown, on the clock of the clip."""
+    origin: float = 0.0
+    """Seconds from the first frame of the clip to the first of these."""
     tick: float = 0.0
     """Seconds to which the clip rounds its times."""
     transparent: bool = False
@@ -43,7 +47,7 @@ class ClipReading:
     """Frames at the start that cannot be decoded: those they are predicted from are not in the clip."""
 
     def timing(self, first: int, length: int, resampled: float | None) -> tuple[float | None, float | None]:
-        """Start in seconds and rate of ``length`` frames from number ``first`` on; None where unknown.
+        """Start in seconds in the clip, and rate, of ``length`` frames from number ``first`` on; None where unknown.
 
         The times of a clip of constant rate are rounded to its ticks: such a clip keeps its nominal rate. Where the
         times do not follow it, the rate is the mean over these frames.
@@ -51,16 +55,16 @@ class ClipReading:
         fps = resampled or self.header.fps
         times = self.times[first : first + length]
         if resampled is not None or None in times:
-            return (first / fps if fps else None), fps
+            return (self.origin + first / fps if fps else None), fps
         true = np.array(times, np.float64)
         if fps is not None:
             steady = np.arange(first, first + length) / fps
             # ffmpeg prints the rate in hundredths, and some writers round to milliseconds whatever the ticks are.
             tolerance = max(_MILLISECOND, 0.99 * min(self.tick, 0.01)) + steady * 0.005 / fps
             if (abs(true - steady) <= tolerance).all():
-                return first / fps, fps
+                return self.origin + first / fps, fps
         lasts = true[-1] - true[0]
-        return round(float(true[0]), 6), round(float((length - 1) / lasts), 6) if lasts > 0 else fps
+        return round(self.origin + float(true[0]), 6), round(float((length - 1) / lasts), 6) if lasts > 0 else fps
 
     def note(self, at_the_end: str | None) -> str | None:
         """What was left out, in one sentence; None if nothing was."""
@@ -86,7 +90,7 @@ def read_frames(
     frames: int | None = None,
     filters: Sequence[str] = (),
     reading: ClipReading | None = None,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Generator[NDArray[np.uint8], None, None]:
     """Frames of a clip in order, one in memory at a time.
 
     Parameters
@@ -120,9 +124,10 @@ def read_frames(
     output += ["-f", "image2pipe", "-c:v", "pam", "pipe:1"]
     reading = reading or ClipReading()
     count, first = 0, 0.0
-    with _begun(file, output, start, reading) as decoding:
+    with _begun(file, output, start, reading, RESAMPLED if fps else CODED) as decoding:
         for frame, time in decoding.frames():
-            first = time if not count and time is not None else first
+            if not count and time is not None:
+                first = reading.first = time
             reading.tick, reading.transparent = decoding.tick, decoding.transparent
             reading.times.append(None if time is None else time - first)
             count += 1
@@ -137,19 +142,19 @@ def count_frames(file: int, fps: float | None = None, alive: Alive = unwatched) 
     """Number of frames :func:`read_frames` gives for the whole clip, with the same checks."""
     output = [*PICTURE, *(["-vf", f"fps={fps:.8g}"] if fps else []), "-fps_mode", "passthrough", "-f", "null", "-"]
     reading = ClipReading(alive)
-    with _begun(file, output, 0.0, reading) as decoding:
+    with _begun(file, output, 0.0, reading, CODED) as decoding:
         count = sum(1 for _ in decoding.times(alive))
         _check(file, count, decoding, reading, fps, 0.0, whole=True)
     return count
 
 
 @contextlib.contextmanager
-def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReading) -> Iterator[Decoding]:
+def _begun(file: int, output: Sequence[str], seconds: float, reading: ClipReading, timed: str) -> Iterator[Decoding]:
     """A decoding at its first frame; started again where that frame shows that it needs another way."""
     way, complaint = Way(seconds), None
     while True:
         # One at a time: they would move each other's place in the file.
-        with Decoding(file, output, way, timed=True) as decoding:
+        with Decoding(file, output, way, timed=timed) as decoding:
             some = decoding.begun()
             reading.header = decoding.log.header()
             hidden = reading.header.decoder if reading.header.decoder != way.decoder else None
@@ -215,7 +220,7 @@ def _is_complete(file: int, complaints: Sequence[str], header: Header, alive: Al
     """Whether all frames of a constant rate are there, from the first to the end, in spite of ``complaints``."""
     if any(text in complaint for complaint in complaints for text in _MISSING):
         return False
-    with Decoding(file, [*PICTURE, "-fps_mode", "passthrough", "-f", "null", "-"], timed=True) as decoding:
+    with Decoding(file, [*PICTURE, "-fps_mode", "passthrough", "-f", "null", "-"], timed=CODED) as decoding:
         times = list(decoding.times(alive))
     known = np.array([time for time in times if time is not None])
     if len(known) < max(2, len(times)):

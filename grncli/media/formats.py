@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from typing import BinaryIO, Literal
 
 from grncli.runtime.errors import MediaError
@@ -22,6 +23,8 @@ PLAYLIST_SUFFIXES = frozenset({"m3u8", "m3u", "concat", "ffconcat", "pls", "mpd"
 LIST_SUFFIXES = frozenset({"txt", "lst", "list"})
 
 Kind = Literal["image", "clip"]
+KINDS: Mapping[str, Kind] = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), **dict.fromkeys(CLIP_SUFFIXES, "clip")}
+"""What a file is by its suffix in lower case."""
 
 HEAD_BYTES = 512
 """First bytes of a file that :func:`image_format` and :func:`kind_of_content` look at."""
@@ -52,10 +55,7 @@ def suffix_of(path: str) -> str:
 
 def kind_of_suffix(path: str) -> Kind | None:
     """What a file is by its suffix; None if it is no suffix of media."""
-    suffix = suffix_of(path)
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "clip" if suffix in CLIP_SUFFIXES else None
+    return KINDS.get(suffix_of(path))
 
 
 def image_format(head: bytes) -> str | None:

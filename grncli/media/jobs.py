@@ -49,14 +49,14 @@ def _encode_task(task: Task) -> str:
 
 def encode_job(source: Source, task: Task) -> bytes:
     """Line for a worker."""
-    where = [source.kind, source.path, source.member, source.offset, source.size]
+    where = [source.kind, source.path, source.member, source.offset, source.size, source.span]
     return f"[{json.dumps(where)},{_encode_task(task)}]\n".encode()
 
 
 def decode_job(line: bytes) -> tuple[Source, Task]:
     """Source (nameless: the worker needs no name) and task of a line of :func:`encode_job`."""
-    (kind, path, member, offset, size), (verb, *values) = json.loads(line)
-    source = Source("", kind, path, member, offset, size)
+    (kind, path, member, offset, size, span), (verb, *values) = json.loads(line)
+    source = Source("", kind, path, member, offset, size, span=None if span is None else tuple(span))
     if verb == "crop":
         side, frames, fps, scale, flip, seed = values
         return source, Crop(side, frames, fps, tuple(scale), flip, seed)

@@ -14,7 +14,7 @@ from grncli.media.clip_decoding import Alive, unwatched
 from grncli.media.clip_log import Header
 from grncli.media.clips import ClipReading, read_frames, read_header
 from grncli.media.images import open_image
-from grncli.media.reading import is_clip_after_all, on_disk, opened, suffix_of_source, too_short
+from grncli.media.reading import is_clip_after_all, on_disk, opened, refuse_span, suffix_of_source, too_short
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError
 
@@ -52,6 +52,7 @@ def read_crop(source: Source, crop: Crop, *, alive: Alive = unwatched) -> NDArra
     with opened(source) as file:
         if source.kind == "image":
             if crop.frames == 1:
+                refuse_span(source)
                 return _image_crop(source, file, crop, place)
             if not is_clip_after_all(source, file):
                 raise MediaError(f"is an image, but clips of {crop.frames} frames are asked for")
@@ -92,19 +93,22 @@ def _clip_crop(source: Source, file: int, crop: Crop, place: _Place, alive: Aliv
     header = _header(source, file)
     fps = min(crop.fps, header.fps or crop.fps) if crop.fps else None
     rate = fps or header.fps
-    latest = max(0.0, (header.duration or 0.0) - crop.frames / rate) if rate else 0.0
-    start = place.when * latest
+    earliest, end = source.span or (0.0, math.inf)
+    if rate and (end - earliest) * rate < crop.frames - 0.5:
+        raise too_short(max(1, math.floor((end - earliest) * rate)), crop.frames, fps)
+    latest = max(earliest, min(end, header.duration or 0.0) - crop.frames / rate) if rate else earliest
+    start = earliest + place.when * (latest - earliest)
     # From the first picture on: sound may begin before it, and seeking counts from the first of all.
     start += header.first if start > 0 else 0.0
     while True:
         frames = _crop_window(file, crop, place, fps, start, alive)
         if len(frames) == crop.frames:
             return np.stack(frames)
-        if start <= 0:
+        if start <= earliest:
             raise too_short(len(frames), crop.frames, fps)
         # Durations are rounded, and sound may outlast the picture: go back by what was missing.
         back = (crop.frames - len(frames) + 1) / rate if rate and frames else start
-        start = max(0.0, start - back)
+        start = max(earliest, start - back)
 
 
 def _crop_window(

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 from grncli.media import archives
 from grncli.media.budgets import parse_budget
 from grncli.media.clip_decoding import Alive, unwatched
-from grncli.media.clips import ClipReading, count_frames, read_frames
+from grncli.media.clip_spans import read_stretch
+from grncli.media.clips import ClipReading, count_frames
 from grncli.media.formats import IMAGE_SUFFIXES, open_plain, suffix_of
 from grncli.media.framing import MAX_PIXELS, Framing, Stride, budget_framing, frame_array, frame_image, parse_size
 from grncli.media.images import ImageDecoder, is_animation
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError, UsageError
+
+if TYPE_CHECKING:  # decoding processes start faster without the store
+    from grncli.store.captions import Span
 
 MAX_PIECE = 512 << 20
 """Bytes of pixels in one piece."""
@@ -137,6 +141,7 @@ def read_pieces(source: Source, settings: ReadSettings, *, alive: Alive = unwatc
     """
     with opened(source) as file:
         if source.kind == "image" and not is_clip_after_all(source, file):
+            refuse_span(source)
             picture, note = ImageDecoder(suffix=suffix_of_source(source)).decode(file)
             image = frame_image(picture, settings.framing, settings.stride)
             enlarged = settings.framing.enlarges(picture.height, picture.width, settings.stride)
@@ -144,8 +149,8 @@ def read_pieces(source: Source, settings: ReadSettings, *, alive: Alive = unwatc
             return note
         with on_disk(file) as descriptor:
             if settings.frames is None:
-                return (yield from _whole(descriptor, settings, alive))
-            return (yield from _windows(descriptor, settings, settings.frames, alive))
+                return (yield from _whole(descriptor, source.span, settings, alive))
+            return (yield from _windows(descriptor, source.span, settings, settings.frames, alive))
 
 
 @contextlib.contextmanager
@@ -192,12 +197,18 @@ def suffix_of_source(source: Source) -> str:
     return suffix_of(source.member or source.path)
 
 
-def _whole(file: int, settings: ReadSettings, alive: Alive) -> Pieces:
+def refuse_span(source: Source) -> None:
+    """MediaError where a stretch of an image is asked for."""
+    if source.span is not None:
+        raise MediaError("is an image, expected a clip where begin and end are given")
+
+
+def _whole(file: int, span: Span | None, settings: ReadSettings, alive: Alive) -> Pieces:
     """The whole clip, cut to whole tokens."""
     reading = ClipReading(alive)
     frames: list[Frame] = []
     enlarged = False
-    for frame in read_frames(file, fps=settings.fps, reading=reading):
+    for frame in read_stretch(file, span, fps=settings.fps, reading=reading):
         enlarged = settings.framing.enlarges(frame.shape[0], frame.shape[1], settings.stride)
         # A copy where framing gave a view, which would keep the whole frame alive.
         frames.append(np.ascontiguousarray(frame_array(frame, settings.framing, settings.stride)))
@@ -207,7 +218,7 @@ def _whole(file: int, settings: ReadSettings, alive: Alive) -> Pieces:
     del frames[len(frames) - dropped :]
     pixels = _stacked(frames)
     _, fps = reading.timing(0, len(pixels), settings.fps)
-    yield Piece(pixels, None, 0.0, fps, enlarged)
+    yield Piece(pixels, None, reading.origin, fps, enlarged)
     return reading.note(f"{dropped} frames at the end left out to fit 1+{step}n" if dropped else None)
 
 
@@ -230,13 +241,13 @@ def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _windows(file: int, settings: ReadSettings, length: int, alive: Alive) -> Pieces:
+def _windows(file: int, span: Span | None, settings: ReadSettings, length: int, alive: Alive) -> Pieces:
     """Consecutive windows of ``length`` frames; those of them that the settings ask for."""
-    chosen, limit = _chosen_windows(file, settings, length, alive)
+    chosen, limit = _chosen_windows(file, span, settings, length, alive)
     reading = ClipReading(alive)
     window: NDArray[np.uint8] | None = None
     count = 0
-    for frame in read_frames(file, fps=settings.fps, frames=limit, reading=reading):
+    for frame in read_stretch(file, span, fps=settings.fps, frames=limit, reading=reading):
         number, place = divmod(count, length)
         count += 1
         if chosen is not None and number not in chosen:
@@ -256,14 +267,19 @@ def _windows(file: int, settings: ReadSettings, length: int, alive: Alive) -> Pi
     return reading.note(f"{left} frames at the end left out: no whole clip of {length}" if left else None)
 
 
-def _chosen_windows(file: int, settings: ReadSettings, length: int, alive: Alive) -> tuple[set[int] | None, int | None]:
+def _chosen_windows(
+    file: int, span: Span | None, settings: ReadSettings, length: int, alive: Alive
+) -> tuple[set[int] | None, int | None]:
     """Numbers of the windows wanted (None: all) and after how many frames reading may stop."""
     if settings.clips is None:
         return None, None
     if settings.clips == 1:
         return {0}, length
     # Even spacing needs the exact number of frames; no header has it for every kind of clip.
-    count = count_frames(file, settings.fps, alive)
+    if span is None:
+        count = count_frames(file, settings.fps, alive)
+    else:
+        count = sum(1 for _ in read_stretch(file, span, fps=settings.fps, reading=ClipReading(alive)))
     if count < length:
         raise too_short(count, length, settings.fps)
     last = count // length - 1

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from grncli.captioning.caption_manifest import MAX_LINE_BYTES, read_manifest
+from grncli.captioning.caption_manifest import read_manifest
+from grncli.media.listing.manifest_tables import MAX_LINE_BYTES
 from grncli.runtime.errors import UsageError
 from grncli.store.captions import Caption
 
@@ -70,10 +71,10 @@ CLIP = {"video_path": "1.mp4", "caption": "x"}
         ({"path": "1.png", "caption": ""}, "a caption is empty"),
         ({"path": "1.png", "caption": "\ud800"}, "is not valid Unicode"),
         ({"path": "1.png", "caption": 3}, "a caption is 3"),
-        ({"path": "1.png", "caption": None}, "a caption is None"),
+        ({"path": "1.png", "caption": None}, "has no caption, expected one of captions, caption"),
         ({"path": "1.png", "caption": []}, "field captions is []"),
         ({"path": "1.png", "caption": ["x", "x"]}, "has the caption 'x' twice"),
-        ({"path": 3, "caption": "x"}, "field source is 3"),
+        ({"path": 3, "caption": "x"}, "field path is 3"),
         ({**CLIP, "begin_frame_id": 3, "end_frame_id": 9}, "fps 0, expected"),
         ({**CLIP, "begin_frame_id": 9, "end_frame_id": 3, "fps": 8}, "begin_frame_id is 9, end_frame_id 3"),
         ({**CLIP, "begin_frame_id": 0, "end_frame_id": 10**400, "fps": 8}, "expected two ascending numbers"),

@@ -78,7 +78,15 @@ def test_a_file_of_the_same_name_in_another_folder_is_another_one(store):
     )
     assert texts(store) == {"data/a/1.png": ["x"]}
     assert summary == CaptioningSummary(
-        lines=4, captions=1, added=1, replaced=0, unchanged=0, lone=3, sources=4, uncaptioned=3
+        lines=4,
+        captions=1,
+        added=1,
+        replaced=0,
+        unchanged=0,
+        lone=3,
+        first_lone="other/2.png",
+        sources=4,
+        uncaptioned=3,
     )
 
 

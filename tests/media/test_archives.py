@@ -9,7 +9,7 @@ import pytest
 
 from grncli.media import archives
 from grncli.media.archives import members, open_member
-from grncli.media.sources import list_sources
+from grncli.media.listing import list_sources
 from grncli.runtime.errors import MediaError
 
 

@@ -5,8 +5,9 @@ import zipfile
 
 import pytest
 
-from grncli.media.caption_files import MAX_BYTES, CaptionFile
-from grncli.media.sources import list_sources
+from grncli.media.caption_files import MAX_BYTES, caption_lines, captions_beside
+from grncli.media.listing import list_sources
+from grncli.media.sidecars import Sidecar
 from grncli.runtime.errors import MediaError, UsageError
 
 
@@ -42,7 +43,7 @@ def packed(folder, suffix):
 
 
 def texts(listing):
-    return {source.relative: source.caption.lines() for source in listing.sources if source.caption}
+    return {source.relative: caption_lines(file) for source in listing.sources if (file := source.sidecar("txt"))}
 
 
 WANTED = {"a/1.png": ["one"], "a/1.mp4": ["one"], "a/2.PNG": ["two", "zwei"]}
@@ -69,9 +70,9 @@ def test_a_list_of_paths_and_a_single_file_have_the_captions_beside_them(folder,
     assert list(texts(listing).values()) == [["two", "zwei"], ["one"]]
     assert listing.ignored == 0
     [source] = list_sources(str(folder / "a/2.PNG")).sources
-    assert source.caption.lines() == ["two", "zwei"]
+    assert caption_lines(source.sidecar("txt")) == ["two", "zwei"]
     [source] = list_sources(str(folder / "b/1.jpg")).sources
-    assert source.caption is None
+    assert source.beside == ()
 
 
 def test_in_a_list_each_has_the_text_beside_itself_and_not_one_that_only_looks_so(tmp_path, monkeypatch):
@@ -81,7 +82,7 @@ def test_in_a_list_each_has_the_text_beside_itself_and_not_one_that_only_looks_s
         (tmp_path / name / "1.txt").write_text(name)
     (tmp_path / "list.txt").write_text("a/1.png\n../a/1.png\n")
     monkeypatch.chdir(tmp_path / "inner")
-    assert [source.caption.lines() for source in list_sources(str(tmp_path / "list.txt")).sources] == [
+    assert [caption_lines(source.sidecar("txt")) for source in list_sources(str(tmp_path / "list.txt")).sources] == [
         ["inner/a"],
         ["a"],
     ]
@@ -121,11 +122,39 @@ def test_what_is_no_caption_says_why(folder, content, words, suffix):
     listing = list_sources(str(packed(folder, suffix) if suffix else folder))
     [source] = (source for source in listing.sources if source.relative == "a/2.PNG")
     with pytest.raises(MediaError, match=words):
-        source.caption.lines()
+        caption_lines(source.sidecar("txt"))
+
+
+def beside(folder):
+    [source] = (source for source in list_sources(str(folder)).sources if source.relative == "b/1.jpg")
+    found = captions_beside(source)
+    return found and (found[0].suffix, found[1])
+
+
+def test_a_json_file_has_captions_where_no_text_file_has(folder):
+    (folder / "b/1.json").write_text('{"caption": " one ", "text": ["two", ""], "captions": null, "url": "x"}')
+    assert beside(folder) == ("json", ["one", "two"])
+    (folder / "b/1.txt").write_text("first")
+    assert beside(folder) == ("txt", ["first"])
+
+
+def test_a_json_file_without_captions_is_no_problem_and_a_wrong_one_says_why(folder):
+    assert beside(folder) is None
+    (folder / "b/1.json").write_text('{"url": "x"}')
+    assert beside(folder) is None
+    half = r'{"caption": ["whole", "half \ud83d"]}'  # which no reader of a store takes
+    for content, words in (
+        ("{", "is no JSON"),
+        ('{"caption": 3}', "field caption is 3, expected text"),
+        (half, "field caption is .*, which is not valid Unicode"),
+    ):
+        (folder / "b/1.json").write_text(content)
+        with pytest.raises(MediaError, match=rf"b/1\.json: {words}"):
+            beside(folder)
 
 
 def test_a_caption_that_cannot_be_opened_says_why(tmp_path):
     with pytest.raises(MediaError, match="No such file"):
-        CaptionFile("a.txt", "a.txt", str(tmp_path / "a.txt")).lines()
+        caption_lines(Sidecar(str(tmp_path / "a.txt")))
     with pytest.raises(MediaError, match="is encrypted"):
-        CaptionFile("a.txt", "a.txt", "m.zip", "a.txt", problem="is encrypted").lines()
+        caption_lines(Sidecar("m.zip", "a.txt", problem="is encrypted"))

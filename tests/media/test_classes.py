@@ -1,9 +1,13 @@
 """Which directory is the class: levels, counts, and classes that cannot be meant."""
 
+import time
+
 import pytest
 
-from grncli.media.classes import ClassLevel, doubts, find_classes, parse_labels
-from grncli.media.sources import Source, list_sources
+from grncli.media.classes import ClassLevel, doubts, find_classes
+from grncli.media.label_forms import parse_labels
+from grncli.media.listing import list_sources
+from grncli.media.sources import Source
 from grncli.runtime.errors import UsageError
 
 
@@ -101,6 +105,15 @@ def test_a_class_for_each_source_is_reported(listed):
     assert doubt(sources) == (
         "--labels dirs: each of 10 sources is a class of its own; --labels dirs:-2 gives 2 (0, 1, ...)"
     )
+
+
+def test_as_many_classes_as_sources_are_found_in_a_moment():
+    names = [f"{number:05}" for number in range(20_000)]
+    sources = [Source(name, "image", name, label=name, relative=f"{name}/frame.png") for name in names]
+    began = time.process_time()
+    assert classes_of(sources).names == tuple(names)
+    assert find_classes(sources, sources, ClassLevel(), "src", names).names == tuple(names)
+    assert time.process_time() - began < 1
 
 
 def test_plain_class_folders_are_not_doubted(listed):

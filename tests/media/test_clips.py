@@ -9,9 +9,9 @@ import pytest
 from grncli.media.clip_decoding import ffmpeg
 from grncli.media.clips import ClipReading, count_frames, read_frames, read_header
 from grncli.media.framing import parse_size
+from grncli.media.listing import list_sources
 from grncli.media.random_crops import Crop, read_crop
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import list_sources
 from grncli.runtime.errors import MediaError
 
 # Noise makes every frame one of a kind; more of it, and clips become large.

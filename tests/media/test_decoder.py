@@ -14,9 +14,10 @@ import pytest
 
 from grncli.media.decoder import DecoderPool, Done
 from grncli.media.framing import parse_size
+from grncli.media.listing import list_sources
 from grncli.media.random_crops import Crop
 from grncli.media.reading import Piece, ReadSettings
-from grncli.media.sources import Source, list_sources
+from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError
 from grncli.runtime.overlap import Prefetcher
 
@@ -290,7 +291,7 @@ def test_memory_does_not_grow_with_the_number_of_sources(images, tmp_path):
             from grncli.media.decoder import DecoderPool
             from grncli.media.framing import parse_size
             from grncli.media.reading import ReadSettings
-            from grncli.media.sources import list_sources
+            from grncli.media.listing import list_sources
             [source] = list_sources({str(path)!r}).sources
             with DecoderPool(2) as pool:
                 for _ in pool.read((source for _ in range({count})), ReadSettings(parse_size("native"), (4, 16, 16))):

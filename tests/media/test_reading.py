@@ -10,9 +10,10 @@ from PIL import Image
 from grncli.media.clip_decoding import ffmpeg
 from grncli.media.clips import count_frames, read_frames, read_header
 from grncli.media.framing import parse_size
+from grncli.media.listing import list_sources
 from grncli.media.random_crops import Crop, read_crop
 from grncli.media.reading import ReadSettings, parse_reading, read_pieces
-from grncli.media.sources import Source, list_sources
+from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError, UsageError
 
 STRIDE = (4, 16, 16)

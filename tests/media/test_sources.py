@@ -8,7 +8,8 @@ import zipfile
 
 import pytest
 
-from grncli.media.sources import describe_ignored, list_sources, sorted_names
+from grncli.media.listing import list_sources
+from grncli.media.sources import describe_ignored, sorted_names
 from grncli.runtime.errors import MediaError, UsageError
 
 

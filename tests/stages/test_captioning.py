@@ -62,7 +62,7 @@ def test_what_is_no_caption_is_named_and_counted(captioned, run_dir, tmp_path, g
     said = []
     tokenize(str(captioned), tmp_path / "s.zarr", run_dir, settings(), monitor=Monitor(say=said.append))
     text = "\n".join(said)
-    assert "captions: 10 of 16 sources have a text file beside them, 1 more without media; --no-captions" in text
+    assert "captions: 10 of 16 sources have a file beside them or a line of a manifest, 1 more without media" in text
     assert re.search(r"a/00\.txt: line 1 is not valid UTF-8, .*a/00\.png has no caption", text)
     assert "a/02.txt: has the caption 'twice' twice" in text
     with pytest.raises(

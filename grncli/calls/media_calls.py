@@ -1,6 +1,7 @@
 """``grncli.tokenize`` and ``grncli.decode``: media to bits, and back."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -11,11 +12,16 @@ from grncli.calls.option_forms import (
     check_dtype,
     following,
     settled,
+    source_arguments,
     takes_options,
     worker_count,
 )
 from grncli.decoding import store_decoding
+from grncli.decoding.output_form import parse_output_form
 from grncli.decoding.store_decoding import DecodeSettings, DecodingSummary
+from grncli.media.listing.listing_cache import FOLDER
+from grncli.media.listing.manifest_rows import parse_columns
+from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.tokenizing import tokenizing_stage
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings
@@ -32,7 +38,10 @@ class TokenizeOptions(TypedDict, total=False):
     frames: int | None  # of each window of a clip, 1 + 4n; None: whole clips
     fps: float | None  # resample clips in time to so many frames a second
     clips: Literal["all", "first"] | int | None  # windows of each clip
-    labels: str | None  # "none", "dirs" or "dirs:N": which directory is the class
+    labels: (
+        Place | None
+    )  # where the class is: "none", "dirs", "dirs:N", "cls", "json", "json:FIELD", "manifest" or a file
+    class_names: Place | None  # file of class names, one a line, in the order of their numbers
     flip: bool  # store the mirrored picture as well
     rounds: int | None  # bits a feature, 1 to 8; None: the tokenizer's
     batch: int | None  # samples that go through the network at once; None: by their size
@@ -45,7 +54,13 @@ class TokenizeOptions(TypedDict, total=False):
     strict: bool  # stop at the first source that cannot be read
     retry_failed: bool  # try failed sources again
     overwrite: bool  # replace an existing store
-    captions: bool  # take those in text files beside the media
+    add: bool  # add what is new, and keep the samples of sources that are listed no longer or have changed
+    captions: bool  # take those of a manifest and of files beside the media
+    prefix_keys: bool  # begin each key with the name of its SRC or shard
+    null: bool  # paths of lists and standard input end with a zero byte
+    comments: bool  # lines of lists that begin with # are no paths
+    columns: str | Mapping[str, str] | None  # of a manifest: "path=file,caption=text", or {"path": "file"}
+    outside: bool  # paths of a manifest may leave its folder
 
 
 class DecodeOptions(TypedDict, total=False):
@@ -57,12 +72,16 @@ class DecodeOptions(TypedDict, total=False):
     compare: Place | None  # sources to measure the PSNR against, and to show on the sheet
     batch: int | None  # samples that go through the network at once; None: by their size
     device: object  # "auto", "cpu", "cuda", "cuda:1", "mps", or a torch.device
-    overwrite: bool  # replace what was decoded from other bits
+    dtype: str | None  # number format of the arithmetic: "float32", the default, or "bfloat16"
+    overwrite: bool  # replace what was decoded from other bits, or in another way
+    format: str | None  # "png", "jpg" or "webp": a file each; "webdataset", also "webdataset:jpg": tar shards
+    quality: int | None  # of jpg and webp, 1 to 100; None: 95
+    shard_size: int | None  # samples of a shard; None: 1000
 
 
 @takes_options(TokenizeSettings, clips="all")
 def tokenize(
-    src: Place,
+    src: Place | Sequence[Place],
     out: Place,
     *,
     tokenizer: Place,
@@ -72,11 +91,12 @@ def tokenize(
 ) -> TokenizingSummary:
     """Encode images and clips into a bit store, as ``grn tokenize`` does.
 
-    A complete store is left alone; an interrupted one is resumed.
+    A complete store is left alone, new sources are added to it; an interrupted one is resumed.
 
     Parameters
     ----------
-    src : a file, a directory, a ``.tar`` or ``.zip`` (also ``archive.zip/folder``), or a text file of paths
+    src : a file, a directory, a ``.tar`` or ``.zip`` (also ``archive.zip/folder``), ``shards-{000..127}.tar``, a text
+        file of paths, or a manifest; or several of them
     out : bit store to make, or to resume
     tokenizer : run directory
     progress : called with (sources done, sources in all, a note), or a `Monitor`
@@ -97,7 +117,7 @@ def tokenize(
     """
     settings = tokenize_settings(options)
     return tokenizing_stage.tokenize(
-        str(src), Path(out), str(tokenizer), settings, monitor=following(progress, max_time)
+        source_arguments(src), Path(out), str(tokenizer), settings, monitor=following(progress, max_time)
     )
 
 
@@ -105,10 +125,13 @@ def tokenize_settings(options: TokenizeOptions) -> TokenizeSettings:
     """Options as the stage takes them; UsageError for invalid ones."""
     check_dtype(options.get("dtype"), "bits")
     values = settled(options) | {"workers": worker_count(options.get("workers"))}
-    return TokenizeSettings(**values | {"clips": parse_clips(values.get("clips", "all"))})
+    if columns := options.get("columns"):
+        values["columns"] = parse_columns(columns)
+    values["clips"] = parse_clips(values.get("clips", "all"))
+    return TokenizeSettings(**values, listing_cache=default_cache() / FOLDER)
 
 
-@takes_options(DecodeSettings, select=":")
+@takes_options(DecodeSettings, select=":", format="png")
 def decode(
     store: Place,
     out: Place,
@@ -118,7 +141,7 @@ def decode(
     max_time: str | float | None = None,
     **options: Unpack[DecodeOptions],
 ) -> DecodingSummary:
-    """Decode a bit store into PNG files and MP4 clips, as ``grn decode`` does.
+    """Decode a bit store into pictures and MP4 clips, or shards of them, as ``grn decode`` does.
 
     Parameters
     ----------
@@ -141,13 +164,19 @@ def decode(
     GrnError
         `UsageError`, `StoreMismatch`, `StoreError` or `CheckpointError`.
     """
+    return store_decoding.decode(
+        Path(store), Path(out), str(tokenizer), decode_settings(options), monitor=following(progress, max_time)
+    )
+
+
+def decode_settings(options: DecodeOptions) -> DecodeSettings:
+    """Options as the stage takes them; UsageError for invalid ones."""
+    check_dtype(options.get("dtype"), "pixels")
     values = settled(options) | {"select": parse_select(options.get("select"))}
     if (compare := values.get("compare")) is not None:
         values["compare"] = str(compare)
-    settings = DecodeSettings(**values)
-    return store_decoding.decode(
-        Path(store), Path(out), str(tokenizer), settings, monitor=following(progress, max_time)
-    )
+    form = parse_output_form(values.pop("format", "png"), values.pop("quality", None), values.pop("shard_size", None))
+    return DecodeSettings(**values, form=form)
 
 
 def parse_clips(clips: str | int) -> int | None:

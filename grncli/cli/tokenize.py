@@ -9,7 +9,9 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
 from grncli.cli.help_pages import examples
+from grncli.cli.terminal import field_lines, screen_width
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.text import counted
 
 if TYPE_CHECKING:
     from grncli.calls.media_calls import TokenizeOptions
@@ -19,17 +21,22 @@ if TYPE_CHECKING:
 @examples(
     "grn tokenize photos photos.zarr --tokenizer runs/tok --labels dirs",
     "grn tokenize clips clips.zarr --tokenizer runs/tok --size 128x224 --frames 17",
+    "# Paths, classes and captions in a table",
+    "grn tokenize photos.csv photos.zarr --tokenizer runs/tok --labels manifest",
     "# Paths on standard input",
     'find photos -name "*.png" | grn tokenize - some.zarr --tokenizer runs/tok',
+    "# WebDataset shards and a folder",
+    "grn tokenize 'shards-{000..127}.tar' photos all.zarr --tokenizer runs/tok",
 )
 @guarded
 def tokenize(
     src: Annotated[
-        str,
+        list[str],
         Argument(
-            metavar="SRC",
-            help="Images and clips: a file, a directory, a .tar or .zip (also archive.zip/folder), a text file of "
-            "paths, or - for paths on standard input.",
+            metavar="SRC...",
+            help="Images and clips: a file, a directory, a .tar or .zip (also archive.zip/folder), "
+            "shards-{000..127}.tar, a text file of paths, a manifest (.jsonl, .csv, .tsv, .parquet), or - for paths on "
+            "standard input; or several of them.",
             show_default=False,
         ),
     ],
@@ -45,11 +52,16 @@ def tokenize(
     labels: Annotated[
         str,
         Option(
-            **options.one_of("none", "dirs", others=["dirs:N"]),
+            **options.one_of("none", "dirs", "cls", "json", "manifest", others=["dirs:N", "json:FIELD", "FILE"]),
             help="dirs: the directory a source lies in is its class; dirs:1: the first directory below SRC, dirs:2 the "
-            "next; dirs:-2: the directory above that of the source.",
+            "next; dirs:-2: the directory above that of the source; cls, json: a file of the same key; manifest: its "
+            "column label; FILE: two columns, key or path and label.",
         ),
     ] = "none",
+    class_names: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Names of classes, one a line, in the order of their numbers; no other is taken."),
+    ] = None,
     flip: Annotated[bool, Option("--flip", help="Store the mirrored picture as well.")] = False,
     rounds: Annotated[
         int | None, Option(metavar="M", min=1, max=8, help="Bits a feature; default: the tokenizer's.")
@@ -67,16 +79,34 @@ def tokenize(
     strict: options.Strict = False,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try failed sources again.")] = False,
     overwrite: Annotated[bool, options.overwrite("Replace an existing store.")] = False,
-    no_captions: Annotated[
-        bool, Option("--no-captions", help="Leave out the captions in text files beside media (0001.txt, 0001.jpg).")
+    add: Annotated[
+        bool,
+        Option(
+            "--add",
+            help="Add what is new, classes too; keep samples of sources that SRC lists no longer or that have changed.",
+        ),
     ] = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be done, without doing it.")] = False,
+    no_captions: Annotated[
+        bool, Option("--no-captions", help="Leave out the captions of manifests and of files beside media (0001.txt).")
+    ] = False,
+    prefix_keys: Annotated[
+        bool,
+        Option("--prefix-keys", help="Begin each key with the name of its SRC or shard, for several that share names."),
+    ] = False,
+    null: Annotated[
+        bool, Option("--null", help="Paths of lists and standard input end with a zero byte (find -print0).")
+    ] = False,
+    comments: Annotated[bool, Option("--comments", help="Lines of lists that begin with # are no paths.")] = False,
+    columns: options.Columns = None,
+    outside: Annotated[bool, Option("--outside", help="Let paths of a manifest leave its folder.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be done, and what it takes.")] = False,
     json: options.Json = False,
 ) -> None:
     """Encode images and clips into a bit store.
 
-    Killed or stopped, run it again: it resumes, and ends with the same bytes. Text files beside media of the same name
-    are their captions, one a line.
+    Killed or stopped, run it again: it resumes, and ends with the same bytes. New sources are added to a store that
+    has the others, wherever they sort. Captions are those of a manifest, or of text files beside media of the same
+    name, one a line.
     """
     works_alone(part)
     with monitored("tokenize", "sources", max_time) as monitor:
@@ -89,6 +119,7 @@ def tokenize(
             "fps": fps,
             "clips": clips,  # type: ignore[typeddict-item]
             "labels": labels,
+            "class_names": class_names,
             "flip": flip,
             "rounds": rounds,
             "dtype": dtype,
@@ -101,7 +132,13 @@ def tokenize(
             "strict": strict,
             "retry_failed": retry_failed,
             "overwrite": overwrite,
+            "add": add,
             "captions": not no_captions,
+            "prefix_keys": prefix_keys,
+            "null": null,
+            "comments": comments,
+            "columns": columns,
+            "outside": outside,
         }
         if dry_run:
             _say_plan(src, out, tokenizer, chosen, monitor, json=json)
@@ -109,13 +146,18 @@ def tokenize(
         summary = tokenize(src, out, tokenizer=tokenizer, progress=monitor, **chosen)
     if json:
         print_json({**asdict(summary), "out": str(out)})
-    added = f"{summary.made} samples made in {format_seconds(summary.seconds)}" if summary.made else "nothing to do"
+    added = (
+        f"{counted(summary.made, 'sample')} made in {format_seconds(summary.seconds)}"
+        if summary.made
+        else "nothing to do"
+    )
     failed = f", {summary.failed} could not be read (see grn info)" if summary.failed else ""
-    ignored = f", {summary.ignored} other files ignored" if summary.ignored else ""
+    ignored = f", {counted(summary.ignored, 'other file')} ignored" if summary.ignored else ""
     cut = f", {summary.cut} read with a note" if summary.cut else ""
     enlarged = f", {summary.enlarged} smaller than asked for and scaled up" if summary.enlarged else ""
     rest = f"{failed}{cut}{enlarged}{_captions(summary)}{ignored}"
-    say(f"{out}: {added}; {summary.samples} samples of {summary.sources} sources{rest}", always=bool(summary.failed))
+    total = f"{counted(summary.samples, 'sample')} of {counted(summary.sources, 'source')}"
+    say(f"{out}: {added}; {total}{rest}", always=bool(summary.failed))
 
 
 def _captions(summary: "TokenizingSummary") -> str:
@@ -124,19 +166,30 @@ def _captions(summary: "TokenizingSummary") -> str:
         return ""
     lacking = f" ({summary.uncaptioned} have none)" if summary.uncaptioned else ""
     lone = f", captions without media: {summary.lone_captions}" if summary.lone_captions else ""
-    return f", captions of {summary.captioned} sources{lacking}{lone}"
+    return f", captions of {counted(summary.captioned, 'source')}{lacking}{lone}"
 
 
-def _say_plan(src: str, out: Path, tokenizer: str, chosen: "TokenizeOptions", monitor: Monitor, *, json: bool) -> None:
+def _say_plan(
+    src: list[str], out: Path, tokenizer: str, chosen: "TokenizeOptions", monitor: Monitor, *, json: bool
+) -> None:
     """What ``--dry-run`` prints."""
     from grncli.calls.media_calls import tokenize_settings
-    from grncli.tokenizing.tokenizing_plan import describe_target, make_plan
+    from grncli.cli.cost_report import cost_fields, say_warnings
+    from grncli.costs.tokenizing_costs import tokenizing_costs
+    from grncli.tokenizing.part_work import describe_target
+    from grncli.tokenizing.tokenizing_plan import make_plan, with_classes_of
 
     settings = tokenize_settings(chosen)
-    plan = make_plan(src, tokenizer, settings, monitor=monitor)
+    plan = with_classes_of(out, make_plan(src, tokenizer, settings, monitor=monitor), settings)
     target, counts = describe_target(out, plan, settings), plan.counts()
-    if json:
-        print_json({**counts, "out": str(out), "fingerprint": plan.fingerprint.to_attributes()["grn"]})
     for line in [*plan.lines()[1:], *plan.chosen.doubts]:
         say(line)
+    costs = tokenizing_costs(plan, out, settings, monitor=monitor)
+    if json:
+        fingerprint = plan.fingerprint.to_attributes()["grn"]
+        print_json({**counts, "out": str(out), "fingerprint": fingerprint, "costs": costs.to_json()})
+    else:
+        for line in field_lines(cost_fields(costs), screen_width()):
+            print(line)
+    say_warnings(costs)
     say(f"{out}: {target}; {', '.join(f'{k}: {n}' for k, n in counts.items() if n)}; nothing was written")

@@ -1,10 +1,12 @@
-"""Captions from the text files beside media into the ``captions.jsonl`` of a part, once all its bits are committed.
+"""Captions from manifests and files beside media into the ``captions.jsonl`` of a part, once its bits are committed.
 
-They are a function of what lies beside the sources, so a killed run that is resumed leaves the same bytes.
+They are a function of what SRC holds, so a killed run that is resumed leaves the same bytes.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+from grncli.media.caption_files import captions_beside, may_have_captions
 from grncli.media.sources import Source
 from grncli.runtime.errors import MediaError
 from grncli.runtime.monitor import Monitor
@@ -57,17 +59,22 @@ def _read(sources: Iterable[Source], part: PartWriter, monitor: Monitor, *, stri
         if problems == SHOWN_PROBLEMS:
             monitor.say("further caption files with a problem are counted only")
 
-    captioned = ((source, source.caption) for source in sources if source.caption is not None)
-    for number, (source, file) in enumerate(captioned):
+    for number, source in enumerate(filter(may_have_captions, sources)):
         if number % _LOOK == 0 and monitor.stop_reason:
             raise Stopped(f"{monitor.stop_reason}: stopped before the captions, {part.samples} samples are saved")
-        try:
-            texts = file.lines()
-        except MediaError as error:
-            report(f"{file.name}: {error}; {source.name} has no caption")
+        if source.row is not None and source.row.captions is not None:
+            yield replace(source.row.captions, source=source.name)
             continue
+        try:
+            found = captions_beside(source)
+        except MediaError as error:
+            report(f"{error}; {source.name} has no caption")
+            continue
+        if found is None:
+            continue
+        file, texts = found
         distinct = list(dict.fromkeys(texts))
-        if len(distinct) < len(texts):
+        if len(distinct) < len(texts) and file.suffix == "txt":  # two fields of a JSON file often say the same
             doubled = next(text for text in distinct if texts.count(text) > 1)
             report(f"{file.name}: has the caption {doubled[:60]!r} twice, expected each once; kept once")
         yield CaptionLine(source.name, tuple(Caption(None, text) for text in distinct))

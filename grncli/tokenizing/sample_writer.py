@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from grncli.media.batches import ReadSource, SourceClip, SourceGroup
-from grncli.runtime.errors import MediaError, StoreMismatch, UsageError
+from grncli.runtime.errors import MediaError
 from grncli.runtime.monitor import Monitor
 from grncli.store import PartWriter
-from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, add_to_digest, digest_of
+from grncli.tokenizing.part_work import PartWork, nbytes_of
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan
 
 COMMIT_SECONDS = 5.0
 SHOWN_NOTES = 5
@@ -27,15 +28,18 @@ class SampleWriter:
     enlarged : sources of this run that are smaller than the size or budget asked for, and were scaled up
     """
 
-    def __init__(self, plan: TokenizingPlan, settings: TokenizeSettings, part: PartWriter, monitor: Monitor) -> None:
+    def __init__(
+        self, plan: TokenizingPlan, work: PartWork, settings: TokenizeSettings, part: PartWriter, monitor: Monitor
+    ) -> None:
         self._plan = plan
+        self._work = work
         self._settings = settings
         self._part = part
         self._monitor = monitor
         self._labels: dict[str | None, int] = {name: i for i, name in enumerate(plan.fingerprint.labels)}
-        self._digest = digest_of(plan.sources[: part.position])
+        self._digest = work.digest
         self._committed = time.monotonic()
-        self.done = part.position
+        self.done = work.done
         self.noted = 0
         self.enlarged = 0
 
@@ -44,24 +48,9 @@ class SampleWriter:
         """Samples of the part."""
         return self._part.samples
 
-    def require_same_sources(self) -> None:
-        """Check that the sources of earlier runs are still the first ones, and that ``--strict`` was kept.
-
-        Raises
-        ------
-        UsageError, StoreMismatch, MediaError
-        """
-        done, settings, failures = self.done, self._settings, self._part.failures
-        if done > len(self._plan.sources) and settings.limit is not None:
-            raise UsageError(f"--limit {settings.limit}: {self._part.directory} holds {done} sources already")
-        if done > len(self._plan.sources) or (done and self._digest.hexdigest() != self._part.digest):
-            sample = settings.sample
-            now = "SRC lists now" if sample is None else f"--sample {sample} draws from SRC now"
-            same = "the same SRC" + (" (new files may only follow the old ones)" if sample is None else ", unchanged")
-            raise StoreMismatch(
-                f"{self._part.directory} holds the first {done} of other sources than {now}; "
-                f"give {same}, another OUT, or --overwrite"
-            )
+    def require_strict(self) -> None:
+        """MediaError where an earlier run recorded failures, and this one is to stop at the first."""
+        settings, failures = self._settings, self._part.failures
         if settings.strict and failures and not settings.retry_failed:
             first = next(iter(failures.values()))
             raise MediaError(
@@ -76,23 +65,26 @@ class SampleWriter:
             if read.error is not None:
                 self._add_failure(read)
             elif read.source.name in self._part.failures:
-                self._part.fail(read.source.name, read.position, None)
+                self._note_failure(read, None)
             self._say_note(read)
             self.enlarged += any(clip.enlarged for clip in read.clips)
         samples = [(read, clip) for read in group.sources for clip in read.clips]
         for grid, neighbours in groupby(samples, key=lambda sample: sample[1].result.shape[:3]):
             self._append(grid, list(neighbours))
-        first_time = [read.source for read in group.sources if read.position >= self.done]
-        add_to_digest(self._digest, first_time)
+        first_time = [read.source.relative for read in group.sources if read.position >= self._work.known]
+        self._digest.add(first_time)
         self.done += len(first_time)
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
         failed = len(self._part.failures)
-        self._monitor.progress(self.done, len(self._plan.sources), f"{failed} failed" if failed else "")
+        self._monitor.progress(self.done, self._work.total, f"{failed} failed" if failed else "")
 
     def commit(self) -> None:
         """Make durable what was written so far."""
-        self._part.commit(self.done, self._digest.hexdigest(), len(self._plan.sources))
+        # A digest of the order stays until other sources are to be added than those that follow in it.
+        part, total = self._part, self._work.total
+        unchanged = self.done == part.position and part.sources in (None, total)
+        part.commit(self.done, part.digest if unchanged else self._digest.digest(), total)
         self._committed = time.monotonic()
 
     def _append(self, grid: tuple[int, int, int], samples: Sequence[tuple[ReadSource, SourceClip]]) -> None:
@@ -120,13 +112,21 @@ class SampleWriter:
             raise MediaError(f"{sentence}; stopped because of --strict, {self._part.samples} samples are saved")
         known = self._part.failures.get(name)
         if known is None or known["error"] != read.error:
-            self._part.fail(name, read.position, read.error)
+            self._note_failure(read, read.error)
         self._monitor.say(f"{sentence}; skipped")
+
+    def _note_failure(self, read: ReadSource, error: str | None) -> None:
+        known = self._part.failures.get(read.source.name)
+        position = self._work.done - self._work.known + read.position if known is None else known["position"]
+        self._part.fail(read.source.name, position, error, key=read.source.relative)
 
     def _line(self, read: ReadSource, clip: SourceClip) -> dict[str, Any]:
         """What ``samples.jsonl`` says of a sample; ``key`` names it uniquely within the store."""
         key = read.source.relative
         line: dict[str, Any] = {"source": read.source.name}
+        nbytes = nbytes_of(read.source)
+        if nbytes is not None:  # else the file was removed since it was read
+            line["bytes"] = nbytes
         if clip.number is not None:
             key += f"#{clip.number}"
             line["clip"] = clip.number

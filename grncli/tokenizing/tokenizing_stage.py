@@ -12,15 +12,17 @@ from functools import partial
 from pathlib import Path
 
 from grncli.media.batches import ClipBatch, media_batches
+from grncli.media.sources import describe_arguments
 from grncli.runtime.errors import MediaError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
-from grncli.store import open_part
+from grncli.store import add_classes, open_part
 from grncli.tokenizing.bit_encoder import BitEncoder
 from grncli.tokenizing.caption_writing import add_captions
+from grncli.tokenizing.part_work import PartWork, find_work
 from grncli.tokenizing.sample_writer import SampleWriter
-from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, make_plan
+from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, make_plan, with_classes_of
 
 STOP_PATIENCE = 10.0  # seconds that a run asked to stop still waits for a decoder before it drops the group
 
@@ -30,7 +32,7 @@ class TokenizingSummary:
     """What a run of ``tokenize`` read, and what the part holds."""
 
     out: Path  # the store
-    sources: int
+    sources: int  # of the part, also those that SRC lists no longer
     done: int  # sources processed so far, by this run and earlier ones
     samples: int
     failed: int
@@ -45,7 +47,7 @@ class TokenizingSummary:
 
 
 def tokenize(
-    src: str, out: Path, run: str | Path, settings: TokenizeSettings, *, monitor: Monitor | None = None
+    src: str | Sequence[str], out: Path, run: str | Path, settings: TokenizeSettings, *, monitor: Monitor | None = None
 ) -> TokenizingSummary:
     """Encode the media of ``src`` with the tokenizer ``run`` into one part of the bit store ``out``.
 
@@ -62,28 +64,35 @@ def tokenize(
         or when no source at all could be read.
     """
     monitor = monitor or Monitor()
-    plan = make_plan(src, run, settings, monitor=monitor)
+    plan = with_classes_of(out, make_plan(src, run, settings, monitor=monitor), settings)
     began = time.monotonic()
     with open_part(
-        out, plan.fingerprint, settings.part, settings.parts, overwrite=settings.overwrite, resumes=plan.begins_with
+        out,
+        plan.stored_fingerprint,
+        settings.part,
+        settings.parts,
+        overwrite=settings.overwrite,
+        resumes=plan.begins_with,
     ) as part:
         before = part.samples
-        encoder, samples = BitEncoder(plan, settings), SampleWriter(plan, settings, part, monitor)
-        samples.require_same_sources()
-        for line in [*plan.lines(), *plan.chosen.doubts]:
+        work = find_work(out, plan, settings)
+        if plan.new_classes:
+            add_classes(out, plan.fingerprint.labels)
+        samples = SampleWriter(plan, work, settings, part, monitor)
+        samples.require_strict()
+        for line in [*plan.lines(), *plan.chosen.doubts, *work.lines()]:
             monitor.say(line)
-        if settings.retry_failed:
-            failed = sorted(line["position"] for line in part.failures.values())
-            _encode(failed, plan, settings, encoder, samples, monitor)
-        _encode(range(part.position, len(plan.sources)), plan, settings, encoder, samples, monitor)
-        sources = plan.sources if settings.captions else ()
+        _encode(work, plan, settings, samples, monitor)
+        sources = work.sources if settings.captions else ()
         captioned = len(add_captions(sources, part, monitor, strict=settings.strict))
         part.finish()
-        if plan.sources and not part.samples:
-            raise MediaError(f"{src}: none of {len(plan.sources)} sources could be read; {out} holds no sample")
+        if work.total and not part.samples:
+            raise MediaError(
+                f"{describe_arguments(src)}: none of {work.total} sources could be read; {out} holds no sample"
+            )
         return TokenizingSummary(
             out=out,
-            sources=len(plan.sources),
+            sources=work.total,
             done=part.position,
             samples=part.samples,
             failed=len(part.failures),
@@ -92,28 +101,39 @@ def tokenize(
             cut=samples.noted,
             enlarged=samples.enlarged,
             captioned=captioned,
-            uncaptioned=len(plan.sources) - len(part.failures) - captioned,
+            uncaptioned=work.total - len(part.failures) - captioned,
             lone_captions=plan.chosen.lone_captions,
             seconds=time.monotonic() - began,
         )
 
 
 def _encode(
-    positions: Sequence[int],
+    work: PartWork, plan: TokenizingPlan, settings: TokenizeSettings, samples: SampleWriter, monitor: Monitor
+) -> None:
+    """What failed, where it is to be tried again, then what is left; Stopped where the monitor asked for it."""
+    encoder = BitEncoder(plan, settings)
+    if settings.retry_failed:
+        _encode_at(work.failed, work, plan, settings, encoder, samples, monitor)
+    _encode_at(work.left, work, plan, settings, encoder, samples, monitor)
+
+
+def _encode_at(
+    places: Sequence[int],
+    work: PartWork,
     plan: TokenizingPlan,
     settings: TokenizeSettings,
     encoder: BitEncoder,
     samples: SampleWriter,
     monitor: Monitor,
 ) -> None:
-    """Sources at ``positions`` of the plan into the store; Stopped where some are left."""
-    left, total = len(positions), len(plan.sources)
+    """Sources at these places of the work into the store; Stopped where some are left."""
+    left, total = len(places), work.total
     monitor.progress(samples.done, total, "")
     with (
         media_batches(
-            plan.sources,
+            work.sources,
             plan.reading,
-            positions,
+            places,
             workers=settings.workers,
             batch=settings.batch,
             flip=settings.flip,

@@ -15,7 +15,7 @@ from grncli.evaluation.pairs import open_pairs
 from grncli.evaluation.picture_arrays import ArrayPictures
 from grncli.evaluation.picture_sources import MediaPictures, StorePictures
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
-from grncli.media.sources import list_sources
+from grncli.media.listing import list_sources
 from grncli.runs.checkpoint import write_checkpoint
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
@@ -134,9 +134,7 @@ def test_a_draw_from_other_sources_is_reported(media_dir, run_dir, tmp_path, mak
     folder = make_copy(media_dir)
     tokenize(str(folder), tmp_path / "s.zarr", run_dir, settings(sample=3))
     (folder / keys(tmp_path / "s.zarr")[0]).unlink()
-    with pytest.raises(
-        StoreMismatch, match="of other sources than --sample 3 draws from SRC now; give the same SRC, unch"
-    ):
+    with pytest.raises(StoreMismatch, match="samples of 1 source that --sample 3 does not draw now"):
         tokenize(str(folder), tmp_path / "s.zarr", run_dir, settings(sample=3))
 
 
@@ -170,9 +168,9 @@ def test_a_limit_that_leaves_one_class_is_reported(media_dir, run_dir, store, tm
     expected = "--limit 3: takes one class only (a) of 4; --sample 3 draws from all"
     said = []
     tokenize(str(media_dir), tmp_path / "s.zarr", run_dir, settings(limit=3), monitor=Monitor(say=said.append))
-    assert said == [f"{media_dir}: 3 images", expected]
+    assert [said[0], *said[2:]] == [f"{media_dir}: 3 images", expected]
     MediaPictures(str(media_dir), PictureReading(limit=3), say=said.append)
-    assert said[2:] == [f"{media_dir}: {expected}"]
+    assert said[3:] == [f"{media_dir}: {expected}"]
 
 
 def test_a_limit_that_leaves_one_class_of_a_store_is_reported(media_dir, run_dir, tmp_path):
@@ -236,6 +234,7 @@ def test_tokenize_says_what_it_will_do_before_it_does(nested, run_dir, tmp_path)
     tokenize(str(nested), tmp_path / "s.zarr", run_dir, settings(labels="dirs:1"), monitor=Monitor(say=said.append))
     assert said == [
         f"{nested}: 5 images; 1 other file ignored (.txt 1)",
+        "images (5): a/images/00.png, a/images/02.png, b/images/01.png, ...",
         "2 classes: a (2), b (2); 1 source has no class",
     ]
 
@@ -247,7 +246,7 @@ def test_one_class_for_everything_is_doubted_in_a_dry_run_too(nested, run_dir, t
         *("--labels", "dirs", "--dry-run", "--json", "--device", "cpu"),
     )
     assert json.loads(done.stdout)["classes"] == 1
-    assert done.stderr.splitlines()[:2] == [
+    assert done.stderr.splitlines()[1:3] == [
         "1 class: images (4)",
         "--labels dirs: all sources are of one class, images; --labels dirs:-2 gives 2 (a, b, ...)",
     ]
@@ -323,9 +322,9 @@ def test_a_checkpoint_that_appears_while_sources_are_listed_does_not_come_into_t
 ):
     run, write = training_run
 
-    def listing(src):
+    def listing(src, options):
         write(20)
-        return list_sources(src)
+        return list_sources(src, options)
 
     monkeypatch.setattr(tokenizing_plan, "list_sources", listing)
     tokenize(str(media_dir / "a"), tmp_path / "s.zarr", run, settings())
@@ -372,4 +371,4 @@ def test_every_use_of_a_half_trained_run_says_so_once(training_run, media_dir, t
     for use in uses:
         said: list[str] = []
         use(said.append)
-        assert [text for text in said if text != f"{src}: 2 images"] == [sentence]
+        assert [text for text in said if "2 images" not in text and "images (2)" not in text] == [sentence]

@@ -10,23 +10,36 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import FAILED, Progress, format_bytes, guarded, print_json, say
 from grncli.cli.help_pages import examples
-from grncli.cli.terminal import Field, field, field_lines, screen_width, shorten
+from grncli.cli.terminal import Field, field, field_lines, screen_width, shorten, table_lines
+from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.text import counted
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
 LONGEST_PROMPT = 120  # columns
+LONGEST_HEAD = 24
 
 
 @examples(
     "grn info photos.zarr --verify",
     "grn info runs/tok --json | jq .sha256",
+    "# Which settings differ",
+    "grn info photos.zarr other.zarr",
 )
 @guarded
 def info(
     path: Annotated[
         Path, Argument(metavar="PATH", help="A bit store, a features store or a run directory.", show_default=False)
     ],
+    other: Annotated[
+        Path | None,
+        Argument(
+            metavar="[OTHER]",
+            help="Another store, run or recipe: show which settings differ. Both may be recipes.",
+            show_default=False,
+        ),
+    ] = None,
     verify: Annotated[
         bool, Option("--verify", help="Check every byte of a store against its checksums; load a run's weights.")
     ] = False,
@@ -34,8 +47,14 @@ def info(
 ) -> None:
     """Show what a store or run directory is.
 
-    It tells shapes, counts, settings, size, labels, failures, and whether it is complete.
+    It tells shapes, counts, settings, size, labels, failures, and whether it is complete. Of two stores, runs or
+    recipes, or a store and a run, it shows which settings differ.
     """
+    if other is not None:
+        if verify:
+            raise UsageError(f"--verify: checks one store or run, expected it without {other}")
+        _compare(path, other, json=json)
+        return
     from grncli.runs.describing import describe
 
     with Progress("info", "MiB") as progress:
@@ -57,6 +76,23 @@ def info(
         raise typer.Exit(FAILED)
 
 
+def _compare(one: Path, other: Path, *, json: bool) -> None:
+    from grncli.runs.side_by_side import compare_settings
+    from grncli.runtime.differences import shown_value
+
+    found = compare_settings(one, other)
+    if json:
+        differing = [{"field": name, "one": first, "other": second} for name, first, second in found]
+        print_json({"one": str(one), "other": str(other), "differences": differing})
+    elif found:
+        rows = [[name, shown_value(first), shown_value(second)] for name, first, second in found]
+        heads = [shorten(str(path), LONGEST_HEAD) for path in (one, other)]
+        for line in table_lines(["", *heads], rows, screen_width(), names={0, 1, 2}):
+            print(line)
+    count = "1 setting differs" if len(found) == 1 else f"{len(found) or 'no'} settings differ"
+    say(f"{one}, {other}: {count}")
+
+
 def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
     time, height, width = facts["stride"]
     labels = [f"{name} ({count})" for name, count in facts["labels"].items()]
@@ -66,8 +102,8 @@ def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
         *((f"    grid {grid:<12}", str(count)) for grid, count in facts["grids"].items()),
         field(
             "bits",
-            f"{facts['rounds']} rounds x {facts['channels']} channels a token of {time}x{height}x{width} pixels, "
-            f"{facts['bits_per_pixel']:.3g} bits a pixel",
+            f"{counted(facts['rounds'], 'round')} x {facts['channels']} channels a token of {time}x{height}x{width} "
+            f"pixels, {facts['bits_per_pixel']:.3g} bits a pixel",
         ),
         field("size", f"{format_bytes(facts['bits_bytes'])} of bits, {format_bytes(facts['disk_bytes'])} on disk"),
         field("tokenizer", _tokenizer(facts["tokenizer"])),
@@ -82,10 +118,9 @@ def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
 def _show_captions(facts: dict[str, Any]) -> list[Field]:
     captions = facts["captions"]
     kinds = ", ".join(f"{kind} ({count})" for kind, count in captions["kinds"].items())
-    counts = f"of {captions['samples']} of {facts['samples']} samples"
-    every = (
-        f"{captions['captions']} captions of {captions['sources']} sources{f', of the kinds {kinds}' if kinds else ''}"
-    )
+    counts = f"of {captions['samples']} of {counted(facts['samples'], 'sample')}"
+    every = f"{counted(captions['captions'], 'caption')} of {counted(captions['sources'], 'source')}"
+    every += f", of the kinds {kinds}" if kinds else ""
     examples = [f"{shorten(one['caption'], LONGEST_PROMPT)} ({one['source']})" for one in captions["examples"]]
     return [field("captions", f"{counts}; {every}"), *_under("such as", examples)]
 
@@ -119,8 +154,9 @@ def _state(facts: dict[str, Any]) -> str:
 def _show_part(part: dict[str, Any]) -> Field:
     of = "?" if part["sources"] is None else part["sources"]
     state = "" if part["complete"] else ", not complete"
-    counts = f"{part['samples']} samples of {part['done']}/{of} sources, {part['failed']} failed{state}"
-    return field(f"part {part['part']}", counts)
+    dropped = f" ({part['dropped']} dropped)" if part["dropped"] else ""
+    sources = f"{part['done']}/{of} sources, {part['failed']} failed"
+    return field(f"part {part['part']}", f"{counted(part['samples'], 'sample')}{dropped} of {sources}{state}")
 
 
 def _show_failures(failures: Sequence[dict[str, Any]]) -> list[Field]:
@@ -135,7 +171,7 @@ def _show_run(path: Path, facts: dict[str, Any]) -> list[Field]:
     source = ", ".join(imported[name] for name in ("file", "weights") if name in imported) if imported else ""
     origin = f"imported from {source or 'a released file'}" if imported else f"step {facts['step']}"
     state = "" if facts["complete"] else f", NOT complete ({facts['recipe']['training']['steps']} steps wanted)"
-    depth = "continuous features" if facts["rounds"] is None else f"{facts['rounds']} rounds"
+    depth = "continuous features" if facts["rounds"] is None else counted(facts["rounds"], "round")
     return [
         ("", f"{path}: {facts['kind']}, {origin}{state}"),
         field("parameters", f"{facts['parameters'] / 1e6:.2f} M"),

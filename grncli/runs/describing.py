@@ -39,13 +39,15 @@ def describe(path: Path, *, verify: bool = False, monitor: Monitor | None = None
     GrnError
         If it is neither, or damaged and not to be verified.
     """
+    if not path.exists():
+        raise GrnError(f"{path} does not exist, expected a bit store, a features store or a run directory")
     if _is_run(path):
         _check_recipe(path)
         return _verified_run(path) if verify else _newest_run(path)
     if is_features_store(path):
         problems = verify_features(path, monitor) if verify else None
         return _with_problems(problems, lambda: describe_features(open_features(path)))
-    if not path.exists() or ((path / METADATA).is_file() and not _is_inner_group(path)):
+    if (path / METADATA).is_file() and not _is_inner_group(path):
         problems = verify_store(path, monitor) if verify else None
         return _with_problems(problems, lambda: describe_store(open_store(path)))
     raise GrnError(
@@ -151,6 +153,7 @@ def describe_store(store: BitStore) -> dict[str, Any]:
             {
                 "part": part.part,
                 "samples": part.samples,
+                "dropped": part.dropped,
                 "done": part.position,
                 "sources": part.sources,
                 "failed": part.failed,

@@ -36,12 +36,13 @@ def describe_differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> 
     """The fields that differ, for a sentence: ``network.rounds=4 there, 6 asked, seed=0 there, 1 asked``."""
     differing = list(differences(there, asked))
     shown = [
-        f"{each.name[:SHOWN]}={_shown(each.there)} there, {_shown(each.asked)} asked"
+        f"{each.name[:SHOWN]}={shown_value(each.there)} there, {shown_value(each.asked)} asked"
         for each in differing[:SHOWN_DIFFERENCES]
     ]
     more = len(differing) - len(shown)
     return ", ".join(shown) + (f", and {more} more" if more else "")
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value as sentences and tables show it, shortened where it is long."""
     return brief(value) if isinstance(value, (dict, list, tuple)) else str(value)[:SHOWN]

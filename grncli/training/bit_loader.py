@@ -7,13 +7,13 @@ from end to end and never a sample alone. An epoch visits every sample once; bat
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from grncli.datasets.shuffled_windows import BLOCK_BYTES, Numbers, ShuffledWindows
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import Bits
 from grncli.runtime.errors import RecipeError, StoreError
@@ -21,10 +21,6 @@ from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, Grid, GridView, grid_name
 from grncli.training.objective import Batch
-
-BLOCK_BYTES = 4 << 20  # what is read at once: about a chunk file
-
-Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -171,61 +167,38 @@ class Order:
 
     def __init__(self, samples: GridSamples, rows: Numbers, *, seed: int, number: int, buffer: float) -> None:
         self.samples = samples
-        self.rows = rows
-        self._entropy = [seed, number]
-        self._shuffle = lru_cache(maxsize=4)(self._shuffled)  # of an epoch's blocks, and of a window or two
         block = max(1, BLOCK_BYTES // samples.row_bytes)
-        self._blocks = np.array_split(rows, range(block, len(rows), block))
-        self._together = max(1, int(buffer // (block * samples.row_bytes)))  # blocks of a window
+        together = max(1, int(buffer // (block * samples.row_bytes)))
+        self._windows = ShuffledWindows(rows, block=block, together=together, entropy=[seed, number])
         self._loaded: tuple[tuple[int, int], Numbers, NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._windows.rows)
 
     def read(self, places: Numbers, numbers: Numbers) -> Batch:
         """The samples at ascending ``places`` of the sequence, as a batch whose samples are called ``numbers``."""
-        epochs, offsets = np.divmod(places, len(self.rows))
+        epochs, offsets = np.divmod(places, len(self))
         parts = []
         for epoch in np.unique(epochs).tolist():
             inside = offsets[epochs == epoch]
-            ends = self._window_ends(epoch)
+            ends = self._windows.ends(epoch)
             which = np.searchsorted(ends, inside, "right")
             for window in np.unique(which).tolist():
                 start = ends[window - 1] if window else 0
                 rows, bits = self._window(epoch, window)
-                order = self._shuffle(epoch, 1 + window, len(rows))[inside[which == window] - start]
+                order = self._windows.order(epoch, window, len(rows))[inside[which == window] - start]
                 parts.append((rows[order], bits[order]))
         rows, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
         return _batch(self.samples, rows, numbers, bits)
 
-    @property
-    def _whole(self) -> bool:
-        """Whether everything is one window, which then stays as it is."""
-        return self._together >= len(self._blocks)
-
-    def _window_ends(self, epoch: int) -> Numbers:
-        """Place behind the last sample of each window."""
-        sizes = np.array([len(block) for block in self._blocks])[self._block_order(epoch)]
-        ends = np.cumsum(sizes)[self._together - 1 :: self._together]
-        return ends if len(ends) and ends[-1] == len(self.rows) else np.append(ends, len(self.rows))
-
     def _window(self, epoch: int, window: int) -> tuple[Numbers, NDArray[np.uint8]]:
         """Rows of a window and their bits; the last one asked for is kept."""
-        key = (0, 0) if self._whole else (epoch, window)
+        key = (0, 0) if self._windows.whole else (epoch, window)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # two would not fit
-            order = self._block_order(epoch)[window * self._together : (window + 1) * self._together]
-            rows = np.concatenate([self._blocks[i] for i in order.tolist()])
+            rows = self._windows.stored(epoch, window)
             self._loaded = key, rows, self.samples.read(rows)
         return self._loaded[1:]
-
-    def _block_order(self, epoch: int) -> Numbers:
-        if self._whole:
-            return np.arange(len(self._blocks))
-        return self._shuffle(epoch, 0, len(self._blocks))
-
-    def _shuffled(self, epoch: int, number: int, count: int) -> Numbers:
-        return np.random.default_rng([*self._entropy, epoch, number]).permutation(count)
 
 
 def most_frequent(samples: Sequence[GridSamples]) -> GridSamples:

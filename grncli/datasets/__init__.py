@@ -1,0 +1,1 @@
+"""Bit stores as datasets of PyTorch, for training loops other than ``grn train-gen``."""

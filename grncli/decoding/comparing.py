@@ -10,8 +10,9 @@ from pydantic import Field, Strict
 from grncli.decoding.outputs import source_key
 from grncli.media.budgets import MOST_PIXELS
 from grncli.media.framing import budget_framing, parse_size
+from grncli.media.listing import ListingOptions, list_sources
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import Source, list_sources
+from grncli.media.sources import Source
 from grncli.media.writing import Frames, contact_sheet, shown_frames
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.runtime.checking import Text, check
@@ -68,7 +69,7 @@ class SourceFrames:
         except UsageError as error:
             raise StoreError(f"{name}: {error}; {remedy}") from None
         self._settings = ReadSettings(framing, store.stride, options.frames, options.fps, options.clips)
-        self._sources = {source.relative: source for source in list_sources(src).sources}
+        self._sources = _sources_by_key(src)
         if not self._sources:
             raise UsageError(f"--compare {src}: holds no media")
         self._last: tuple[Source, dict[int | None, Frames]] | None = None
@@ -88,6 +89,14 @@ class SourceFrames:
                 return None
         frames = self._last[1].get(record.get("clip"))
         return frames[:, :, ::-1] if frames is not None and record.get("flip") else frames
+
+
+def _sources_by_key(src: str) -> dict[str, Source]:
+    """Sources by the keys that ``grn tokenize`` gives them, without and with ``--prefix-keys``."""
+    sources = list_sources(src, ListingOptions(prefixed=True)).sources
+    plain = {source.within: source for source in sources}
+    # Where shards share names, only their prefixed keys are keys.
+    return {source.relative: source for source in sources} | (plain if len(plain) == len(sources) else {})
 
 
 class Comparison:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from grncli.media.writing import Frames, write_media
+from grncli.decoding.output_form import PNG_FILES, OutputForm
+from grncli.media.writing import Frames
 from grncli.runtime.errors import UsageError
-from grncli.runtime.files import MAX_NAME
+from grncli.runtime.files import MAX_NAME, temporary_path
 from grncli.runtime.folders import ClaimedFolder, FolderMarker, inside, refuse_link
 from grncli.runtime.jsonfiles import brief
 from grncli.runtime.jsonlines import LineFile, encode_line, read_lines
@@ -16,6 +17,8 @@ from grncli.store import BitStore
 
 MANIFEST = "decode.json"
 LIST = "decoded.jsonl"
+CLASSES = "classes.txt"  # beside shards
+GROWING_SHARDS = ".[0-9]*.tar.tmp"  # their `temporary_path`
 MAX_NAME_BYTES = 200
 DEFAULT_FPS = 16.0  # for clips whose record has none
 REMEDY = "choose another DIR"
@@ -29,7 +32,9 @@ class OutputFolder:
 
     Parameters
     ----------
-    overwrite : remove the files that were decoded from other bits or rounds, and nothing else
+    dtype : number format that the pixels are computed in
+    overwrite : remove the files that were decoded from other bits, or in another way, and nothing else
+    selected : what else the folder is for, where another selection of samples is another folder
 
     Raises
     ------
@@ -39,18 +44,24 @@ class OutputFolder:
         If another process fills it.
     """
 
-    def __init__(self, folder: Path, store: BitStore, rounds: int, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: BitStore,
+        rounds: int,
+        form: OutputForm = PNG_FILES,
+        *,
+        dtype: str = "float32",
+        overwrite: bool,
+        selected: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.written = 0
         self.present = 0
-        self._marker = FolderMarker(
-            folder=folder,
-            file=folder / MANIFEST,
-            command="grn decode",
-            purpose="a folder to decode into",
-            remedy=REMEDY,
-        )
-        manifest = {"store": store.fingerprint.to_attributes(), "bits": store.digest(), "rounds": rounds}
+        self._form = form
+        self._files: dict[str, int] = {}  # the sample of each name
+        self._marker = _marker_of(folder)
+        manifest = folder_settings(store, rounds, form, dtype=dtype, selected=selected)
         self._marker.require(manifest, overwrite=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         self._claimed = ClaimedFolder(folder)
@@ -58,9 +69,9 @@ class OutputFolder:
             # Once more: another process may have filled it before it was claimed.
             there = self._marker.require(manifest, overwrite=overwrite)
             if there not in (None, manifest):
-                self._clear()
+                self._clear(shards="shard_size" in (there or {}))
             refuse_link(folder / LIST)
-            self._files = dict(self._listed())
+            self._restore(listed_samples(folder))
             if there != manifest:
                 self._marker.write(manifest)
             self._list = LineFile(folder / LIST)
@@ -96,11 +107,11 @@ class OutputFolder:
             if name not in self._files:
                 self._list.append(encode_line({"index": index, "key": record["key"], "file": name}))
                 self._files[name] = index
-            write_media(file, frames, fps_of(record))
+            self._form.picture.write_media(file, frames, fps_of(record))
         self.written += 1
 
     def _name(self, index: int, record: Mapping[str, Any], *, clip: bool) -> str:
-        name = sample_file(record, clip=clip)
+        name = file_name(record, ".mp4" if clip else self._form.picture.suffix)
         if self._files.get(name, index) == index:
             return name
         # Two sources can only meet here by odd names such as a.png beside a@flip.png.
@@ -110,26 +121,70 @@ class OutputFolder:
         """MissingFolderError where the folder was moved away."""
         self._claimed.require_in_place()
 
-    def _clear(self) -> None:
-        for name, _ in self._listed():
+    def _restore(self, entries: Iterator[tuple[str, dict[str, Any]]]) -> None:
+        """Take up what an earlier run has listed, each line with its place."""
+        self._files = {entry["file"]: entry["index"] for _, entry in entries}
+
+    def _clear(self, *, shards: bool) -> None:
+        names = {entry["file"]: None for _, entry in listed_samples(self.folder)}
+        for name in [*names, *([CLASSES] if shards else [])]:
             inside(self.folder, name).unlink(missing_ok=True)
+        for growing in self.folder.glob(GROWING_SHARDS):
+            growing.unlink()
         (self.folder / LIST).unlink(missing_ok=True)
 
-    def _listed(self) -> Iterator[tuple[str, int]]:
-        """Each file of ours and the index of its sample.
 
-        A name that leads out of the folder is refused, as overwriting removes these files.
-        """
-        file = self.folder / LIST
-        if not file.exists():
-            return
-        for place, entry in read_lines(file, error=UsageError, remedy=REMEDY):
-            name, index = entry.get("file"), entry.get("index")
-            if not isinstance(name, str) or not _is_inside(name):
-                raise UsageError(f"{place}: field file is {brief(name)}, expected a path inside; {REMEDY}")
-            if type(index) is not int or index < 0:
-                raise UsageError(f"{place}: field index is {brief(index)}, expected a number; {REMEDY}")
-            yield name, index
+def _marker_of(folder: Path) -> FolderMarker:
+    return FolderMarker(
+        folder=folder,
+        file=folder / MANIFEST,
+        command="grn decode",
+        purpose="a folder to decode into",
+        remedy=REMEDY,
+    )
+
+
+def folder_settings(
+    store: BitStore, rounds: int, form: OutputForm, *, dtype: str, selected: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the marker of a folder says: what is decoded, and how."""
+    settings = {"store": store.fingerprint.to_attributes(), "bits": store.digest(), "rounds": rounds}
+    settings |= form.settings() | ({} if selected is None else {"selected": selected})
+    # Folders that do not say are in float32.
+    return settings if dtype == "float32" else {**settings, "dtype": dtype}
+
+
+def written_samples(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> set[int]:
+    """Samples that a run with these `folder_settings` finds there; UsageError where it would refuse the folder."""
+    if _marker_of(folder).require(settings, overwrite=overwrite) != settings:
+        return set()
+    found: set[int] = set()
+    there: dict[str, bool] = {}
+    for _, entry in listed_samples(folder):
+        name = entry["file"]
+        if name not in there:
+            file = inside(folder, name)
+            there[name] = file.exists() or ("end" in entry and temporary_path(file).exists())  # a shard that grows
+        if there[name]:
+            found.add(entry["index"])
+    return found
+
+
+def listed_samples(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line of the list, with its place: a file of ours, and the index of a sample that is in it.
+
+    A name that leads out of the folder is refused, as overwriting removes these files.
+    """
+    file = folder / LIST
+    if not file.exists():
+        return
+    for place, entry in read_lines(file, error=UsageError, remedy=REMEDY):
+        name, index = entry.get("file"), entry.get("index")
+        if not isinstance(name, str) or not _is_inside(name):
+            raise UsageError(f"{place}: field file is {brief(name)}, expected a path inside; {REMEDY}")
+        if type(index) is not int or index < 0:
+            raise UsageError(f"{place}: field index is {brief(index)}, expected a number; {REMEDY}")
+        yield place, entry
 
 
 def _is_inside(name: str) -> bool:

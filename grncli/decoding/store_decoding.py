@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,14 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grncli.decoding.comparing import Comparison, Quality, SourceFrames
+from grncli.decoding.output_form import PNG_FILES, OutputForm
 from grncli.decoding.outputs import OutputFolder
+from grncli.decoding.shards import ShardFolder
 from grncli.hbq import dequantize, unpack
 from grncli.media.batches import automatic_batch
 from grncli.media.writing import Frames, write_png
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
+from grncli.runtime.devices import DTYPES
 from grncli.runtime.errors import UsageError
+from grncli.runtime.files import check_file
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
@@ -35,8 +40,10 @@ class DecodeSettings:
     sheet: Path | None = None
     compare: str | None = None  # SRC of the store, to measure against
     device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     batch: int | None = None
     overwrite: bool = False
+    form: OutputForm = PNG_FILES  # of the files
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,8 @@ class DecodingSummary:
     """What ``decode`` wrote."""
 
     out: Path  # the folder
-    written: int
-    present: int  # files of an earlier, interrupted run
+    written: int  # samples, each of which is a file or lies in a shard
+    present: int  # those of an earlier, interrupted run
     complete: bool  # whether the store was
     quality: Quality
 
@@ -53,7 +60,7 @@ class DecodingSummary:
 def decode(
     store_path: Path, folder: Path, run: str | Path, settings: DecodeSettings, *, monitor: Monitor | None = None
 ) -> DecodingSummary:
-    """Decode samples of a store with the tokenizer that made it: PNG for images, MP4 for clips, named by their key.
+    """Decode samples of a store with the tokenizer that made it: pictures and MP4 clips, named by their key, or shards.
 
     Raises
     ------
@@ -61,6 +68,8 @@ def decode(
         If the monitor's stop asks for it; files written so far are whole, and the same command resumes.
     StoreMismatch, StoreError, CheckpointError, UsageError
     """
+    if settings.sheet is not None:
+        check_file(settings.sheet)
     monitor = monitor or Monitor()
     store = open_store(store_path)
     loaded = open_tokenizer(run, say=monitor.say)
@@ -68,11 +77,10 @@ def decode(
     indices = range(len(store))[slice(*settings.select)]
     if not indices:
         raise UsageError(f"--select picks none of the {len(store)} samples of {store_path}")
-    if settings.sheet is not None and not settings.sheet.absolute().parent.is_dir():
-        raise UsageError(f"--sheet {settings.sheet}: there is no such folder, expected one that exists")
     sources = SourceFrames(settings.compare, store) if settings.compare is not None else None
-    outputs = OutputFolder(folder, store, rounds, overwrite=settings.overwrite)
-    decoder = StoreDecoder(store, loaded.network.to(settings.device), rounds, settings.batch, settings.device)
+    outputs = open_outputs(folder, store, rounds, indices, settings)
+    network = loaded.network.to(settings.device)
+    decoder = StoreDecoder(store, network, rounds, settings.batch, settings.device, DTYPES[settings.dtype])
     comparison = Comparison(sources, len(indices) if settings.sheet is not None else 0)
     with outputs:
         _decode(decoder, indices, outputs, comparison, monitor)
@@ -80,6 +88,14 @@ def decode(
     if settings.sheet is not None:
         write_png(settings.sheet, comparison.sheet())
     return DecodingSummary(folder, outputs.written, outputs.present, store.complete, comparison.quality)
+
+
+def open_outputs(folder: Path, store: BitStore, rounds: int, indices: range, settings: DecodeSettings) -> OutputFolder:
+    """The folder of files or of shards that the settings ask for."""
+    form, dtype, overwrite = settings.form, settings.dtype, settings.overwrite
+    if form.shard_size is None:
+        return OutputFolder(folder, store, rounds, form, dtype=dtype, overwrite=overwrite)
+    return ShardFolder(folder, store, rounds, form, indices, dtype=dtype, overwrite=overwrite)
 
 
 def _decode(
@@ -123,15 +139,23 @@ class StoreDecoder:
     ----------
     rounds : how many are read and decoded
     batch : samples of a batch; by default `automatic_batch` of their pixels
+    dtype : of the arithmetic; the weights stay in float32
     """
 
     def __init__(
-        self, store: BitStore, tokenizer: Tokenizer, rounds: int, batch: int | None = None, device: str = "cpu"
+        self,
+        store: BitStore,
+        tokenizer: Tokenizer,
+        rounds: int,
+        batch: int | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.store = store
         self.tokenizer = tokenizer
         self.rounds = rounds
         self.device = torch.device(device)
+        self._dtype = dtype
         self._batch = batch
 
     def batched(self, indices: Sequence[int]) -> Iterator[list[int]]:
@@ -158,7 +182,9 @@ class StoreDecoder:
     def decode(self, bits: NDArray[np.uint8]) -> Frames:
         """Packed bits ``[n, t, h, w, m, bytes]`` to uint8 ``[n, T, H, W, 3]``."""
         packed = torch.from_numpy(bits).to(self.device)
-        return decode_index(self.tokenizer, unpack(packed, self.store.channels, self.rounds), self.rounds)
+        index = unpack(packed, self.store.channels, self.rounds)
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return decode_index(self.tokenizer, index, self.rounds)
 
 
 def decode_index(tokenizer: Tokenizer, index: Tensor, rounds: int) -> Frames:

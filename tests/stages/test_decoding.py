@@ -17,7 +17,7 @@ from grncli.decoding.outputs import DEFAULT_FPS, OutputFolder, file_name
 from grncli.decoding.store_decoding import DecodeSettings, StoreDecoder, decode
 from grncli.evaluation.pair_names import match
 from grncli.hbq import dequantize, unpack
-from grncli.media.sources import list_sources
+from grncli.media.listing import list_sources
 from grncli.media.writing import write_mp4, write_png
 from grncli.metrics.quality import mean_over_frames, psnr
 from grncli.models import tokenizer as tokenizer_module
@@ -107,7 +107,8 @@ def test_psnr_is_that_of_the_files_against_the_sources(
 
 
 def test_sources_that_are_gone_are_counted(store: Path, run_dir: Path, media_dir: Path, tmp_path: Path) -> None:
-    quality = decode(store, tmp_path / "out", run_dir, DecodeSettings(compare=str(media_dir / "b"))).quality
+    shutil.copytree(media_dir / "b", tmp_path / "others")
+    quality = decode(store, tmp_path / "out", run_dir, DecodeSettings(compare=str(tmp_path / "others"))).quality
     assert quality.means() == {"not_compared": 32}
 
 
@@ -164,11 +165,27 @@ def test_folder_of_other_rounds_is_refused_unless_overwritten(store: Path, run_d
     decode(store, tmp_path / "out", run_dir, DecodeSettings(rounds=1, select=(0, 2, None), overwrite=True))
 
 
+def test_bfloat16_is_close_to_float32_and_never_mixed_with_it(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    few = {"select": (0, 4, None)}
+    for dtype in ("float32", "bfloat16"):
+        decode(store, tmp_path / dtype, run_dir, DecodeSettings(dtype=dtype, **few))
+    names = sorted(file.relative_to(tmp_path / "float32") for file in (tmp_path / "float32").rglob("*.png"))
+    ours, theirs = (
+        np.stack([np.asarray(Image.open(tmp_path / dtype / name)).astype(int) for name in names])
+        for dtype in ("bfloat16", "float32")
+    )
+    assert 0 < np.abs(ours - theirs).mean() < 2
+    with pytest.raises(UsageError, match="dtype"):
+        decode(store, tmp_path / "float32", run_dir, DecodeSettings(dtype="bfloat16", **few))
+
+
 def test_overwriting_removes_what_was_decoded_and_nothing_else(store: Path, run_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     decode(store, out, run_dir, DecodeSettings(select=(0, 3, None)))
     (out / "a/mine.png").write_bytes(b"keep")
+    (out / "classes.txt").write_text("of mine, no shards are here\n")
     decode(store, out, run_dir, DecodeSettings(rounds=1, select=(1, 2, None), overwrite=True))
+    assert (out / "classes.txt").exists()
     assert sorted(file.name for file in (out / "a").iterdir()) == ["00@flip.png", "mine.png"]
 
 
@@ -222,9 +239,13 @@ def test_selecting_nothing_is_refused(store: Path, run_dir: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_sheet_without_a_folder_is_refused_before_the_work(store: Path, run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
-        decode(store, tmp_path / "out", run_dir, DecodeSettings(sheet=tmp_path / "none/sheet.png"))
+@pytest.mark.parametrize("name", ["none/sheet.png", "folder"])
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(
+    name: str, store: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match=f"{name}: .*, expected"):
+        decode(store, tmp_path / "out", run_dir, DecodeSettings(sheet=tmp_path / name))
     assert not (tmp_path / "out").exists()
 
 

@@ -13,12 +13,25 @@ PRINTED = {
         "a token of (1, 8, 8) pixels",
     ],
     "tokenize_pictures": ["240 of 240 sources", "240 samples, 240 of them new", "(3, 1, 4, 4, 2, 2)", "0 samples made"],
+    "load_bits": ["torch.Size([32, 2, ", "torch.uint8 torch.Size([32])", "after 7 batches", "3 batches are left"],
     "measure_bits": ["240 samples", "4 rounds: 24.0x smaller", "continuous: "],
     "decode_bits": ["48 files in decoded, PSNR ", "[2, 3, 1, 32, 32]"],
     "train_generator": ["runs/generator is trained to step 10", "Run the same command again to resume."],
     "sample_pictures": ["4 samples in samples", "samples/samples.zarr", "[2, 16, 1, 4, 4]"],
-    "encode_prompts": ["241 of 241 distinct prompts", "runs/text is trained to step 4", "2 samples in drawn"],
-    "evaluate_samples": ["4 rounds: PSNR", "10.0 NFE a sample", "warning: samples has 4 feature vectors"],
+    "encode_prompts": [
+        "241 of 241 distinct prompts",
+        "runs/text is trained to step 4",
+        "2 samples in drawn",
+        "2 files of 1 prompt; 4 samples a prompt expected by GenEval, found 2",
+        "captions of 1 of 240 sources replaced",
+    ],
+    "evaluate_samples": [
+        "4 rounds: PSNR",
+        "shapes.npz: statistics of 240 features",
+        "10.0 NFE a sample",
+        "warning: samples has 4 feature vectors",
+        "best of 2: {'temperature':",
+    ],
 }
 
 

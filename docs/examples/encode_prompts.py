@@ -29,3 +29,18 @@ drawn = grncli.sample(
     steps=4,
 )
 print(f"{drawn.samples} samples in {drawn.out}")
+
+# %% The pictures as GenEval's own evaluation reads them
+from pathlib import Path
+
+Path("prompts.jsonl").write_text('{"tag": "colors", "prompt": "a red star"}\n')
+laid = grncli.export_samples("drawn", "geneval", "geneval", prompts="prompts.jsonl")
+print(f"{laid.files} files of {laid.prompts} prompt; {'; '.join(laid.warnings)}")
+
+# %% Captions of one's own, by the path of a source (features of the old ones no longer fit then)
+import json
+
+key = grncli.open_store("bits.zarr").record(0)["key"]
+Path("captions.jsonl").write_text(json.dumps({"path": key, "caption": "the first drawing"}) + "\n")
+changed = grncli.add_captions("bits.zarr", "captions.jsonl")
+print(f"captions of {changed.replaced} of {changed.sources} sources replaced")

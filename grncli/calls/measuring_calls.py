@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 from grncli.calls.option_forms import (
     Place,
@@ -14,6 +14,7 @@ from grncli.calls.option_forms import (
     takes_options,
     worker_count,
 )
+from grncli.calls.report_options import AskedReport
 from grncli.calls.statistics_call import PictureOptions
 from grncli.evaluation.feature_collection import NetworkOptions
 from grncli.evaluation.generation import Generation, GenSettings, generation
@@ -22,29 +23,42 @@ from grncli.evaluation.pair_comparison import PairComparison
 from grncli.evaluation.pairs import parse_rounds
 from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 from grncli.evaluation.text_image_scores import TextImageOptions
+from grncli.reporting.generation_report import generation_report
+from grncli.reporting.reconstruction_report import reconstruction_report
 from grncli.runtime.errors import UsageError
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 
 
-class ComparedOptions(PictureOptions, total=False):
-    """The options that ``grn eval gen`` and ``grn eval recon`` share."""
+class NetworkChoice(TypedDict, total=False):
+    """Which feature network is used, and where its weights are found."""
 
-    strict: bool  # stop at the first source that cannot be read
-    tokenizer: Place | None  # run directory that decodes stores; of a reconstruction, that encodes media too
-    metrics: Several | None  # "psnr,ssim" or ["psnr", "ssim"]; None: all that can be measured
     features: Place | None  # feature network: inception, i3d, a file or a tokenizer's run
     cache: Place | None  # folder of downloaded weights
     download: bool  # fetch published weights that are missing
 
 
-class EvaluateOptions(ComparedOptions, total=False):
-    """The options of ``grn eval gen``."""
+class TextImageChoice(TypedDict, total=False):
+    """Which network compares pictures with their prompts."""
 
     # Encoders of pictures and of their prompts: TorchScript or .pt2 files.
     text_image_network: tuple[Place, Place] | None
     text_image_tokenizer: Place | None  # the tokenizer.json of a text encoder that takes token ids
+
+
+class ComparedOptions(NetworkChoice, PictureOptions, total=False):
+    """The options that ``grn eval gen`` and ``grn eval recon`` share."""
+
+    strict: bool  # stop at the first source that cannot be read
+    tokenizer: Place | None  # run directory that decodes stores; of a reconstruction, that encodes media too
+    metrics: Several | None  # "psnr,ssim" or ["psnr", "ssim"]; None: all that can be measured
+    html: Place | None  # write the whole report as one page
+
+
+class EvaluateOptions(TextImageChoice, ComparedOptions, total=False):
+    """The options of ``grn eval gen``."""
+
     prompts: Place | None  # file of a prompt for each picture, for those that record none
-    shows_pictures: bool  # keep some of the samples and the worst ones as `Generation.exhibits`
+    shows_pictures: bool  # keep some of the samples and the worst ones as `Generation.exhibits`, as a page does
     seed: int | None  # of the random subsets of KID
 
 
@@ -56,6 +70,7 @@ class ReconstructionOptions(ComparedOptions, total=False):
     compare: Place | None  # media that a store was made from
     budget: Several | None  # instead of a size: "0.06M", ... "2M", "WxH" or (W, H), an area
     lpips: Place | None  # folder of LPIPS weights
+    sheet: Place | None  # PNG file for sources and reconstructions, with the worst ones
 
 
 @takes_options(PictureReading, seed=0, download=False)
@@ -92,17 +107,20 @@ def evaluate(
     GrnError
         `UsageError`, `MediaError`, `StoreError` or `CheckpointError`.
     """
+    asked = AskedReport("evaluate", (samples,), {"reference": reference, **options}, drawn=True)
     values = settled(options)
     settings = GenSettings(
-        reading=_reading(values),
+        reading=picture_reading(values),
         metrics=_metrics(values),
-        networks=_networks(values),
+        networks=network_options(values),
         text_image=text_image_options(values),
         seed=values.get("seed", 0),
-        shows_pictures=values.get("shows_pictures", False),
+        shows_pictures=values.get("shows_pictures", False) or "html" in values,
     )
     theirs = None if reference is None else str(reference)
-    return generation(str(samples), theirs, settings, processes=processes, monitor=following(progress, max_time))
+    measured = generation(str(samples), theirs, settings, processes=processes, monitor=following(progress, max_time))
+    asked.write(lambda: generation_report(measured), is_main=processes.is_main)
+    return measured
 
 
 @takes_options(PictureReading, download=False)
@@ -136,17 +154,20 @@ def evaluate_reconstruction(
     GrnError
         `UsageError`, `MediaError`, `StoreError` or `CheckpointError`.
     """
+    asked = AskedReport("evaluate_reconstruction", (src,), options, drawn=False)
     values = settled(options)
     settings = ReconSettings(
-        reading=replace(_reading(values), budget=values.get("budget")),
+        reading=replace(picture_reading(values), budget=values.get("budget")),
         rounds=parse_rounds(str(values["rounds"])) if "rounds" in values else None,
         metrics=_metrics(values),
-        networks=_networks(values),
+        networks=network_options(values),
         compare=_text(values, "compare"),
         reconstructions=_text(values, "reconstructions"),
         lpips=values.get("lpips"),
     )
-    return reconstruction(str(src), settings, processes=processes, monitor=following(progress, max_time))
+    measured = reconstruction(str(src), settings, processes=processes, monitor=following(progress, max_time))
+    asked.write(lambda: reconstruction_report(measured), is_main=processes.is_main)
+    return measured
 
 
 def text_image_options(values: Mapping[str, Any]) -> TextImageOptions | None:
@@ -163,13 +184,15 @@ def text_image_options(values: Mapping[str, Any]) -> TextImageOptions | None:
     )
 
 
-def _reading(values: Mapping[str, Any]) -> PictureReading:
+def picture_reading(values: Mapping[str, Any]) -> PictureReading:
+    """Which pictures are measured, of settled options."""
     names = ("size", "frames", "fps", "limit", "sample", "batch", "device", "strict")
     given = {name: values[name] for name in names if name in values}
     return PictureReading(**given, workers=worker_count(values.get("workers")), tokenizer=_text(values, "tokenizer"))
 
 
-def _networks(values: Mapping[str, Any]) -> NetworkOptions:
+def network_options(values: Mapping[str, Any]) -> NetworkOptions:
+    """Which feature network is used, of settled options."""
     given = {name: values[name] for name in ("cache", "download") if name in values}
     return NetworkOptions(features=_text(values, "features"), **given)
 

@@ -1,7 +1,7 @@
 """Options of the commands as Python values: what a call may be given, and what the stages take."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import wraps
@@ -30,9 +30,23 @@ told in sentences what begins and what the user should know."""
 # What stands between the values of an option that takes several.
 _SIGNS = dict.fromkeys(("size", "budget", "grid"), "x")
 _SIGNS |= dict.fromkeys(("ratio", "guidance_interval"), ":") | dict.fromkeys(("classes", "metrics"), ",")
-_PATHS = ("prompts", "text", "init", "first_frame", "sheet", "film", "recipe", "lpips", "cache")
+_PATHS = (
+    "prompts",
+    "text",
+    "init",
+    "first_frame",
+    "sheet",
+    "film",
+    "recipe",
+    "lpips",
+    "cache",
+    "class_names",
+    "html",
+    "plot",
+)
 # Least values, which the command line checks by itself.
-_LEAST = dict.fromkeys(("batch", "limit", "sample", "frames", "per_class"), 1) | dict.fromkeys(("workers", "seed"), 0)
+_LEAST = dict.fromkeys(("batch", "limit", "sample", "frames", "per_class", "quality", "shard_size"), 1)
+_LEAST |= dict.fromkeys(("workers", "seed"), 0)
 _MOST_ROUNDS = 8
 # Defaults of the commands where those of the stages' settings differ.
 _DEFAULTS: Mapping[str, Any] = {"device": "auto", "part": "0/1", "workers": None}
@@ -116,6 +130,8 @@ def settled(options: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"--rounds {rounds}: expected 1 to {_MOST_ROUNDS}")
     values |= {name: joined(values[name], sign) for name, sign in _SIGNS.items() if name in values}
     values |= {name: Path(values[name]) for name in _PATHS if name in values}
+    if isinstance(values.get("labels"), Path):  # else the name of a form
+        values["labels"] = str(values["labels"])
     if "part" in values:
         values["part"], values["parts"] = parse_part(values["part"])
     return values | {"device": device_name(values.get("device"))}
@@ -153,6 +169,11 @@ def worker_count(workers: int | None) -> int:
     if workers is not None:
         return workers
     return max(1, min(8, usable_cores() // 2))
+
+
+def source_arguments(src: Place | Sequence[Place]) -> str | list[str]:
+    """One SRC or several as the stages take them."""
+    return str(src) if isinstance(src, str | Path) else [str(each) for each in src]
 
 
 def check_dtype(dtype: str | None, made: str) -> None:

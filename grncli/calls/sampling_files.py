@@ -20,22 +20,18 @@ from grncli.sampling.stage import SamplingSummary
 from grncli.schedules import Schedule
 
 
-class SampleCallOptions(TypedDict, total=False):
-    """The options of ``grn sample``; None is the paper's value, or what the run records."""
+class SearchedOptions(TypedDict, total=False):
+    """The options of ``grn sample`` that a search has too; None is the paper's value, or what the run records."""
 
     classes: Several | None  # "all", or numbers and names
-    prompt: str | None  # one prompt
     prompts: Place | None  # a file: GenEval's or VBench's JSON, or plain lines
     per_class: int | None  # samples of each class or prompt, or in all
-    rewrite: str | None  # command that rewrites prompts
     text_encoder: Place | None  # folder of it, or minilm
     text: Place | None  # store of text features, instead of an encoder
     negative_prompt: str | None  # or @FILE
     budget: Several | None  # pixels of a frame: "0.06M", ... or (W, H)
     ratio: Several | None  # "W:H" or (W, H), which fills the budget
     frames: int | None  # of a clip, 1 + n times the tokenizer's stride in time
-    size: Several | None  # "HxW" or (H, W) in pixels
-    grid: Several | None  # "TxHxW" or (T, H, W) in tokens; None: the most frequent of training
     steps: int | None  # refinement steps, 50 by default; with complexity, the pace of the warm-up
     # How the selection ratio grows; complexity gives each sample steps by its entropy.
     schedule: Literal["linear", "cosine", "complexity"] | None
@@ -53,19 +49,28 @@ class SampleCallOptions(TypedDict, total=False):
     adapt_temperature: bool  # lower it for samples of few steps, as the release does
     # Random (the paper), confidence (Appendix E.2), mask: accepted tokens stay fixed.
     select: Literal["random", "confidence", "mask"]
-    first_frame: Place | None  # picture that clips start from, or a folder of one for each prompt
-    init: Place | None  # store of samples to start from
-    keep: str | float | None  # what stays of them: a PNG mask, "first-frame", or a share
     weights: str | None  # "ema", the default, "ema2" or "weights"
     seed: int | None  # samples depend on it and on their number only
     batch: int | None  # samples refined at once; None: what fills the device
+    device: object  # "auto", "cpu", "cuda", "cuda:1", "mps", or a torch.device
+    dtype: str | None  # "auto", "float32" or "bfloat16"
+    overwrite: bool  # replace samples made with other settings
+
+
+class SampleCallOptions(SearchedOptions, total=False):
+    """The options of ``grn sample``; None is the paper's value, or what the run records."""
+
+    prompt: str | None  # one prompt
+    rewrite: str | None  # command that rewrites prompts
+    size: Several | None  # "HxW" or (H, W) in pixels
+    grid: Several | None  # "TxHxW" or (T, H, W) in tokens; None: the most frequent of training
+    first_frame: Place | None  # picture that clips start from, or a folder of one for each prompt
+    init: Place | None  # store of samples to start from
+    keep: str | float | None  # what stays of them: a PNG mask, "first-frame", or a share
     part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, counted from 0
     sheet: Place | None  # PNG file for a contact sheet
     film: Place | None  # MP4 file for a film of the refinement
-    device: object  # "auto", "cpu", "cuda", "cuda:1", "mps", or a torch.device
-    dtype: str | None  # "auto", "float32" or "bfloat16"
     offload: bool  # let generator and tokenizer take turns on the device
-    overwrite: bool  # replace samples made with other settings
 
 
 @overload

@@ -16,6 +16,9 @@ from grncli.calls.option_forms import (
     takes_options,
     worker_count,
 )
+from grncli.calls.report_options import AskedReport
+from grncli.reporting.bits_report import bits_report
+from grncli.reporting.rounds_report import rounds_report
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.store import open_store
@@ -43,11 +46,17 @@ class RoundsOptions(PictureOptions, total=False):
     rounds: str | int | tuple[int, int] | None  # "A:B" or (A, B), or one number; None: 1 to 8
     budget: Several | None  # instead of a size: "0.06M", ... "2M", "WxH" or (W, H), an area
     lpips: Place | None  # folder of LPIPS weights
+    sheet: Place | None  # PNG file for pictures decoded from each number of rounds
 
 
 @overload
 def quantize_stats(
-    store: Place, *, progress: Progress = None, max_time: str | float | None = None
+    store: Place,
+    *,
+    plot: Place | None = None,
+    html: Place | None = None,
+    progress: Progress = None,
+    max_time: str | float | None = None,
 ) -> BitStatistics: ...
 
 
@@ -56,6 +65,8 @@ def quantize_stats(
     *,
     media: Place,
     tokenizer: Place,
+    plot: Place | None = None,
+    html: Place | None = None,
     progress: Progress = None,
     max_time: str | float | None = None,
     **options: Unpack[RoundsOptions],
@@ -68,6 +79,8 @@ def quantize_stats(
     *,
     media: Place | None = None,
     tokenizer: Place | None = None,
+    plot: Place | None = None,
+    html: Place | None = None,
     progress: Progress = None,
     max_time: str | float | None = None,
     **options: Unpack[RoundsOptions],
@@ -79,6 +92,8 @@ def quantize_stats(
     store : bit store: balance, entropy and correlation of its bits
     media : images and clips instead: error and quality after each number of rounds
     tokenizer : run directory, for ``media``
+    plot : PNG, SVG or PDF file for a plot
+    html : file for the whole report as one page
     progress : called with (samples or sources done, all of them, a note), or a `Monitor`
     max_time : seconds or ``"3h50m"``, after which the work ends with `Unfinished`
     options : for ``media``; `RoundsOptions` says what each is
@@ -98,17 +113,24 @@ def quantize_stats(
     given: Mapping[str, Any] = options
     check_measured(store, media, tokenizer, given)
     monitor = following(progress, max_time)
+    named = {"media": media, "tokenizer": tokenizer, "plot": plot, "html": html, **given}
+    asked = AskedReport("quantize_stats", () if store is None else (store,), named, drawn=True)
     if store is not None:
-        return _store_statistics(Path(store), monitor)
+        statistics = _store_statistics(Path(store), monitor)
+        asked.write(lambda: bits_report(statistics))
+        return statistics
     # Only here: torch, which the bits of a store do not need.
     from grncli.evaluation.measuring import PictureReading
     from grncli.evaluation.rounds import RoundsSettings, round_statistics
 
     values = settled(options)
     lpips, rounds = values.pop("lpips", None), values.pop("rounds", "1:8")
+    values.pop("sheet", None)
     reading = PictureReading(**values | {"workers": worker_count(options.get("workers"))})
     settings = RoundsSettings(reading=reading, rounds=parse_range(rounds), lpips=lpips)
-    return round_statistics(str(media), str(tokenizer), settings, monitor=monitor)
+    measured = round_statistics(str(media), str(tokenizer), settings, monitor=monitor)
+    asked.write(lambda: rounds_report(measured))
+    return measured
 
 
 def parse_range(rounds: str | int | tuple[int, int]) -> tuple[int, int]:

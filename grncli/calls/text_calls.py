@@ -1,5 +1,6 @@
 """``grncli.encode_text``: prompts to a store of text features."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
@@ -11,6 +12,7 @@ from grncli.prompt_encoding import prompt_stage
 from grncli.prompt_encoding.prompt_plan import EncodeTextSettings
 from grncli.prompt_encoding.prompt_stage import PromptEncodingSummary
 from grncli.text.encoders import load_text_encoder
+from grncli.text.text_encoder import TextEncoder
 
 
 class EncodeTextOptions(TypedDict, total=False):
@@ -59,11 +61,18 @@ def encode_text(
     GrnError
         `UsageError`, `CheckpointError` or `StoreError`, with nothing lost that was committed.
     """
-    check_dtype(options.get("dtype"), "features")
-    values = settled(options)
-    device = values.pop("device")
-    settings = EncodeTextSettings(**values)
-    open_encoder = partial(load_text_encoder, text_encoder, torch.device(device), getattr(torch, settings.dtype))
+    settings, _, open_encoder = encoding_settings(text_encoder, options)
     return prompt_stage.encode_text(
         str(prompts), Path(out), open_encoder, settings, monitor=following(progress, max_time)
     )
+
+
+def encoding_settings(
+    text_encoder: Place, options: EncodeTextOptions
+) -> tuple[EncodeTextSettings, torch.device, Callable[[], TextEncoder]]:
+    """Options as the stage takes them, where it computes, and what opens the encoder; UsageError for invalid ones."""
+    check_dtype(options.get("dtype"), "features")
+    values = settled(options)
+    device = torch.device(values.pop("device"))
+    settings = EncodeTextSettings(**values)
+    return settings, device, partial(load_text_encoder, text_encoder, device, getattr(torch, settings.dtype))

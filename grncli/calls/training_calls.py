@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from grncli.calls.option_forms import Place, Progress, device_name, following, takes_options
+from grncli.calls.option_forms import Place, Progress, device_name, following, source_arguments, takes_options
 from grncli.runs.generator_recipe import AskedGeneratorRecipe
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
 from grncli.runtime.devices import DTYPES
@@ -42,7 +42,7 @@ class TrainingSummary:
 @takes_options()
 def train_tokenizer(
     recipe: Place,
-    data: Place,
+    data: Place | Sequence[Place],
     out: Place,
     *,
     overrides: Overrides = (),
@@ -59,7 +59,7 @@ def train_tokenizer(
     Parameters
     ----------
     recipe : YAML file, or the name of a shipped recipe
-    data : images and clips, as `grncli.tokenize` takes them
+    data : images and clips, one SRC or several, as `grncli.tokenize` takes them
     out : run directory; an interrupted run is resumed, a finished one left alone
     overrides : fields of the recipe to change, such as ``{"training.steps": 500}``
     device : ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a ``torch.device``
@@ -83,7 +83,7 @@ def train_tokenizer(
     log = _Log(report)
     added = tokenizer_training.train_tokenizer(
         resolved,
-        str(data),
+        source_arguments(data),
         Path(out),
         device=where,
         overwrite=overwrite,

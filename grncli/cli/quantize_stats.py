@@ -1,7 +1,7 @@
 """``grn quantize-stats``: how good bits are, and how many rounds are needed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -9,19 +9,11 @@ from typer import Argument, Option
 from grncli.calls.option_forms import check_measured
 from grncli.cli import options
 from grncli.cli.console import FAILED, complain, guarded, monitored
+from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
-from grncli.cli.reports import Outputs, Table, TextReport
-from grncli.cli.terminal import number
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from grncli.bit_statistics.survey import BitStatistics
-    from grncli.evaluation.rounds import RoundStatistics
-
-SHOWN_STUCK = 12
-BEYOND_BOUND = "a feature error exceeds its bound: the features leave (-1, 1), so the tokenizer is broken"
+from grncli.cli.reports import Outputs
+from grncli.reporting.bits_report import bits_report
+from grncli.reporting.rounds_report import BEYOND_BOUND, rounds_report
 
 
 @examples(
@@ -51,6 +43,7 @@ def quantize_stats(
     ] = None,
     html: options.Html = None,
     max_time: options.MaxTime = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Measure the bits of a store, or rounds on media.
@@ -78,106 +71,17 @@ def quantize_stats(
     with monitored("quantize-stats", unit, max_time) as monitor:
         from grncli.calls.statistics_call import quantize_stats as measure
 
-        statistics: BitStatistics | RoundStatistics
+        if dry_run:
+            given = {} if store is not None else {"media": media, "tokenizer": tokenizer, **chosen}
+            print_costs(measure, *([] if store is None else [store]), progress=monitor, json=json, **given)
+            return
         if store is not None:
-            statistics = measure(store, progress=monitor)
+            report, problem = bits_report(measure(store, progress=monitor)), ""
         else:
             statistics = measure(media=str(media), tokenizer=str(tokenizer), progress=monitor, **chosen)
-    outputs.write(
-        tabulate(statistics),
-        statistics.to_json(),
-        draw=lambda: _draw(statistics),
-        drawn=_drawn(statistics),
-        picture=getattr(statistics, "sheet", None),
-        exhibits=getattr(statistics, "exhibits", ()),
-    )
-    if not getattr(statistics, "within_bounds", True):
-        complain(f"{media}: {BEYOND_BOUND}")
+            report = rounds_report(statistics)
+            problem = "" if statistics.within_bounds else f"{media}: {BEYOND_BOUND}"
+    outputs.write(report)
+    if problem:
+        complain(problem)
         raise typer.Exit(FAILED)
-
-
-def _draw(statistics: "BitStatistics | RoundStatistics") -> Any:
-    from grncli.bit_statistics.survey import BitStatistics
-    from grncli.evaluation.plots import plot_bits, plot_rounds
-
-    return plot_bits(statistics) if isinstance(statistics, BitStatistics) else plot_rounds(statistics)
-
-
-def _drawn(statistics: "BitStatistics | RoundStatistics") -> str:
-    """What the plot shows, in a sentence; its numbers are in the table."""
-    from grncli.bit_statistics.survey import BitStatistics
-
-    if isinstance(statistics, BitStatistics):
-        rounds, channels = statistics.ones.shape
-        return f"Share of ones of each of {rounds} rounds and {channels} channels, as a heat map."
-    return "Each metric, and the error of the features, against the number of rounds."
-
-
-def tabulate(statistics: "BitStatistics | RoundStatistics") -> TextReport:
-    """The report, as text."""
-    from grncli.bit_statistics.survey import BitStatistics
-
-    return _tabulate_bits(statistics) if isinstance(statistics, BitStatistics) else _tabulate_rounds(statistics)
-
-
-def _tabulate_rounds(measured: "RoundStatistics") -> TextReport:
-    names = list(measured.rows[0].metrics)
-    header = ["rounds", "compression", "bound", "largest error", "mean error", *(name.upper() for name in names)]
-    rows = [
-        [
-            "continuous" if row.rounds is None else str(row.rounds),
-            number(row.compression, ".4g", "x"),
-            *(number(value, ".5f") for value in (row.bound, row.largest_error, row.mean_error)),
-            *(_quality(name, row.metrics[name]) for name in names),
-        ]
-        for row in measured.rows
-    ]
-    time, height, width = measured.stride
-    trained = (
-        "without quantization" if measured.trained_rounds is None else f"at up to {measured.trained_rounds} rounds"
-    )
-    notes = [
-        f"{measured.images} images and {measured.clips} clips of {measured.src}; {measured.failed} sources could not "
-        "be read.",
-        f"Tokenizer {measured.tokenizer['name']} ({measured.tokenizer['sha256'][:12]}): {measured.channels} channels a "
-        f"token of {time}x{height}x{width} pixels, trained {trained}.",
-    ]
-    if not measured.within_bounds:
-        notes.append(f"{BEYOND_BOUND.capitalize()}.")
-    return TextReport([Table("Quality after each number of rounds", header, rows)], notes)
-
-
-def _quality(name: str, value: float) -> str:
-    return number(value, ".2f", " dB") if name == "psnr" else number(value, ".4f")
-
-
-def _largest(values: "NDArray[np.float64]") -> float:
-    """Of those that are defined, NaN where none is."""
-    defined = values[values == values]
-    return float(defined.max()) if defined.size else float("nan")
-
-
-def _tabulate_bits(statistics: "BitStatistics") -> TextReport:
-    import numpy as np
-
-    header = ["round", "ones", "least", "most", "entropy", "of two channels", "with the round before"]
-    rows = []
-    for r, (ones, entropy) in enumerate(zip(statistics.ones, statistics.entropy, strict=True)):
-        others = np.abs(statistics.between_channels[r] * (1 - np.eye(len(ones))))
-        before = np.abs(statistics.between_rounds[:, r, r - 1]) if r else np.array([np.nan])
-        correlations = [number(_largest(values), ".3f") for values in (others, before)]
-        shares = [number(share, ".1%") for share in (ones.mean(), ones.min(), ones.max())]
-        rows.append([str(r + 1), *shares, number(entropy.mean(), ".4f"), *correlations])
-    stuck = [str(bit) for bit in statistics.stuck[:SHOWN_STUCK]]
-    more = [f"and {len(statistics.stuck) - SHOWN_STUCK} more"] if len(statistics.stuck) > SHOWN_STUCK else []
-    about = "" if statistics.distinct.exact else "about "
-    notes = [
-        f"{statistics.samples} samples, {statistics.tokens} tokens, {statistics.nbytes} bytes of {statistics.store}.",
-        "The last two columns are the strongest correlations, of either sign.",
-        f"{about}{statistics.distinct.count} distinct tokens.",
-        "A general compressor would save "
-        + ", ".join(f"{share:.1%} ({name})" for name, share in statistics.saved.items())
-        + f", measured on {statistics.compressed} bytes.",
-        f"Stuck bits: {', '.join([*stuck, *more])}." if stuck else "No bit is stuck.",
-    ]
-    return TextReport([Table("Bits", header, rows)], notes)

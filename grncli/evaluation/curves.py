@@ -219,9 +219,8 @@ Log = dict[str, tuple[Numbers, Numbers]]
 
 def _read(run: Path) -> Log:
     if not (run / METRICS).is_file():
-        raise CheckpointError(
-            f"{run}: holds no {METRICS}, expected the directory of a run of grn train-tokenizer or grn train-gen"
-        )
+        found = f"{run}: holds no {METRICS}" if run.exists() else f"{run} does not exist"
+        raise CheckpointError(f"{found}, expected the directory of a run of grn train-tokenizer or grn train-gen")
     columns: dict[str, list[tuple[float, float]]] = {}
     seconds, before = 0.0, 0
     for line in read_metrics(run / METRICS):

@@ -17,10 +17,12 @@ from grncli.evaluation.measuring import Compute, Measured, PictureReading, Pictu
 from grncli.evaluation.picture_arrays import ArrayPictures
 from grncli.evaluation.recorded_prompts import recorded_prompts
 from grncli.media.batches import ClipBatch, ReadSource, media_batches
+from grncli.media.listing import ListingOptions, list_sources
+from grncli.media.listing.listing_cache import FOLDER
 from grncli.media.reading import parse_reading
 from grncli.media.selection import Selection
-from grncli.media.sources import list_sources
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
+from grncli.runs.weight_files import default_cache
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.store import METADATA, BitStore, open_store
@@ -52,7 +54,8 @@ class MediaPictures(Pictures):
 
     def __init__(self, src: str, reading: PictureReading, *, say: Say = lambda text: None) -> None:
         self.src = src
-        everything, selection = list_sources(src).sources, reading.selection
+        everything = list_sources(src, ListingOptions(cache=default_cache() / FOLDER)).sources
+        selection = reading.selection
         self.selection = selection
         self.total = len(everything)
         self.places = selection.places((source.relative for source in everything), self.total)

@@ -17,10 +17,10 @@ from grncli.cli import app
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 
-# Options that end at the command line: what is printed, and files of a report.
-PRINTED = {"json", "dry_run", "html", "plot", "quiet", "log_file", "debug"}
+# Options that end at the command line.
+PRINTED = {"json", "dry_run", "quiet", "log_file", "debug"}
 # Arguments and options by other names in Python, where a dash, "no" or a keyword of the language stands in the way.
-RENAMED = {"no_captions": "captions", "drawn": "set", "folder": "out", "run": "generator"}
+RENAMED = {"no_captions": "captions", "drawn": "set", "folder": "out", "run": "generator", "more": "grid"}
 CALLS = {
     "shapes": grncli.draw_shapes,
     "tokenize": grncli.tokenize,
@@ -32,6 +32,15 @@ CALLS = {
     "sample": sample_files,
     "eval gen": grncli.evaluate,
     "eval recon": grncli.evaluate_reconstruction,
+    "store drop": grncli.drop_samples,
+    "store compact": grncli.compact_store,
+    "store split": grncli.split_store,
+    "store merge": grncli.merge_stores,
+    "store dedupe": grncli.dedupe_store,
+    "eval stats": grncli.save_statistics,
+    "eval search": grncli.search_settings,
+    "eval export": grncli.export_samples,
+    "captions": grncli.add_captions,
 }
 
 
@@ -46,8 +55,6 @@ def options_of(command):
 def test_every_option_of_a_command_is_a_keyword_of_its_call(command):
     keywords = inspect.signature(CALLS[command]).parameters
     python_only = {"progress", "report", "processes", "max_time", "overrides"}
-    if command in ("quantize-stats", "eval recon"):
-        python_only.add("sheet")  # the result has the picture itself
     if command == "eval gen":
         python_only.add("shows_pictures")  # what --html asks for
     assert set(options_of(command)) - PRINTED - python_only == set(keywords) - python_only

@@ -24,8 +24,8 @@ from grncli.evaluation.pairs import parse_rounds
 from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
 from grncli.media.framing import parse_size
+from grncli.media.listing import list_sources
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import list_sources
 from grncli.media.writing import write_mp4, write_png
 from grncli.metrics.quality import psnr
 from grncli.runtime.errors import CheckpointError, MediaError, UsageError

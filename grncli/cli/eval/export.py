@@ -8,6 +8,7 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import guarded, monitored, print_json, say, works_alone
 from grncli.cli.help_pages import examples
+from grncli.runtime.text import counted
 
 
 @examples(
@@ -34,21 +35,14 @@ def export(
     """Lay samples out as GenEval (images) or VBench (clips) read them."""
     works_alone()
     with monitored("eval export", "samples", max_time) as monitor:
-        from grncli.evaluation.benchmark_folders import export as lay_out
-        from grncli.runtime.devices import pick_device
+        from grncli.calls.export_call import export_samples
 
-        summary = lay_out(
-            samples,
-            folder,
-            layout,
-            prompts=prompts,
-            tokenizer=tokenizer,
-            device=str(pick_device(device)),
-            monitor=monitor,
+        summary = export_samples(
+            samples, folder, layout, prompts=prompts, tokenizer=tokenizer, device=device, progress=monitor
         )
     for warning in summary.warnings:
         say(f"warning: {warning}", always=True)
     if json:
         print_json({"out": str(folder), "prompts": summary.prompts, "files": summary.files, "present": summary.present})
     there = f"; {summary.present} were there" if summary.present else ""
-    say(f"{folder}: {summary.files} files of {summary.prompts} prompts for {layout}{there}")
+    say(f"{folder}: {counted(summary.files, 'file')} of {counted(summary.prompts, 'prompt')} for {layout}{there}")

@@ -1,23 +1,17 @@
 """``grn eval recon``: how well pictures are reconstructed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded
+from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
-from grncli.cli.reports import Outputs, Table, TextReport
+from grncli.cli.reports import Outputs
 from grncli.cli.session import open_session
-from grncli.cli.terminal import number
-
-if TYPE_CHECKING:
-    from grncli.evaluation.pair_comparison import PairComparison
-    from grncli.metrics.pairwise import Spread
-
-
-SHOWN_TABLES = 2  # the figures, and the worst samples by the first metric
+from grncli.reporting.reconstruction_report import reconstruction_report
 
 
 @examples(
@@ -55,6 +49,7 @@ def recon(
     ] = None,
     html: options.Html = None,
     max_time: options.MaxTime = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Measure pictures after the tokenizer: PSNR, SSIM, LPIPS, rFID.
@@ -69,90 +64,23 @@ def recon(
     with open_session("eval recon", "pictures", device, max_time, own_shares=True) as session:
         from grncli.calls.measuring_calls import evaluate_reconstruction
 
-        report = evaluate_reconstruction(
-            src,
-            tokenizer=tokenizer,
-            rounds=rounds,
-            reconstructions=reconstructions,
-            compare=compare,
-            metrics=metrics,
+        chosen = {
+            "tokenizer": tokenizer,
+            "rounds": rounds,
+            "reconstructions": reconstructions,
+            "compare": compare,
+            "metrics": metrics,
             **vars(networks),
-            lpips=lpips,
+            "lpips": lpips,
             **vars(pictures),
-            budget=budget,
-            device=session.device,
-            processes=session.processes,
-            progress=session.monitor,
-        )
+            "budget": budget,
+            "device": session.device,
+            "processes": session.processes,
+            "progress": session.monitor,
+        }
+        if dry_run:
+            print_costs(evaluate_reconstruction, src, json=json, silent=not session.processes.is_main, **chosen)
+            return
+        report = evaluate_reconstruction(src, **chosen)
     if session.processes.is_main:
-        outputs.write(
-            tabulate(report),
-            report.to_json(),
-            picture=report.sheet,
-            exhibits=report.exhibits,
-            warnings=report.warnings,
-            printed=SHOWN_TABLES,
-        )
-
-
-def tabulate(report: "PairComparison") -> TextReport:
-    """The report: figures, then the worst ten by each metric in the last row."""
-    from grncli.metrics.quality import NAMES
-
-    names = [name for name in report.rows[0].spreads if any(row.spreads[name].samples for row in report.rows)]
-    distances = list(report.rows[0].distances)
-    header = ["rounds" if report.tokenizer else "", *(NAMES[name] for name in names), *map(_distance, distances)]
-    rows = [
-        [
-            row.label,
-            *(_spread(name, row.spreads[name]) for name in names),
-            *(number(row.distances[name], ".3f") for name in distances),
-        ]
-        for row in report.rows
-    ]
-    last = report.rows[-1]
-    worst = [
-        Table(
-            f"Furthest from their sources by {NAMES[name]}, {last.label}",
-            ["", "worst frame", NAMES[name]],
-            [[key, str(frame), _quality(name, value)] for key, frame, value in last.spreads[name].worst],
-            names={0},
-        )
-        for name in names
-    ]
-    table = Table("Reconstruction, mean ± standard deviation", header, rows, names=() if report.tokenizer else {0})
-    return TextReport([table, *worst], _notes(report))
-
-
-def _notes(report: "PairComparison") -> list[str]:
-    failed = f", and {report.failed} could not be read" if report.failed else ""
-    skipped = ("src", "rounds", "tokenizer")  # shown elsewhere
-    shown = {name.replace("_", " "): value for name, value in report.about.items() if name not in skipped}
-    settings = ", ".join(f"{name} {value}" for name, value in shown.items())
-    notes = [
-        f"{report.samples} samples of {report.src} ({settings}){failed}; pixels rounded to 8 bits, a clip counts with "
-        "the mean over its frames."
-    ]
-    if report.tokenizer:
-        notes.append(f"Tokenizer {report.tokenizer['name']} ({report.tokenizer['sha256'][:12]}).")
-    for name, network in report.networks.items():
-        notes.append(
-            f"{_distance(name)}: {network['vectors']} features of each side by {network['name']} (sha256 "
-            f"{network['sha256'][:12]}), {network['input']}; float64, biased upwards by small counts."
-        )
-    return [*notes, *(f"Note: {warning}." for warning in report.warnings)]
-
-
-def _distance(name: str) -> str:
-    return {"rfid": "rFID", "rfvd": "rFVD"}.get(name, "Fréchet distance")
-
-
-def _spread(name: str, spread: "Spread") -> str:
-    mean, deviation = _quality(name, spread.mean), _quality(name, spread.deviation)
-    if not spread.samples or not mean:
-        return ""
-    return f"{mean} ± {deviation}" if deviation else mean
-
-
-def _quality(name: str, value: float) -> str:
-    return number(value, ".2f" if name == "psnr" else ".4f")
+        outputs.write(reconstruction_report(report))

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from grncli.calls.option_forms import worker_count
 from grncli.cli import options
 from grncli.cli.console import guarded, monitored, say, works_alone
-from grncli.cli.eval.gen import describe_text_image
 from grncli.cli.help_pages import examples
-from grncli.cli.reports import Outputs, Table, TextReport
+from grncli.cli.reports import Outputs
 from grncli.cli.sample import AreaGroup, RefinementGroup, TextGroup
-from grncli.cli.terminal import number
+from grncli.reporting.search_report import search_report
 
 if TYPE_CHECKING:
-    from grncli.evaluation.halving import Search
     from grncli.sampling.settings import SampleOptions
 
 
@@ -99,47 +96,42 @@ def search(
     works_alone()
     outputs = Outputs(plot=plot, html=html, json=json)
     outputs.check()
+    asked = {
+        **vars(texts),
+        **vars(sizes),
+        **vars(refinement),
+        "classes": classes,
+        "prompts": prompts,
+        "per_class": per_class,
+        "weights": weights,
+        "seed": seed,
+        "batch": batch,
+        "device": device,
+        "dtype": dtype,
+    }
     with monitored("eval search", "trials", max_time) as monitor:
-        from grncli.evaluation.grids import parse_grid
-        from grncli.evaluation.halving import search as find
-        from grncli.evaluation.measuring import PictureReading
-        from grncli.evaluation.trial_judge import SearchSettings
-        from grncli.runtime.devices import pick_device
-        from grncli.sampling.settings import SampleOptions
+        from grncli.calls.sampling_files import sample_options
+        from grncli.calls.search_call import search_settings
 
-        chosen = str(pick_device(device))
-        groups = vars(texts) | vars(sizes) | vars(refinement)
-        sampling = SampleOptions(
-            **groups,
-            classes=classes,
-            prompts=prompts,
-            per_class=per_class,
-            weights=weights,
-            seed=seed,
-            batch=batch,
-            device=chosen,
-            dtype=dtype,
-        )
-        settings = SearchSettings(
-            grid=parse_grid([*(grid or []), *(more or [])]),
-            sampling=sampling,
-            networks=networks.settings(),
-            text_image=text_image.settings(),
+        result = search_settings(
+            run,
+            [*(grid or []), *(more or [])],
+            tokenizer=tokenizer,
+            reference=reference,
+            out=out,
+            **asked,
+            **vars(text_image),
             by=by,
-            reading=PictureReading(size=size, tokenizer=tokenizer, device=chosen, workers=worker_count(workers)),
             halvings=halvings,
+            **vars(networks),
+            size=size,
+            workers=workers,
             overwrite=overwrite,
+            progress=monitor,
         )
-        result = find(run, reference, out or run / "search", settings, monitor=monitor)
-
-    def draw() -> Any:
-        from grncli.evaluation.plots import plot_search
-
-        return plot_search(result)
-
-    drawn = f"{result.label} over the grid of {', '.join(result.grid)}; the table has the numbers."
-    outputs.write(tabulate(result), result.to_json(), draw=draw, drawn=drawn, warnings=result.warnings)
-    say(f"best of {len(result.trials)}: {best_command(run, tokenizer, sampling, result.best.point)}")
+    outputs.write(search_report(result))
+    best = best_command(run, tokenizer, sample_options(asked), result.best.point)
+    say(f"best of {len(result.trials)}: {best}")
 
 
 def best_command(run: Path, tokenizer: str, options: "SampleOptions", point: Mapping[str, Any]) -> str:
@@ -156,34 +148,3 @@ def best_command(run: Path, tokenizer: str, options: "SampleOptions", point: Map
         if not isinstance(value, bool)
     ]
     return " ".join([f"grn sample {run} OUT --tokenizer {tokenizer}", *values, *flags])
-
-
-def tabulate(result: "Search") -> TextReport:
-    """Every point with its last trial, best first."""
-    from grncli.evaluation.sample_metrics import LABELS, TEXT_IMAGE
-
-    names, reference, network = list(result.grid), result.about.get("reference"), result.about.get("network")
-    text_image = result.about.get("text_image")
-    rows = [
-        [
-            *(str(trial.point[name]) for name in names),
-            *([] if result.distance is None else [number(trial.figure("distance"), ".3f")]),
-            *([] if text_image is None else [number(trial.figure("text-image"), ".2f")]),
-            str(trial.samples),
-            number(trial.nfe, ".1f"),
-        ]
-        for trial in result.trials
-    ]
-    figures = [*([] if result.distance is None else [LABELS[result.distance]])]
-    figures += [] if text_image is None else [LABELS[TEXT_IMAGE]]
-    notes = []
-    if reference is not None and network is not None:
-        notes += [
-            f"Against {reference['src']} ({reference.get('count')} pictures); features of {network['name']} "
-            f"({network['sha256'][:12]}).",
-            "Distances of different counts do not compare: the fewer samples, the larger they are.",
-        ]
-    notes += [] if text_image is None else [describe_text_image(text_image)]
-    title = f"Decoding settings, best first by {result.label}" if len(figures) > 1 else "Decoding settings, best first"
-    header = [*names, *figures, "samples", "NFE"]
-    return TextReport([Table(title, header, rows)], [*notes, *(f"Note: {warning}." for warning in result.warnings)])

@@ -1,166 +1,18 @@
 """How samples compare with real pictures, by ``grn eval gen``, and statistics files, by ``grn eval stats``."""
 
 import json
-import math
 import shutil
-import threading
-import warnings
-import zipfile
 from collections import Counter
-from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from compared_samples import KINDS, document, noise, one_sentence, place, save_statistics
 from PIL import Image
-from torch import Tensor, nn
 
-from grncli.evaluation.feature_collection import NetworkOptions, collect
-from grncli.evaluation.generation import GenSettings, generation
-from grncli.evaluation.measuring import PictureReading
-from grncli.evaluation.picture_sources import open_pictures
 from grncli.media.writing import write_png
-from grncli.metrics.feature_networks import load_feature_network
-from grncli.metrics.statistics_files import read_statistics, write_statistics
 from grncli.runtime.errors import CheckpointError, GrnError, MediaError, UsageError
-from grncli.runtime.monitor import Monitor
-from grncli.runtime.processes import Processes
 from grncli.runtime.stopping import Stop, Unfinished
-from grncli.sampling.settings import SampleOptions
-from grncli.sampling.stage import sample
 from grncli.store import open_store
-
-READING = {field.name for field in fields(PictureReading)}
-KINDS = ("folder", "zip", "store", "array", "statistics")
-
-NAMES = ("ant", "bee", "cat")
-
-
-class Colours(nn.Module):
-    """Mean of each colour, called as StyleGAN's Inception is; the classifier says which colour there is most of."""
-
-    classes: list[str]
-
-    def __init__(self):
-        super().__init__()
-        self.classes = ["ant", "bee", "cat"]
-
-    def forward(self, x: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
-        means = x.float().flatten(2).mean(2) / 255
-        return means if return_features else (20 * means).softmax(1)
-
-
-class Spread(nn.Module):
-    """Of one argument, and of as many dimensions as the one above."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.float().flatten(2).std(2)
-
-
-class Wide(nn.Module):
-    """Twelve dimensions."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.adaptive_avg_pool2d(x.float() / 255, [2, 2]).flatten(1)
-
-
-class Broken(nn.Module):
-    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
-        return x.float().flatten(2).mean(2) * math.nan
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("networks")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for module in (Colours(), Spread(), Wide(), Broken()):
-            torch.jit.script(module).save(folder / f"{type(module).__name__.lower()}.pt")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(make_run, tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "tok", rounds=2)
-
-
-@pytest.fixture(scope="module")
-def forms(networks, tokenizer, make_generator_run, tmp_path_factory):
-    """The same 18 samples in every form, and ``real``: 15 pictures of the same size."""
-    folder = tmp_path_factory.mktemp("forms")
-    run = make_generator_run(folder / "gen", tokenizer)
-    settings = SampleOptions(steps=4, guidance=2.0, per_class=6, temperature=1.0, tokenizer=str(tokenizer))
-    sample(run, folder / "folder", settings)
-    shutil.copytree(folder / "folder" / "samples.zarr", folder / "store")
-    files = sorted((folder / "folder").rglob("*.png"))
-    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
-        for file in files:
-            archive.write(file, file.relative_to(folder / "folder"))
-    np.savez(folder / "array.npz", arr_0=np.stack([np.asarray(Image.open(file)) for file in files]))
-    save_statistics(folder / "folder", folder / "statistics.npz", networks / "colours.pt")
-    for i in range(15):
-        (folder / "real" / NAMES[i % 3]).mkdir(parents=True, exist_ok=True)
-        write_png(folder / "real" / NAMES[i % 3] / f"{i:02d}.png", noise(i, i % 3))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def real(forms):
-    return forms / "real"
-
-
-def noise(seed, colour, height=16, width=16):
-    """Random pixels with more of one colour."""
-    pixels = np.random.default_rng(seed).integers(0, 128, (height, width, 3))
-    pixels[..., colour] += 100
-    return pixels.astype(np.uint8)
-
-
-def save_statistics(src, file, network, *, keep=False):
-    found = collect(open_pictures(str(src), PictureReading(workers=0)), load(network), keep=keep)
-    write_statistics(file, found, features=keep)
-    return file
-
-
-def load(network):
-    return load_feature_network(network, cache=Path("no/cache"))
-
-
-def place(forms, kind):
-    return forms / {"zip": "pictures.zip", "array": "array.npz", "statistics": "statistics.npz"}.get(kind, kind)
-
-
-def networks_of(features):
-    return NetworkOptions(features=features, cache=Path("no/cache"))
-
-
-@pytest.fixture(scope="module")
-def gen(networks, tokenizer):
-    def measure(samples, reference, *, features="colours.pt", stop=None, said=None, processes=None, **options):
-        """``generation`` without processes of its own, one picture at a time: a batch may round a pixel elsewhere."""
-        given = {name: options.pop(name) for name in list(options) if name in READING}
-        reading = PictureReading(**{"workers": 0, "tokenizer": str(tokenizer), "batch": 1, **given})
-        features = features and (str(networks / features) if features.endswith(".pt") else features)
-        settings = GenSettings(reading=reading, networks=networks_of(features), **options)
-        others = {} if processes is None else {"processes": processes}
-        monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
-        reference = reference and str(reference)
-        return generation(str(samples), reference, settings, monitor=monitor, **others)
-
-    return measure
-
-
-def document(text):
-    """JSON in the strict sense, which has no NaN."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
-def one_sentence(done, code):
-    lines = done.stderr.strip().splitlines()
-    assert (done.returncode, len(lines)) == (code, 1), done.stderr
-    return lines[0]
-
 
 # Distances
 
@@ -231,14 +83,6 @@ def test_sizes_that_differ_between_the_two_are_named(gen, forms, tmp_path):
         match=r"folder has pictures of 16x16 pixels and .* of 16x24; .* give --size 16x24 to bring them to it",
     ):
         gen(forms / "folder", tmp_path)
-
-
-@pytest.fixture
-def mixed(tmp_path):
-    """Two sizes by turns, so that each of two processes sees one of them."""
-    for i in range(8):
-        write_png(tmp_path / f"{i}.png", noise(i, 0, 16, 16 + 8 * (i % 2)))
-    return tmp_path
 
 
 def test_sizes_that_differ_within_a_set_are_named(gen, real, mixed):
@@ -427,15 +271,6 @@ def test_other_pictures_have_no_cost(gen, forms, real, kind):
     assert gen(place(forms, kind), real).cost is None
 
 
-# The command
-
-
-@pytest.fixture(scope="module")
-def options(networks, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return ("--features", networks / "colours.pt", "--workers", 0, "--cache", cache)
-
-
 def test_json_has_figures_costs_and_both_sides(grn_inside, forms, real, options):
     done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *options, "--json")
     assert done.returncode == 0, done.stderr
@@ -503,128 +338,3 @@ def test_broken_features_are_one_sentence(grn_inside, forms, real, options, netw
     broken = ("--features", networks / "broken.pt", *options[2:])
     done = grn_inside("eval", "gen", forms / "folder", "--reference", real, *broken)
     assert "not finite" in one_sentence(done, 1)
-
-
-# Statistics
-
-
-def test_statistics_are_what_numpy_reads_as_mean_and_covariance(forms):
-    with np.load(place(forms, "statistics"), allow_pickle=False) as file:
-        assert {name: file[name].shape for name in ("mu", "sigma", "count")} == {
-            "mu": (3,),
-            "sigma": (3, 3),
-            "count": (),
-        }
-
-
-def test_statistics_remember_what_they_were_made_of(forms):
-    about = read_statistics(place(forms, "statistics")).about
-    assert (about["made_of"], about["picture"]) == (str(forms / "folder"), [16, 16])
-    assert about["network"]["name"] == "colours.pt"
-
-
-def test_stats_refuse_to_overwrite(grn_inside, real, options, tmp_path):
-    out = tmp_path / "s.npz"
-    out.write_bytes(b"mine")
-    assert "add --overwrite" in one_sentence(grn_inside("eval", "stats", real, out, *options), 2)
-    assert out.read_bytes() == b"mine"
-
-
-def test_stats_overwrite_where_asked_to(grn_inside, real, options, tmp_path):
-    out = tmp_path / "s.npz"
-    out.write_bytes(b"mine")
-    assert grn_inside("eval", "stats", real, out, *options, "--overwrite").returncode == 0
-    assert read_statistics(out).count == 15
-
-
-@pytest.mark.parametrize(("keep", "shape"), [((), None), (("--keep-features",), (15, 3))])
-def test_features_are_kept_where_asked_for(grn_inside, real, options, tmp_path, keep, shape):
-    assert grn_inside("eval", "stats", real, tmp_path / "s.npz", *options, *keep).returncode == 0
-    with np.load(tmp_path / "s.npz", allow_pickle=False) as file:
-        assert (file["features"].shape if "features" in file else None) == shape
-
-
-def test_stats_of_pictures_that_differ_in_size_are_refused(grn_inside, options, mixed):
-    done = grn_inside("eval", "stats", mixed, mixed / "s.npz", *options)
-    assert "expected one size" in one_sentence(done, 2)
-    assert not (mixed / "s.npz").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "words"), [("s.npy", "ends in .npz"), ("none/s.npz", "no such folder"), ("d.npz", "is a folder")]
-)
-def test_stats_go_to_a_file_that_can_be(grn_inside, real, options, tmp_path, name, words):
-    (tmp_path / "d.npz").mkdir()
-    assert words in one_sentence(grn_inside("eval", "stats", real, tmp_path / name, *options), 2)
-
-
-# Several processes, as threads of this one
-
-
-class Thread(Processes):
-    """One of several, which meet at a barrier instead of through gloo."""
-
-    def __init__(self, rank, count, barrier, table):
-        super().__init__(rank, count)
-        object.__setattr__(self, "barrier", barrier)
-        object.__setattr__(self, "table", table)
-
-    def gather(self, vector):
-        self.table[self.rank] = vector
-        self.barrier.wait(30)
-        found = [self.table[rank].copy() for rank in range(self.count)]
-        self.barrier.wait(30)
-        return found
-
-    def total(self, numbers):
-        return torch.from_numpy(np.sum(self.gather(numbers.double().reshape(-1).numpy()), axis=0)).reshape(
-            numbers.shape
-        )
-
-
-def in_threads(work, count=2):
-    """What ``work(processes)`` gives in each of several threads, or the error of the first that failed."""
-    barrier, table = threading.Barrier(count), {}
-    results, errors = {}, []
-
-    def run(rank):
-        try:
-            results[rank] = work(Thread(rank, count, barrier, table))
-        except threading.BrokenBarrierError:
-            pass
-        except Exception as error:
-            errors.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [results[rank] for rank in range(count)]
-
-
-@pytest.mark.parametrize(("kind", "count"), [("folder", 5), ("store", 2), ("array", 3)])
-def test_shares_add_up_to_the_figures_of_the_whole(gen, forms, real, kind, count):
-    alone = gen(place(forms, kind), real)
-    for found in in_threads(lambda processes: gen(place(forms, kind), real, processes=processes), count):
-        assert {f.metric: f.value for f in found.figures} == pytest.approx(
-            {f.metric: f.value for f in alone.figures}, rel=1e-9
-        )
-
-
-def test_more_processes_than_pictures_are_fine(gen, forms, real):
-    alone = gen(forms / "folder", real, limit=2)
-    found = in_threads(lambda processes: gen(forms / "folder", real, limit=2, processes=processes), 3)[0]
-    assert found.value("fd") == pytest.approx(alone.value("fd"), rel=1e-9)
-
-
-def test_sizes_that_differ_between_processes_are_refused(networks, mixed):
-    with pytest.raises(UsageError, match="expected one size"):
-        in_threads(
-            lambda processes: collect(
-                open_pictures(str(mixed), PictureReading(workers=0)), load(networks / "colours.pt"), processes=processes
-            )
-        )

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from grncli.media.framing import parse_size
+from grncli.media.listing import list_sources
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import list_sources, sorted_names
+from grncli.media.sources import sorted_names
 from grncli.runtime.files import whole_file
 
 

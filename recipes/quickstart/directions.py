@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from grncli.demo.shape_sets import DIRECTIONS
 from grncli.media.framing import parse_size
+from grncli.media.listing import list_sources
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import list_sources
 
 
 def middle(frame: NDArray[np.uint8]) -> NDArray[np.float64]:

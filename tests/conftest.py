@@ -109,6 +109,13 @@ def released_layout(network: Tokenizer) -> dict[str, Tensor]:
     return released
 
 
+def write_run(folder: Path, network: nn.Module, recipe: TokenizerRecipe | GeneratorRecipe) -> Path:
+    """A run directory of a network with drawn weights, as an import leaves it."""
+    write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread(request):
     """Networks this small wait for their threads more than they gain by them, most of all on a busy machine."""
@@ -197,10 +204,9 @@ def make_run(make_tokenizer: Callable[..., Tokenizer]) -> Callable[..., Path]:
     def make(folder: Path, rounds: int | None = 4, seed: int = 0) -> Path:
         """A run directory whose tokenizer has stride 2x4x4 and drawn weights."""
         network = make_tokenizer(rounds, seed, **SHALLOW)
-        recipe = TokenizerRecipe(network=network.config, rounds=rounds, imported={"file": "drawn"})
-        write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        return folder
+        return write_run(
+            folder, network, TokenizerRecipe(network=network.config, rounds=rounds, imported={"file": "drawn"})
+        )
 
     return make
 
@@ -233,20 +239,17 @@ def make_generator_run(make_generator):
         recipe = GeneratorRecipe(
             network=network.config, bits=bits, refinement=Refinement(target=target), imported={"file": "drawn"}
         )
-        write_checkpoint(folder, 0, {"ema": network.state_dict()}, {"step": 0}, asdict(network.config))
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        return folder
+        return write_run(folder, network, recipe)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def make_text_run(filled):
+def make_text_run(make_text_generator):
     def make(folder, tokenizer_run, *, attention="text-only", width=384, grids=None, encoder=None, seed=0, **network):
         """A run of a generator of texts, whose templates differ by task."""
-        config = TextTransformerConfig(**{**TINY_TEXT, "attention": attention, "text_width": width, **network})
-        generator = filled(TextTransformer(config), seed).eval().requires_grad_(False)
-        generator.head.linear.weight *= 4
+        sizes = {**TINY_TEXT, "attention": attention, "text_width": width, **network}
+        generator = make_text_generator(seed=seed, **sizes)
         bits = Bits(
             tokenizer=open_tokenizer(tokenizer_run).identity,
             stride=(2, 4, 4),
@@ -261,9 +264,7 @@ def make_text_run(filled):
             first_frame=Task(prefix="<I2V>", negative_prompt="blurred", guidance=3.5),
             cosine_end=0.95,
         )
-        recipe = GeneratorRecipe(network=config, bits=bits, text=text, imported={"file": "drawn"})
-        write_checkpoint(folder, 0, {"ema": generator.state_dict()}, {"step": 0}, asdict(config))
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        return folder
+        recipe = GeneratorRecipe(network=generator.config, bits=bits, text=text, imported={"file": "drawn"})
+        return write_run(folder, generator, recipe)
 
     return make

@@ -25,6 +25,7 @@ from grncli.cli.quantize_stats import quantize_stats
 from grncli.cli.recipes import app as recipes
 from grncli.cli.sample import sample
 from grncli.cli.shapes import shapes
+from grncli.cli.store import app as store
 from grncli.cli.tokenize import tokenize
 from grncli.cli.train_gen import train_gen
 from grncli.cli.train_tokenizer import train_tokenizer
@@ -44,6 +45,7 @@ app.command("decode", rich_help_panel=STAGES)(decode)
 app.command("shapes", rich_help_panel=DATA)(shapes)
 app.command("import", rich_help_panel=DATA)(import_)
 app.command("captions", rich_help_panel=DATA)(captions)
+app.add_typer(store, name="store", rich_help_panel=DATA)
 app.add_typer(recipes, name="recipe", rich_help_panel=DATA)
 app.command("encode-text", rich_help_panel=DATA)(encode_text)
 app.command("info", rich_help_panel=RESULTS)(info)

@@ -8,8 +8,8 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import guarded, monitored
 from grncli.cli.help_pages import examples
-from grncli.cli.reports import Outputs, Table, TextReport
-from grncli.cli.terminal import number
+from grncli.cli.reports import Outputs
+from grncli.reporting.text_report import Report, Table, TextReport, number
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def bench(
             help="A shipped name or a file, of a tokenizer or a class generator; default: a tokenizer of 22 M "
             "parameters and GRN_ind-B.",
             show_default=False,
+            autocompletion=options.recipe_names(),
         ),
     ] = None,
     overrides: Annotated[
@@ -74,7 +75,7 @@ def bench(
             device=pick_device(device),
             monitor=monitor,
         )
-    Outputs(json=json).write(tabulate(measured), measured.to_json())
+    Outputs(json=json).write(Report(text=tabulate(measured), document=measured.to_json()))
     if not json:
         print(measured.line())  # not wrapped, as it is to be copied
 

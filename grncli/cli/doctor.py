@@ -135,6 +135,8 @@ def _processor(processor: "ProcessorState") -> list[Field]:
 
 
 def _device(device: "DeviceState") -> str:
+    if device.fault:
+        return f"{device.name}: {device.fault}"
     memory = (
         "" if device.memory is None else f", {format_bytes(device.free or 0)} of {format_bytes(device.memory)} free"
     )

@@ -8,9 +8,12 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
+from grncli.runtime.text import counted
 
 if TYPE_CHECKING:
+    from grncli.calls.text_calls import EncodeTextOptions
     from grncli.prompt_encoding.prompt_stage import PromptEncodingSummary
 
 
@@ -64,6 +67,7 @@ def encode_text(
     part: options.Part = "0/1",
     max_time: options.MaxTime = None,
     overwrite: Annotated[bool, options.overwrite("Replace an existing store.")] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Encode prompts into a store of text features.
@@ -75,18 +79,18 @@ def encode_text(
     with monitored("encode-text", "prompts", max_time) as monitor:
         from grncli.calls.text_calls import encode_text
 
-        summary = encode_text(
-            prompts,
-            out,
-            text_encoder=text_encoder,
-            recipe=recipe,
-            task=task,  # type: ignore[arg-type]
-            device=device,
-            dtype=dtype,
-            part=part,
-            overwrite=overwrite,
-            progress=monitor,
-        )
+        chosen: EncodeTextOptions = {
+            "recipe": recipe,
+            "task": task,  # type: ignore[typeddict-item]
+            "device": device,
+            "dtype": dtype,
+            "part": part,
+            "overwrite": overwrite,
+        }
+        if dry_run:
+            print_costs(encode_text, prompts, out, text_encoder=text_encoder, progress=monitor, json=json, **chosen)
+            return
+        summary = encode_text(prompts, out, text_encoder=text_encoder, progress=monitor, **chosen)
     if json:
         print_json({**asdict(summary), "out": str(out)})
     say(f"{out}{'' if part == '0/1' else f', part {part}'}: {_done(summary)}")
@@ -95,7 +99,8 @@ def encode_text(
 def _done(summary: "PromptEncodingSummary") -> str:
     there = summary.prompts - summary.made
     if not summary.made:
-        return f"nothing to do, all {there} prompts are there" if there else "nothing to do, no prompt falls to it"
-    encoded = f"encoded {summary.made} {'prompt' if summary.made == 1 else 'prompts'}"
-    known = f", {there} more were there already" if there else ""
+        all_of = "the prompt is" if there == 1 else f"all {there} prompts are"
+        return f"nothing to do, {all_of} there" if there else "nothing to do, no prompt falls to it"
+    encoded = f"encoded {counted(summary.made, 'prompt')}"
+    known = f", {there} more {'was' if there == 1 else 'were'} there already" if there else ""
     return f"{encoded} in {format_seconds(summary.seconds)}{known}"

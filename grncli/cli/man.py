@@ -7,7 +7,7 @@ from typer import Argument, Context
 
 from grncli.cli import options
 from grncli.cli.console import guarded, print_json, say
-from grncli.cli.help_pages import examples, walk_commands
+from grncli.cli.help_pages import examples
 
 
 @examples(
@@ -28,16 +28,15 @@ def man(
     They say what --help says. Pages that are there already are replaced; man finds those below ~/.local/share/man where
     ~/.local/bin is in the PATH.
     """
-    from grncli.cli.man_pages import man_page, page_name
+    from grncli import __version__
+    from grncli.cli.man_pages import command_pages
     from grncli.runtime.files import whole_file
 
-    root = context.find_root()
-    pages = list(walk_commands(root.command, root))
-    names = [page_name(about) for _, about in pages]
+    pages = command_pages(context.find_root(), __version__)
     folder.mkdir(parents=True, exist_ok=True)
-    for (command, about), name in zip(pages, names, strict=True):
-        with whole_file(folder / f"{name}.1") as temporary:
-            temporary.write_text(man_page(command, about, [other for other in names if other != name]), "utf-8")
+    for name, text in pages.items():
+        with whole_file(folder / name) as temporary:
+            temporary.write_text(text, "utf-8")
     if json:
-        print_json({"out": str(folder), "pages": [f"{name}.1" for name in names]})
-    say(f"{folder}: {len(names)} manual pages")
+        print_json({"out": str(folder), "pages": list(pages)})
+    say(f"{folder}: {len(pages)} manual pages")

@@ -4,10 +4,19 @@ from collections.abc import Iterator, Sequence
 from inspect import cleandoc
 from typing import Any
 
-from grncli import __version__
-from grncli.cli.help_pages import command_sections, examples_of, option_sections, usage_pieces
+from grncli.cli.help_pages import command_sections, examples_of, option_sections, usage_pieces, walk_commands
 
 SECTION = 1  # of the manual: programs
+
+
+def command_pages(root: Any, version: str) -> dict[str, str]:
+    """The page of every command below the context of the program, by its file name."""
+    pages = list(walk_commands(root.command, root))
+    names = [page_name(about) for _, about in pages]
+    return {
+        f"{name}.{SECTION}": man_page(command, about, [other for other in names if other != name], version=version)
+        for (command, about), name in zip(pages, names, strict=True)
+    }
 
 
 def page_name(context: Any) -> str:
@@ -15,22 +24,23 @@ def page_name(context: Any) -> str:
     return str(context.command_path).replace(" ", "-")
 
 
-def man_page(command: Any, context: Any, see_also: Sequence[str] = ()) -> str:
+def man_page(command: Any, context: Any, see_also: Sequence[str] = (), *, version: str) -> str:
     """The page of a command, as roff with the macros of ``man``.
 
     Parameters
     ----------
     context : of the command, whose ``command_path`` is as a user types it
     see_also : names of other pages
+    version : of the program
     """
-    return "\n".join(_lines(command, context, see_also)) + "\n"
+    return "\n".join(_lines(command, context, see_also, version)) + "\n"
 
 
-def _lines(command: Any, context: Any, see_also: Sequence[str]) -> Iterator[str]:
+def _lines(command: Any, context: Any, see_also: Sequence[str], version: str) -> Iterator[str]:
     name = page_name(context)
     first, *paragraphs = cleandoc(command.help or "").split("\n\n")
     summary = " ".join(first.split()).rstrip(".")
-    yield f'.TH {_quoted(name.upper())} {SECTION} "" {_quoted(f"grn {__version__}")} "Generative Refinement Networks"'
+    yield f'.TH {_quoted(name.upper())} {SECTION} "" {_quoted(f"grn {version}")} "Generative Refinement Networks"'
     # No hyphenation and no justified lines, which tear names of options apart.
     yield from (".nh", ".ad l", ".SH NAME", f"{_text(name)} \\- {_text(summary)}", ".SH SYNOPSIS")
     yield f"\\fB{_text(context.command_path)}\\fR {_text(' '.join(usage_pieces(command, context)))}"

@@ -28,6 +28,17 @@ def one_of(*words: str, others: Sequence[str] = ()) -> dict[str, Any]:
     return {"metavar": "|".join([*words, *others]), "autocompletion": starting}
 
 
+def recipe_names(kind: str = "") -> Callable[[str], list[str]]:
+    """For `Argument`: the shell completes the names of shipped recipes, else files as it always does."""
+
+    def starting(incomplete: str) -> list[str]:
+        from grncli.runs.shipped_recipes import shipped_names  # only here: no other command asks
+
+        return [name for name in shipped_names(kind) if name.startswith(incomplete)]
+
+    return starting
+
+
 # How a command runs
 Device = Annotated[str, Option(**one_of("auto", "cpu", "cuda", "mps"), help="Where to compute.")]
 Dtype = Annotated[str, Option(**one_of("auto", "float32", "bfloat16"), help="Number format of the network.")]
@@ -45,9 +56,18 @@ Part = Annotated[str, Option(metavar="i/n", help="Make part i of n, counted from
 MaxTime = Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")]
 Strict = Annotated[bool, Option("--strict", help="Stop at the first source that cannot be read.")]
 Json = Annotated[bool, Option("--json", help="Print a JSON document.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Print what the work takes, by a few seconds of it; write nothing.")]
 LogJson = Annotated[bool, Option("--json", help="Print the last line of the log as JSON.")]
 
 # Which media, and how they are read
+Columns = Annotated[
+    str | None,
+    Option(
+        metavar="path=NAME,...",
+        help="Columns of a manifest for path, label, caption, begin and end (seconds of a clip), where they are called "
+        "otherwise.",
+    ),
+]
 Size = Annotated[
     str | None,
     Option(metavar="256|HxW|native", help="Square (ADM centre crop), cover and crop to HxW, or as it is (default)."),

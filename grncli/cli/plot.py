@@ -11,8 +11,9 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import guarded, print_json, say
 from grncli.cli.help_pages import examples
-from grncli.cli.reports import PLOT_SUFFIXES, check_file
 from grncli.cli.terminal import screen_width
+from grncli.reporting.report_files import PLOT_SUFFIXES
+from grncli.runtime.files import check_file
 
 
 @examples(

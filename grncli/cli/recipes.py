@@ -14,7 +14,13 @@ from grncli.runtime.errors import RecipeError
 app = HelpfulApp()
 
 Recipe = Annotated[
-    Path, Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", show_default=False)
+    Path,
+    Argument(
+        metavar="RECIPE",
+        help="Name of a shipped recipe, or a YAML file.",
+        show_default=False,
+        autocompletion=options.recipe_names(),
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -10,10 +10,12 @@ from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
-from grncli.cli.reports import check_file
 from grncli.cli.terminal import histogram, screen_width
 from grncli.runtime.errors import GrnError, UsageError
+from grncli.runtime.files import check_file
+from grncli.runtime.text import counted
 
 if TYPE_CHECKING:
     from grncli.runtime.monitor import Monitor
@@ -239,6 +241,7 @@ def sample(
     ] = False,
     max_time: options.MaxTime = None,
     overwrite: Annotated[bool, options.overwrite("Replace samples made with other settings.")] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Sample from a generator of classes or texts: bits, or pictures and clips."""
@@ -252,22 +255,28 @@ def sample(
         from grncli.text.prompts import STANDARD_INPUT
 
         groups = vars(subjects) | vars(texts) | vars(sizes) | vars(refinement) | vars(starts)
-        settings = sample_options(
-            {
-                **groups,
-                "weights": weights,
-                "seed": seed,
-                "tokenizer": tokenizer,
-                "batch": batch,
-                "device": device,
-                "dtype": dtype,
-                "part": part,
-                "sheet": sheet,
-                "film": film,
-                "offload": offload,
-                "overwrite": overwrite,
-            }
-        )
+        chosen = {
+            **groups,
+            "weights": weights,
+            "seed": seed,
+            "tokenizer": tokenizer,
+            "batch": batch,
+            "device": device,
+            "dtype": dtype,
+            "part": part,
+            "sheet": sheet,
+            "film": film,
+            "offload": offload,
+            "overwrite": overwrite,
+        }
+        settings = sample_options(chosen)
+        if dry_run and subjects.prompts == STANDARD_INPUT:
+            raise UsageError("--dry-run with --prompts -: how many prompts will come is not known; give a file of them")
+        if dry_run:
+            from grncli.calls.sampling_files import sample as call
+
+            print_costs(call, run, out=out, progress=monitor, json=json, **chosen)
+            return
         if subjects.prompts == STANDARD_INPUT:
             _answer_lines(run, out, settings, monitor)
             return
@@ -314,10 +323,10 @@ def _say_summary(out: Path, part: str, summary: "SamplingSummary") -> None:
         return
     nfe = summary.nfe / summary.samples
     mean = sum(count * samples for count, samples in summary.steps.items()) / summary.samples
-    new = f"{summary.made} samples made in {format_seconds(summary.seconds)}"
+    new = f"{counted(summary.made, 'sample')} made in {format_seconds(summary.seconds)}"
     say(
-        f"{out}: {new if summary.made else 'all samples were there'}; {summary.samples} samples, {mean:.1f} steps and "
-        f"NFE {nfe:.1f} each, entropy {summary.mean_entropy:.4f}"
+        f"{out}: {new if summary.made else 'all samples were there'}; {counted(summary.samples, 'sample')}, {mean:.1f} "
+        f"steps and NFE {nfe:.1f} each, entropy {summary.mean_entropy:.4f}"
     )
     for path in summary.written:
         say(f"{path}: written")

@@ -8,6 +8,7 @@ from typer import Argument, Option
 from grncli.cli import options
 from grncli.cli.console import Progress, guarded, make_stop, print_json, say, works_alone
 from grncli.cli.help_pages import examples
+from grncli.runtime.text import counted
 
 
 @examples(
@@ -66,4 +67,4 @@ def shapes(
         )
     if json:
         print_json({"out": str(folder), "images": images, "groups": groups, "clips": clips, "size": size})
-    say(f"{folder}: {images + groups} pictures and {clips} clips of {size}x{size}")
+    say(f"{folder}: {counted(images + groups, 'picture')} and {counted(clips, 'clip')} of {size}x{size}")

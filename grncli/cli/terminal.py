@@ -1,6 +1,5 @@
 """Tables, sentences and histograms laid out for a screen: no number is cut, and no line is wider than the screen."""
 
-import math
 import re
 import shutil
 import unicodedata
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 WIDTH = 80  # where no terminal, and no COLUMNS, says how wide it is
 NARROWEST = 40
 MARGIN, GAP = "  ", "  "
-HUGE = 1e12  # from here on a number is written with an exponent
 SENTENCE = 24  # characters from which a cell is taken for words that may stand on several lines
 SHORTEST_NAME, LONGEST_WORD = 16, 32  # columns to which a name is shortened, and a word broken, at most
 ELLIPSIS = "…"
@@ -23,13 +21,6 @@ _NUMBER = re.compile(r"[-+±(]*\d[\d.,:e+-]*\S{0,2}")
 def screen_width() -> int:
     """Columns of the terminal on standard output."""
     return max(NARROWEST, shutil.get_terminal_size((WIDTH, 24)).columns)
-
-
-def number(value: float | None, form: str, unit: str = "") -> str:
-    """A cell: empty where there is no number, be it missing or not defined (NaN)."""
-    if value is None or math.isnan(value):
-        return ""
-    return f"{value:{form if abs(value) < HUGE else '.6g'}}{unit}"
 
 
 def columns_of(text: str) -> int:

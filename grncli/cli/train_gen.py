@@ -1,23 +1,22 @@
 """``grn train-gen``: train the network that refines bits."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import format_bytes, guarded, print_json, say
+from grncli.cli.console import guarded, print_json
+from grncli.cli.cost_report import say_warnings, show_costs
 from grncli.cli.help_pages import examples
-from grncli.cli.session import Session, open_session
-from grncli.cli.terminal import screen_width, wrap
+from grncli.cli.session import open_session
+from grncli.cli.terminal import Field, field
 from grncli.cli.training_session import conclude
 from grncli.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from grncli.training.captioned_plan import CaptionedPlan
-    from grncli.training.generator_training import GeneratorPlan
+    from grncli.runtime.processes import Processes
 
 
 @examples(
@@ -29,7 +28,12 @@ if TYPE_CHECKING:
 def train_gen(
     recipe: Annotated[
         Path,
-        Argument(metavar="RECIPE", help="YAML file, or a shipped recipe such as c2i-small-ind.", show_default=False),
+        Argument(
+            metavar="RECIPE",
+            help="YAML file, or a shipped recipe such as c2i-small-ind.",
+            show_default=False,
+            autocompletion=options.recipe_names("generator"),
+        ),
     ],
     stores: Annotated[
         list[str],
@@ -68,7 +72,7 @@ def train_gen(
         ),
     ] = "restart",
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Print parameters, memory and operations; train nothing.")
+        bool, Option("--dry-run", help="Print parameters, operations, time and memory; train nothing.")
     ] = False,
     allow_incomplete: Annotated[
         bool, Option("--allow-incomplete", help="Train on what an unfinished store has so far.")
@@ -102,41 +106,12 @@ def train_gen(
             "ema": ema,
             "allow_incomplete": allow_incomplete,
         }
+        chosen |= {"device": session.device, "processes": session.processes, "progress": session.monitor}
         if out is None or dry_run:
-            _show_costs(_dry_plan(recipe, paths, out, session, chosen), json=json)
+            _show_costs(recipe, paths, out, session.processes, chosen, json=json)
             return
-        summary = train_generator(
-            recipe,
-            paths,
-            out,
-            tokenizer=tokenizer,
-            device=session.device,
-            processes=session.processes,
-            progress=session.monitor,
-            **chosen,
-        )
+        summary = train_generator(recipe, paths, out, tokenizer=tokenizer, **chosen)
         conclude(session, out, summary.step, summary.added, summary.numbers, json=json)
-
-
-def _dry_plan(
-    recipe: Path, paths: list[Path], out: Path | None, session: Session, chosen: dict[str, Any]
-) -> "GeneratorPlan | CaptionedPlan":
-    """What ``--dry-run`` shows the costs of, in the number format of the run that would be resumed."""
-    from grncli.calls.training_calls import plan_generator
-    from grncli.training.run_setup import PresentRun, settle_dtype
-
-    begin = plan_generator(
-        recipe,
-        paths,
-        processes=session.processes,
-        device=session.device,
-        out=out,
-        monitor=session.monitor,
-        **chosen,
-    )
-    present = None if out is None or chosen["overwrite"] else PresentRun(out)
-    settled = settle_dtype(begin.plan.recipe, present, session.device, session.processes)
-    return replace(begin.plan, recipe=settled)
 
 
 def _is_override(text: str) -> bool:
@@ -145,36 +120,34 @@ def _is_override(text: str) -> bool:
     return bool(equals) and os.sep not in field and not os.path.exists(text)
 
 
-def _show_costs(plan: "GeneratorPlan | CaptionedPlan", *, json: bool) -> None:
-    from grncli.training.captioned_plan import CaptionedPlan
-    from grncli.training.estimate import estimate, estimate_packed
+def _show_costs(
+    recipe: Path, paths: list[Path], out: Path | None, processes: "Processes", chosen: dict[str, Any], *, json: bool
+) -> None:
+    from grncli.calls.costs_call import estimate_costs
+    from grncli.calls.training_calls import train_generator
 
-    costs = estimate_packed(plan) if isinstance(plan, CaptionedPlan) else estimate(plan.recipe)
-    if json:
-        print_json(costs)
+    costs = estimate_costs(train_generator, recipe, paths, out, **chosen)
+    if not processes.is_main:
         return
-    for name, text in _cost_lines(costs):
-        for line in wrap(text, screen_width(), f"{name:<17}"):
-            say(line)
+    counted = costs.details["counted"]
+    if json:
+        print_json({**counted, "costs": costs.to_json()})
+        say_warnings(costs)
+    else:
+        show_costs(costs, json=False, more=_counted_fields(counted))
 
 
-def _cost_lines(costs: dict[str, Any]) -> list[tuple[str, str]]:
-    memory = costs["memory"]
+def _counted_fields(counted: dict[str, Any]) -> list[Field]:
+    """What is known without computing anything."""
     return [
-        ("parameters", f"{costs['parameters'] / 1e6:.2f} M"),
-        (
+        field(
             "samples",
-            f"{costs['samples']} of {costs['largest_grid']} tokens and less, "
-            f"{costs['steps_per_epoch']:.1f} steps an epoch, {costs['epochs']:.1f} epochs",
+            f"{counted['samples']} of {counted['largest_grid']} tokens and less, "
+            f"{counted['steps_per_epoch']:.1f} steps an epoch, {counted['epochs']:.1f} epochs",
         ),
-        ("tokens a step", f"{costs['tokens_per_step']} ({costs['elements_per_step']} channels)"),
-        (
+        field("tokens a step", f"{counted['tokens_per_step']} ({counted['elements_per_step']} channels)"),
+        field(
             "operations",
-            f"{costs['flops_per_step'] / 1e12:.3g} TFLOP a step, {costs['flops'] / 1e18:.3g} EFLOP in all",
-        ),
-        (
-            "memory",
-            f"{format_bytes(memory['total'])}: {format_bytes(memory['weights'])} weights, gradients, optimizer and "
-            f"moving averages, {format_bytes(memory['activations'])} activations ({costs['dtype']})",
+            f"{counted['flops_per_step'] / 1e12:.3g} TFLOP a step, {counted['flops'] / 1e18:.3g} EFLOP in all",
         ),
     ]

@@ -1,12 +1,13 @@
 """``grn train-tokenizer``: train the network that turns pixels into bits."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from grncli.cli import options
 from grncli.cli.console import guarded
+from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
 from grncli.cli.session import open_session
 from grncli.cli.training_session import conclude
@@ -22,9 +23,17 @@ from grncli.cli.training_session import conclude
 def train_tokenizer(
     recipe: Annotated[
         Path,
-        Argument(metavar="RECIPE", help="YAML file, or a shipped recipe such as tokenizer-small.", show_default=False),
+        Argument(
+            metavar="RECIPE",
+            help="YAML file, or a shipped recipe such as tokenizer-small.",
+            show_default=False,
+            autocompletion=options.recipe_names("tokenizer"),
+        ),
     ],
-    data: Annotated[str, Option("--data", metavar="SRC", help="Images and clips; see grn tokenize.")],
+    data: Annotated[
+        list[str],
+        Option("--data", metavar="SRC", help="Images and clips, see grn tokenize; several: --data a --data b.tar."),
+    ],
     out: Annotated[Path, Option("--out", metavar="RUN", help="Run directory; resumes an interrupted run.")],
     overrides: Annotated[
         list[str] | None,
@@ -38,6 +47,9 @@ def train_tokenizer(
     dtype: options.TrainingDtype = None,
     max_time: options.MaxTime = None,
     overwrite: Annotated[bool, options.overwrite("Replace a run made with another recipe.")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print parameters, time and memory by a few steps; write nothing.")
+    ] = False,
     json: options.LogJson = False,
 ) -> None:
     """Train a tokenizer on a folder of images and clips.
@@ -47,15 +59,17 @@ def train_tokenizer(
     with open_session("train-tokenizer", "steps", device, max_time) as session:
         from grncli.calls.training_calls import train_tokenizer
 
-        summary = train_tokenizer(
-            recipe,
-            data,
-            out,
-            overrides=overrides or (),
-            device=session.device,
-            dtype=dtype,  # type: ignore[arg-type]
-            overwrite=overwrite,
-            processes=session.processes,
-            progress=session.monitor,
-        )
+        chosen: dict[str, Any] = {
+            "overrides": overrides or (),
+            "device": session.device,
+            "dtype": dtype,
+            "overwrite": overwrite,
+            "processes": session.processes,
+            "progress": session.monitor,
+        }
+        if dry_run:
+            silent = not session.processes.is_main
+            print_costs(train_tokenizer, recipe, data, out, json=json, silent=silent, **chosen)
+            return
+        summary = train_tokenizer(recipe, data, out, **chosen)
         conclude(session, out, summary.step, summary.added, summary.numbers, json=json)

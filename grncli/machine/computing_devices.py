@@ -64,7 +64,8 @@ class DeviceState:
     name : as ``--device`` takes it
     model : what is built in, empty for the processor
     dtype : number format that ``--dtype auto`` stands for
-    memory, free : bytes of its own memory, None where it has none
+    memory, free : bytes of its own memory, None where it has none, or does not tell
+    fault : why it cannot be used, None where it can
     """
 
     name: str
@@ -72,6 +73,7 @@ class DeviceState:
     dtype: str
     memory: int | None = None
     free: int | None = None
+    fault: str | None = None
 
 
 def processor(environment: Mapping[str, str], system: Path = Path("/")) -> ProcessorState:
@@ -115,12 +117,20 @@ def unused_gpu(environment: Mapping[str, str], system: Path = Path("/")) -> str 
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        return str(error).strip().splitlines()[0].rstrip(".")
+        return _first_line(error)
     return f"this PyTorch is built for CUDA {torch.version.cuda}, and the driver does not take it"
 
 
 def _gpu(device: torch.device) -> DeviceState:
-    free, total = torch.cuda.mem_get_info(device)
-    return DeviceState(
-        str(device), torch.cuda.get_device_name(device), dtype_name(pick_dtype("auto", device)), total, free
-    )
+    """One that the driver lists may still be taken by another process, or broken: its first use tells."""
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        model, dtype = torch.cuda.get_device_name(device), dtype_name(pick_dtype("auto", device))
+    except (RuntimeError, AssertionError) as error:
+        return DeviceState(str(device), "", "", fault=_first_line(error))
+    return DeviceState(str(device), model, dtype, total, free)
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without the advice that PyTorch adds in further lines."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -63,7 +63,7 @@ def examine(folder: Path, cache: Path, environment: Mapping[str, str], *, verify
     """
     import google_crc32c
 
-    packages, weights = package_states(), cached_weights(cache, verify=verify)
+    packages, weights, found = package_states(), cached_weights(cache, verify=verify), devices()
     tool, tool_problem = _ffmpeg()
     return Examination(
         versions={
@@ -74,7 +74,7 @@ def examine(folder: Path, cache: Path, environment: Mapping[str, str], *, verify
         },
         packages=packages,
         processor=processor(environment),
-        devices=devices(),
+        devices=found,
         unused_gpu=unused_gpu(environment),
         memory=memory(),
         folder=disk(folder),
@@ -87,6 +87,11 @@ def examine(folder: Path, cache: Path, environment: Mapping[str, str], *, verify
             *package_problems(packages),
             *([tool_problem] if tool_problem else []),
             *_folder_problems(folder),
+            *(
+                f"{device.name}: cannot be used ({device.fault}); take another --device, or see what else uses it"
+                for device in found
+                if device.fault
+            ),
             *(
                 f"{file}: is not the published file; remove it, and fetch it again"
                 for w in weights

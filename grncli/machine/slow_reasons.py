@@ -51,8 +51,8 @@ def _of_instructions(instructions: tuple[str, ...]) -> Iterator[str]:
 
 
 def _of_room(found: Examination) -> Iterator[str]:
-    available = min(size for size in (found.memory.available, found.memory.limit, 1 << 62) if size is not None)
-    if available < LITTLE_MEMORY:
+    available = found.memory.available
+    if available is not None and available < LITTLE_MEMORY:
         yield f"Only {available / 1e9:.1f} GB of memory are available: take smaller batches (--batch, data.batch)."
     for disk, what in ((found.folder, "stores and runs"), (found.temporary, "temporary files")):
         if disk.free < LITTLE_DISK:

@@ -19,8 +19,8 @@ class MemoryState:
     Attributes
     ----------
     total : of the machine, None where the system does not tell
-    available : that a new process can have without swapping
-    limit : that a container or batch job may have, None for no limit
+    available : that a new process can have without swapping, also within the limit of its container or batch job
+    limit : that a container or batch job may have, what it uses already included; None for no limit
     """
 
     total: int | None
@@ -63,8 +63,19 @@ def memory(system: Path = Path("/")) -> MemoryState:
     lines = dict(line.partition(":")[::2] for line in _text(system / "proc/meminfo").splitlines())
     known = {name: int(text.split()[0]) * 1024 for name, text in lines.items() if text.strip()[:1].isdecimal()}
     total = known.get("MemTotal") or memory_bytes()
-    limits = [int(text) for folder in _control_groups(system) if (text := _text(folder / "memory.max")).isdecimal()]
-    return MemoryState(total, known.get("MemAvailable"), min(limits, default=None))
+    limits = {
+        folder: int(text) for folder in _control_groups(system) if (text := _text(folder / "memory.max")).isdecimal()
+    }
+    left = [max(0, limit - _memory_in_use(folder)) for folder, limit in limits.items()]
+    left += [known["MemAvailable"]] if "MemAvailable" in known else []
+    return MemoryState(total, min(left, default=None), min(limits.values(), default=None))
+
+
+def _memory_in_use(group: Path) -> int:
+    """Bytes that the processes of a group use, without the copies of files that the system gives up when it must."""
+    used = _text(group / "memory.current")
+    kept = dict(line.split()[:2] for line in _text(group / "memory.stat").splitlines() if len(line.split()) > 1)
+    return max(0, int(used) - int(kept.get("inactive_file", 0))) if used.isdecimal() else 0
 
 
 def disk(path: Path, system: Path = Path("/")) -> DiskState:

@@ -154,8 +154,18 @@ def load_network(
         headers = {name: _Header(content, name) for name in names}
         check_tensors(headers, network.state_dict(), file, formats=FORMATS)
         tensors = {name: content.get_tensor(name).to(device, dtype) for name in names}
-        identity = {"name": run_of(opened.checkpoint).name, "sha256": held.sha256()}
-        return Loaded(**vars(opened), network=fill(network, tensors, str(file)), identity=identity)
+        return Loaded(**vars(opened), network=fill(network, tensors, str(file)), identity=_identity(opened, held))
+
+
+def identify_network(opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema") -> Loaded[AnyModule, AnyRecipe]:
+    """As `load_network`, for what asks for the identity only: the network is on the meta device, without weights."""
+    with HeldFile(weights_file(opened.checkpoint, weights)) as held:
+        network = made_on_meta(lambda: opened.kind.build(opened.recipe))
+        return Loaded(**vars(opened), network=network, identity=_identity(opened, held))
+
+
+def _identity(opened: OpenedRun[AnyModule, AnyRecipe], weights: HeldFile) -> dict[str, str]:
+    return {"name": run_of(opened.checkpoint).name, "sha256": weights.sha256()}
 
 
 def weights_file(checkpoint: Path, weights: str) -> Path:

@@ -247,12 +247,21 @@ def unmark_complete(run: Path) -> None:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run is trained on: ``digest`` is the same for the same data, wherever it lies."""
+    """What a run is trained on: ``digest`` is the same for the same data, wherever it lies.
+
+    ``features`` is the number format that text features are computed in: "" without any, and in older records.
+    """
 
     digest: Text
     items: Count
     unit: Text
     source: Text = ""
+    features: Text = ""
+
+    def is_same(self, other: "DataRecord") -> bool:
+        """Whether the numbers of a training are the same; a number format that is not known may be any."""
+        known = {self.features, other.features} - {""}
+        return self.digest == other.digest and len(known) <= 1
 
 
 @dataclass(frozen=True)

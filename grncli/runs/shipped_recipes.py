@@ -42,9 +42,10 @@ def recipes_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
-def shipped_names() -> list[str]:
-    """Names of the shipped recipes, in alphabetical order."""
-    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+def shipped_names(kind: str = "") -> list[str]:
+    """Names of the shipped recipes, or of those of a ``kind``, in alphabetical order."""
+    paths = sorted(recipes_folder().glob("*.yaml"), key=lambda path: path.stem)
+    return [path.stem for path in paths if not kind or f"\nkind: {kind}\n" in path.read_text(encoding="utf-8")]
 
 
 def shipped_recipes() -> list[ShippedRecipe]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.kinds import NetworkKind, ReleasedLayout, ReleasedWeights
-from grncli.runs.loading import Loaded, open_run
+from grncli.runs.loading import Loaded, identify_network, open_run, read_newest, read_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
@@ -49,6 +49,11 @@ def open_tokenizer(
     loaded = open_run(run, TOKENIZER, say=say)
     loaded.network.to(device)
     return loaded
+
+
+def identify_tokenizer(run: str | Path) -> LoadedTokenizer:
+    """As `open_tokenizer`, without its weights: see `identify_network`."""
+    return read_newest(Path(run), lambda checkpoint: identify_network(read_run(Path(run), checkpoint, [TOKENIZER])))
 
 
 def _build(recipe: TokenizerRecipe) -> Tokenizer:

@@ -4,10 +4,11 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from grncli.runtime.errors import UsageError
 from grncli.runtime.system import NONBLOCK, open_file, open_folder, write_at
 
 MAX_NAME = 255  # bytes in a file's name, on nearly every file system
@@ -106,3 +107,15 @@ def sync_directory(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def check_file(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Raise UsageError for the name of an output that could not be written; without ``suffixes`` it may end in any."""
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no such folder, expected one that exists")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, expected the name of a file")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path}: its folder cannot be written to, expected another place")

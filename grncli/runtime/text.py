@@ -10,6 +10,11 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     return " ".join(reason.split())[:most]
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 sample``, ``2 samples``, ``2 classes``."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def printable(path: str) -> str:
     """``path`` as one line of text any output can show.
 

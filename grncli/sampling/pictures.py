@@ -1,6 +1,6 @@
 """Samples as PNG and MP4 files, through the tokenizer, with what made them in their metadata and in a JSON file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,13 @@ class PictureFolder:
         path = inside(self.folder, sample_file(record, clip=len(frames) > 1), create=True)
         write_media(path, frames, self.fps, to_json(about))
 
+    def lacking(self, samples: StoredSamples, own: Collection[int]) -> Iterator[StoredSample]:
+        """Those of the samples with ``own`` numbers whose files are missing."""
+        for sample in samples.entries:
+            file = inside(self.folder, _file_of(sample, samples.store))
+            if sample.numbers["number"] in own and not file.exists():
+                yield sample
+
     def complete(
         self, samples: StoredSamples, own: Collection[int], about: Mapping[str, Any], monitor: Monitor
     ) -> StoredSamples:
@@ -116,14 +123,10 @@ class PictureFolder:
         Stopped
             If ``monitor`` asked for it.
         """
-        written = 0
-        for sample in samples.entries:
-            file = inside(self.folder, _file_of(sample, samples.store))
-            if sample.numbers["number"] in own and not file.exists():
-                if written and (reason := monitor.stop_reason):  # each call does something, so that short ones end too
-                    raise Stopped(f"{reason}: stopped before all pictures were written; their bits are saved")
-                self.write(samples.store[sample.place].bits, sample.record, {**sample.described(), **about})
-                written += 1
+        for written, sample in enumerate(self.lacking(samples, own)):
+            if written and (reason := monitor.stop_reason):  # each call does something, so that short ones end too
+                raise Stopped(f"{reason}: stopped before all pictures were written; their bits are saved")
+            self.write(samples.store[sample.place].bits, sample.record, {**sample.described(), **about})
         with store_lock(self.bits):
             if samples.store.fingerprint.parts > 1:  # others write the same list
                 samples = StoredSamples.read(self.bits)

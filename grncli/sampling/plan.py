@@ -14,8 +14,9 @@ from grncli.models.text_transformer import TextTransformerConfig
 from grncli.models.transformer import Grid
 from grncli.runs.generator_recipe import Bits, GeneratorRecipe, TextConditioning
 from grncli.runs.generators import LoadedGenerator
-from grncli.runs.recipe_first import load_weights, open_recipe
-from grncli.runs.tokenizers import LoadedTokenizer
+from grncli.runs.loading import identify_network
+from grncli.runs.recipe_first import OpenedGenerator, load_weights, open_recipe
+from grncli.runs.tokenizers import LoadedTokenizer, identify_tokenizer
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor, Say
@@ -81,7 +82,7 @@ class SamplingPlan:
 
     def bring(self, network: nn.Module) -> None:
         """With ``--offload``: a network comes to the device, and the others leave it."""
-        if not self.options.offload:
+        if not self.options.offload or next(network.parameters()).is_meta:
             return
         networks: list[nn.Module] = [self.generator.network]
         networks += [] if self.tokenizer is None else [self.tokenizer.network]
@@ -121,6 +122,7 @@ def make_plan(
     tokenizer: LoadedTokenizer | None = None,
     features: PromptFeatures | None = None,
     monitor: Monitor | None = None,
+    computes: bool = True,
 ) -> SamplingPlan:
     """Load the networks and settle what the samples depend on, but for a schedule to fit.
 
@@ -131,6 +133,7 @@ def make_plan(
     ----------
     generator, tokenizer, features : the networks, where they have been opened already
     monitor : told of each network whose training is not finished; may stop the rewriting of prompts
+    computes : load the networks; else they have no weights, and are hashed only
 
     Raises
     ------
@@ -141,7 +144,7 @@ def make_plan(
     """
     monitor = monitor or Monitor()
     check_options(options)
-    store = out if names_store(out) else out / BITS
+    store = store_of(out)
     earlier = open_earlier(store, overwrite=options.overwrite, parts=options.parts)
     resumed = None if options.overwrite else earlier
     options = _with_dtype(options, resumed)
@@ -150,7 +153,7 @@ def make_plan(
     grid = asked_grid(options, recipe.bits)
     options = settled_options(options, recipe, grid, run, has_features=features is not None)
     settings = options.sampling_settings(options.first_schedule(), relative=recipe.refinement.target == "relative")
-    tokenizer = _find_tokenizer(out, options, recipe, tokenizer, monitor.say)
+    tokenizer = _find_tokenizer(out, options, recipe, tokenizer, monitor.say, computes=computes)
     made_by = dict(recipe.bits.tokenizer or (tokenizer.identity if tokenizer is not None else {}))
     pictures = _picture_folder(out, recipe, tokenizer)
     start = _find_start(options, store, grid, recipe, made_by)
@@ -158,16 +161,14 @@ def make_plan(
         if resumed is not None:  # before an encoder is loaded
             _check_settings(resumed, options, grid, settings)
         texts = TextPlan(run=run, out=out, options=options, recipe=recipe, grid=grid, start=start, resumed=resumed)
-        subjects: Subjects = texts.subjects(tokenizer, features, monitor)
+        subjects: Subjects = texts.subjects(tokenizer, features, monitor, computes=computes)
     else:
         subjects = _class_subjects(options, recipe, start)
-    device, dtype = torch.device(options.device), DTYPES[options.dtype]
-    generator = generator or load_weights(opened, options.weights, device=device, dtype=dtype, say=monitor.say)
+    generator = _find_generator(opened, generator, options, monitor.say, computes=computes)
     preprocessing = _made_with(generator, options, grid) | subjects.described() | describe_settings(settings)
     fingerprint = _fingerprint(recipe, options.parts, made_by, preprocessing)
     if resumed is not None:
         _check_same(resumed, fingerprint, options)
-    generator.network.to(device, dtype)
     columns = columns_beside(earlier)
     return SamplingPlan(
         run, options, generator, tokenizer, settings, grid, subjects, store, pictures, columns, fingerprint
@@ -217,6 +218,11 @@ def names_store(out: Path) -> bool:
     return out.suffix == ".zarr"
 
 
+def store_of(out: Path) -> Path:
+    """Where the bits of samples go."""
+    return out if names_store(out) else out / BITS
+
+
 def _with_dtype(options: SampleOptions, resumed: BitStore | None) -> SampleOptions:
     """The options with a number format for ``auto``: that of earlier samples, whatever processor they were made on."""
     stored = None if resumed is None else resumed.fingerprint.preprocessing.get("dtype")
@@ -240,16 +246,35 @@ def _check_settings(earlier: BitStore, options: SampleOptions, grid: Grid, setti
     _check_same(earlier, replace(stored, preprocessing={**stored.preprocessing, **known}), options)
 
 
+def _find_generator(
+    opened: OpenedGenerator, generator: LoadedGenerator | None, options: SampleOptions, say: Say, *, computes: bool
+) -> LoadedGenerator:
+    """The network on its device, in its number format."""
+    if not computes:
+        return identify_network(opened, options.weights)
+    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    generator = generator or load_weights(opened, options.weights, device=device, dtype=dtype, say=say)
+    generator.network.to(device, dtype)
+    return generator
+
+
 def _find_tokenizer(
-    out: Path, options: SampleOptions, recipe: GeneratorRecipe, tokenizer: LoadedTokenizer | None, say: Say
+    out: Path,
+    options: SampleOptions,
+    recipe: GeneratorRecipe,
+    tokenizer: LoadedTokenizer | None,
+    say: Say,
+    *,
+    computes: bool,
 ) -> LoadedTokenizer | None:
     """The tokenizer on its device, where one is given; UsageError where one is needed."""
     bits = recipe.bits
     run = options.tokenizer if tokenizer is None else tokenizer.run
     if run is not None:
         belonging = () if recipe.text is None else recipe.text.tokenizers
+        tokenizer = tokenizer if computes else identify_tokenizer(run)
         tokenizer = load_fitting_tokenizer(run, bits, recipe.network, belonging=belonging, loaded=tokenizer, say=say)
-        if not options.offload:
+        if computes and not options.offload:
             tokenizer.network.to(options.device)
         return tokenizer
     if not names_store(out):

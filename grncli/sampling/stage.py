@@ -21,9 +21,10 @@ from grncli.runtime.stopping import Stopped
 from grncli.sampling.calibration import settle_schedule
 from grncli.sampling.film import SAMPLES as FILMED
 from grncli.sampling.film import write_film
+from grncli.sampling.finished_part import finished_plan
 from grncli.sampling.plan import SamplingPlan, make_plan
 from grncli.sampling.sample_store import OLD_NFE, StoredSamples, asked_for
-from grncli.sampling.sampler import FinishedSample
+from grncli.sampling.sampler import FinishedSample, Sampler
 from grncli.sampling.settings import SampleOptions
 from grncli.sampling.sheets import stored_sheet
 from grncli.sampling.timing import log_timing
@@ -75,7 +76,13 @@ def sample(
         Before any work, where the options, the tokenizer, the prompts or ``out`` do not fit.
     """
     began, monitor = time.monotonic(), monitor or Monitor()
-    plan = make_plan(run, out, options, generator=generator, tokenizer=tokenizer, features=features, monitor=monitor)
+    plan = None
+    if generator is None and tokenizer is None and features is None:
+        plan = finished_plan(run, out, options, monitor)
+    if plan is None:
+        plan = make_plan(
+            run, out, options, generator=generator, tokenizer=tokenizer, features=features, monitor=monitor
+        )
     plan.bring(plan.generator.network)
     if options.schedule == "complexity":
         plan = plan.with_schedule(settle_schedule(plan, monitor))
@@ -123,28 +130,27 @@ class PartSampling:
         self._numbers = numbers
         self._writer = writer
         self._monitor = monitor
-        self._sampler = plan.sampler()
         self._committed = time.monotonic()
 
     def run(self) -> None:
         """Make the samples that no earlier run has, and log how long it took; Stopped if that was asked for."""
-        began, before = time.monotonic(), self._writer.samples
+        if self._writer.position >= len(self._numbers):
+            return
+        began, before, sampler = time.monotonic(), self._writer.samples, self._plan.sampler()
         try:
-            self._sample()
+            self._sample(sampler)
         finally:
             log_timing(
                 self._writer.directory,
                 samples=self._writer.samples - before,
                 seconds=time.monotonic() - began,
-                batch=self._sampler.batch,
+                batch=sampler.batch,
                 device=self._plan.options.device,
                 dtype=self._plan.options.dtype,
             )
 
-    def _sample(self) -> None:
+    def _sample(self, sampler: Sampler) -> None:
         done, total, monitor = self._writer.position, len(self._numbers), self._monitor
-        if done >= total:
-            return
         steps = count()
 
         def between_steps() -> bool:
@@ -155,7 +161,7 @@ class PartSampling:
         finished: dict[int, FinishedSample] = {}
         ready: list[FinishedSample] = []
         with BackgroundWriter() as behind:
-            for sample in self._sampler.run(requests, stop_when=between_steps):
+            for sample in sampler.run(requests, stop_when=between_steps):
                 finished[sample.request.number] = sample
                 while done + len(ready) < total and self._numbers[done + len(ready)] in finished:
                     ready.append(finished.pop(self._numbers[done + len(ready)]))

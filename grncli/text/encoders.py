@@ -13,6 +13,7 @@ from torch import Tensor
 from grncli.models.generator import STEADY_ROWS
 from grncli.models.minilm import MiniLM
 from grncli.models.umt5 import Umt5Encoder
+from grncli.runtime.devices import dtype_name
 from grncli.runtime.errors import CheckpointError, UsageError
 from grncli.runtime.held_files import HeldFile
 from grncli.text.encoder_files import MINILM, SENTENCEPIECE, EncoderFiles, find_encoder
@@ -33,10 +34,15 @@ class PretrainedTextEncoder(TextEncoder):
     """
 
     def __init__(
-        self, network: Umt5Encoder | MiniLM, tokenizer: PromptTokenizer, identity: dict[str, str], device: torch.device
+        self,
+        network: Umt5Encoder | MiniLM,
+        tokenizer: PromptTokenizer,
+        identity: dict[str, str],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.network, self.tokenizer = network, tokenizer
-        self.identity, self.device = identity, device
+        self.identity, self.device, self.dtype = identity, device, dtype_name(dtype)
         self.width, self.max_tokens = network.width, tokenizer.max_tokens
 
     def tokenize(self, prompts: Sequence[str]) -> list[TokenizedPrompt]:
@@ -108,8 +114,20 @@ def load_text_encoder(
             f"{files.tokenizer}: has {tokenizer.vocabulary} tokens, and the weights only {network.vocabulary}; "
             f"expected the tokenizer of this encoder"
         )
-    identity = {"name": files.name, "sha256": sha256("".join(parts).encode()).hexdigest()}
-    return PretrainedTextEncoder(network, tokenizer, identity, device)
+    return PretrainedTextEncoder(network, tokenizer, _identity(files, parts), device, dtype)
+
+
+def identify_text_encoder(place: str | Path) -> dict[str, str]:
+    """The ``identity`` that `load_text_encoder` gives an encoder, whose weights are read and not kept."""
+    files = find_encoder(place)
+    _, tokenizer_sha256 = _read_tokenizer(files)
+    with ExitStack() as stack:
+        held = [stack.enter_context(HeldFile(file)) for file in files.weights]
+        return _identity(files, [*(file.sha256() for file in held), tokenizer_sha256])
+
+
+def _identity(files: EncoderFiles, parts: Sequence[str]) -> dict[str, str]:
+    return {"name": files.name, "sha256": sha256("".join(parts).encode()).hexdigest()}
 
 
 def _read_tokenizer(files: EncoderFiles) -> tuple[PromptTokenizer, str]:

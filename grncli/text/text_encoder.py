@@ -31,11 +31,13 @@ class TextEncoder(ABC):
     identity : ``{name, sha256}``; the hash is that of all files that features depend on
     width : of a token's features
     max_tokens : of a prompt, with the special ones
+    dtype : name of the number format that it computes in
     """
 
     identity: dict[str, str]
     width: int
     max_tokens: int
+    dtype: str = "float32"
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> list[TokenizedPrompt]:

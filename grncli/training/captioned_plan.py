@@ -39,6 +39,7 @@ class CaptionedPlan:
     rows : numbers of the samples that have a caption and fit into a sequence
     captions : digests of the stores' captions
     features : of further prompts, such as those of previews
+    features_dtype : name of the number format that features are computed in
     """
 
     recipe: GeneratorRecipe
@@ -46,6 +47,7 @@ class CaptionedPlan:
     rows: Numbers
     captions: tuple[str, ...]
     features: PromptFeatures
+    features_dtype: str
 
 
 def make_captioned_plan(
@@ -107,7 +109,7 @@ def make_captioned_plan(
     )
     settled = recipe.settle(config, replace(bits, labels=()), settled_text)
     digests = tuple(each.digest() for each in captions)
-    return CaptionedPlan(settled, samples, _rows(samples, data, say), digests, source.features)
+    return CaptionedPlan(settled, samples, _rows(samples, data, say), digests, source.features, source.dtype)
 
 
 def _open_features(path: Path, allow_incomplete: bool) -> FeatureStore:

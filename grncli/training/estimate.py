@@ -22,17 +22,22 @@ BACKWARD = 2  # operations of a backward pass, in forward passes
 FLOAT_BYTES = 4
 
 
-def estimate(recipe: GeneratorRecipe) -> dict[str, Any]:
+def estimate(recipe: GeneratorRecipe, processes: int = 1) -> dict[str, Any]:
     """Parameters, tokens, operations and bytes of a step on the largest grid of the bits; JSON-ready.
 
     The number format of the recipe is that of the forward pass; weights, gradients, moments and moving averages are
     float32 in any case.
+
+    Parameters
+    ----------
+    processes : that share each batch; the bytes are those of one of them, all else is of them all
     """
     assert isinstance(recipe.data, BitData)
     grids = {name: grid for name in recipe.bits.grids if (grid := parse_grid(name))}
     largest = max(grids.values(), key=tokens_of_grid)
     pieces, batch = recipe.optimization.gradient_accumulation, recipe.data.batch
     network = _network(recipe)
+    pieces *= processes
     flops, activations = _count(network, batch // pieces, largest)
     return _costs(
         recipe,

@@ -21,6 +21,7 @@ from grncli.runs.generator_recipe import (
 )
 from grncli.runs.generators import build_generator
 from grncli.runs.networks import check_memory
+from grncli.runs.rundir import DataRecord
 from grncli.runtime.errors import RecipeError, StoreError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
@@ -80,14 +81,13 @@ def train_generator(
     RecipeError, CheckpointError
         If the batch does not divide among the processes, or ``run`` holds something else.
     """
-    captions = plan.captions if isinstance(plan, CaptionedPlan) else ()
-    data = bits_record([*plan.recipe.bits.stores, *captions], sum(plan.recipe.bits.grids.values()))
+    data = bits_of(plan)
     context = TrainingContext(device=device, processes=processes, monitor=monitor or Monitor(), report=report)
     training = prepare_run(plan.recipe, run, data, context, overwrite=overwrite)
     if not training.left:
         return 0
     recipe = training.recipe
-    check_division(_divided(recipe.data), recipe.optimization.gradient_accumulation, processes)
+    check_division(divided(recipe.data), recipe.optimization.gradient_accumulation, processes)
     check_memory(made_on_meta(lambda: build_generator(recipe.network)), recipe.optimization.copies, device)
     with training.opened():
         network = training.build("train-gen", lambda: build_generator(recipe.network))
@@ -95,18 +95,25 @@ def train_generator(
             network.load_state_dict(first.weights)
         wrap_generator(network, recipe.training)
         average = first.average if first is not None else None
-        training.train(_objective(plan, recipe, network, context, sheet, average))
+        training.train(refinement_objective(plan, recipe, network, context, sheet, average))
     return training.left
 
 
-def _objective(
+def bits_of(plan: GeneratorPlan | CaptionedPlan) -> DataRecord:
+    """The data of a run: bits, and captions where it learns from them."""
+    captions, features = (plan.captions, plan.features_dtype) if isinstance(plan, CaptionedPlan) else ((), "")
+    return bits_record([*plan.recipe.bits.stores, *captions], sum(plan.recipe.bits.grids.values()), features)
+
+
+def refinement_objective(
     plan: GeneratorPlan | CaptionedPlan,
     recipe: GeneratorRecipe,
     network: Generator,
     context: TrainingContext,
-    sheet: Preview | None,
-    average: Average | None,
+    sheet: Preview | None = None,
+    average: Average | None = None,
 ) -> RefinementObjective | TextRefinementObjective:
+    """What a generator learns from, with the recipe as the run settled it."""
     seed, processes = recipe.training.seed, context.processes
     if isinstance(plan, CaptionedPlan):
         assert isinstance(network, TextTransformer)
@@ -124,7 +131,7 @@ def _objective(
     return RefinementObjective(recipe, network, loader, context.device, sheet, average)
 
 
-def _divided(data: BitData | PackedData) -> dict[str, int]:
+def divided(data: BitData | PackedData) -> dict[str, int]:
     """What is divided among processes, by the name of its field."""
     return {"data.batch": data.batch} if isinstance(data, BitData) else {"data.sequences": data.sequences}
 
@@ -160,7 +167,7 @@ def make_plan(
     wanted = BitFormat(owner="the recipe", origin="", tokenizer={}, rounds=network.rounds, channels=network.channels)
     remedy = "leave the field out of the section network, tokenize with more rounds, or train on another store"
     require_fit(BitFormat.of_store(stores[0]), wanted, remedy)
-    check_division(_divided(recipe.data), recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
+    check_division(divided(recipe.data), recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
     if isinstance(network, AskedTextGenerator):
         return make_captioned_plan(
             recipe, stores, text, open_encoder, place=place, allow_incomplete=allow_incomplete, say=say

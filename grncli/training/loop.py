@@ -5,7 +5,7 @@ holds everything else that changes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +82,7 @@ class TrainingLoop:
             while self.step < self.training.steps:
                 with self._watch.waiting():
                     batch = next(batches)
-                numbers = self._optimize(batch)
+                numbers = optimize(self.states, batch, self.step, self.training.steps, self.context)
                 self._averages.add(numbers)
                 asked = self._exchange(numbers["loss"], batch)
                 self.step += 1
@@ -92,22 +92,6 @@ class TrainingLoop:
                     self._save(numbers["gradient_norm"], batch)
                 if asked and self.step < self.training.steps:
                     self._stop()
-
-    def _optimize(self, batch: StepBatch) -> dict[str, Tensor]:
-        """Gradients of every trainable from one batch, then a step of each; returns the numbers for the log."""
-        device, dtype = self.context.device, self.context.dtype
-        averages = Averages()
-        pieces = batch.pieces(self.states[0].settings.gradient_accumulation)
-        for piece in pieces:
-            for state in self.states:
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    loss, numbers = state.trainable.losses(piece, self.step)
-                averages.add({state.called("loss"): loss, **numbers})
-                if loss.requires_grad:
-                    (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
-        for state in self.states:
-            averages.add({state.called("gradient_norm"): state.optimizer_step(self.step, self.training.steps)})
-        return averages.take()
 
     def _exchange(self, loss: Tensor, batch: StepBatch) -> bool:
         """Whether any process was asked to stop; GrnError where the loss of any is not finite."""
@@ -167,3 +151,27 @@ class TrainingLoop:
             f"{self.run}: the {what} of step {step} is not a finite number, on {keys}; {where}; "
             "lower optimization.learning_rate or look at these sources"
         )
+
+
+def optimize(
+    states: Sequence[TrainingState], batch: StepBatch, step: int, steps: int, context: TrainingContext
+) -> dict[str, Tensor]:
+    """Gradients of every trainable from one batch, then a step of each; returns the numbers for the log.
+
+    Parameters
+    ----------
+    step, steps : this one, counted from 0, of how many
+    """
+    device, dtype = context.device, context.dtype
+    averages = Averages()
+    pieces = batch.pieces(states[0].settings.gradient_accumulation)
+    for piece in pieces:
+        for state in states:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss, numbers = state.trainable.losses(piece, step)
+            averages.add({state.called("loss"): loss, **numbers})
+            if loss.requires_grad:
+                (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
+    for state in states:
+        averages.add({state.called("gradient_norm"): state.optimizer_step(step, steps)})
+    return averages.take()

@@ -82,7 +82,7 @@ def _check_kind(path: Path, fields: Mapping[str, Any], schema: type) -> None:
         raise RecipeError(f"{path}: is a recipe for {COMMANDS[kind]} ({sign}), expected one for {COMMANDS[wanted]}")
 
 
-def media_record(sources: Sequence[Source], src: str) -> DataRecord:
+def media_record(sources: Sequence[Source], src: str | Sequence[str]) -> DataRecord:
     """The media of a run by their names below SRC and their sizes, so that they may be moved but not changed."""
     digest = hashlib.sha256()
     for source in sources:
@@ -95,12 +95,17 @@ def media_record(sources: Sequence[Source], src: str) -> DataRecord:
             except OSError:
                 size = -1
         digest.update(os.fsencode(source.relative) + b"\0%d\n" % size)
-    return DataRecord(digest.hexdigest(), len(sources), "sources", os.path.abspath(src) if src != "-" else src)
+    places = [each if each == "-" else os.path.abspath(each) for each in ([src] if isinstance(src, str) else src)]
+    return DataRecord(digest.hexdigest(), len(sources), "sources", ", ".join(places))
 
 
-def bits_record(stores: Sequence[str], samples: int) -> DataRecord:
-    """The bits of a run by the hashes of their stores, in the order of training."""
-    return DataRecord(hashlib.sha256(json.dumps(list(stores)).encode()).hexdigest(), samples, "samples")
+def bits_record(stores: Sequence[str], samples: int, features: str = "") -> DataRecord:
+    """The bits of a run by the hashes of their stores, in the order of training.
+
+    ``features`` names the number format that text features are computed in, where there are any.
+    """
+    digest = hashlib.sha256(json.dumps(list(stores)).encode()).hexdigest()
+    return DataRecord(digest, samples, "samples", features=features)
 
 
 class PresentRun:
@@ -153,7 +158,7 @@ class PresentRun:
             if record.overwrite == _request(recipe, data):
                 return True
             # The digest that an earlier version left is of a recipe with other names of fields.
-            same = record.data is not None and record.data.digest == data.digest
+            same = record.data is not None and record.data.is_same(data)
             return same and self._own_recipe(recipe) == recipe
         except CheckpointError:
             return False
@@ -277,14 +282,19 @@ def _prepare(run: Path, recipe: RunRecipe, data: DataRecord, overwrite: bool, sa
 
 
 def _request(recipe: RunRecipe, data: DataRecord) -> str:
-    return hashlib.sha256(f"{dump_recipe(recipe)}\0{data.digest}".encode()).hexdigest()
+    return hashlib.sha256(f"{dump_recipe(recipe)}\0{data.digest}{data.features}".encode()).hexdigest()
 
 
 def _compare_data(run: Path, data: DataRecord) -> None:
     record = read_record(run)
-    if record is None or record.data is None or record.data.digest == data.digest:
+    if record is None or record.data is None or record.data.is_same(data):
         return
     was = record.data
+    if was.digest == data.digest:
+        raise CheckpointError(
+            f"{run}: was trained on text features computed in {was.features[:20]}, and these are computed in "
+            f"{data.features}; give those of the same --dtype, another --out, or --overwrite"
+        )
     place = f" of {brief(printable(was.source))}" if was.source else ""
     differing = "names or sizes" if data.unit == "sources" else "bits or captions"
     raise CheckpointError(

@@ -1,16 +1,19 @@
 """``grn train-tokenizer``: from a recipe and a folder of media to a run directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from grncli.media.decoder import DecoderPool
-from grncli.media.sources import list_sources
+from grncli.media.listing import ListingOptions, list_sources
+from grncli.media.listing.listing_cache import FOLDER
+from grncli.media.sources import Source, describe_arguments
 from grncli.metrics.lpips_weights import default_cache, load_lpips
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
 from grncli.models.unfilled import made_on_meta
+from grncli.runs import weight_files
 from grncli.runs.networks import check_memory
 from grncli.runs.tokenizer_recipe import TokenizerLosses, TokenizerRecipe
 from grncli.runtime.monitor import Monitor, Say
@@ -26,7 +29,7 @@ from grncli.training.wrapping import wrap_discriminators, wrap_tokenizer
 
 def train_tokenizer(
     recipe: TokenizerRecipe,
-    src: str,
+    src: str | Sequence[str],
     run: Path,
     *,
     device: torch.device,
@@ -55,26 +58,46 @@ def train_tokenizer(
     """
     monitor = monitor or Monitor()
     context = TrainingContext(device=device, processes=processes, monitor=monitor, report=report)
-    sources = list_sources(src).sources
+    sources = list_sources(src, ListingOptions(cache=weight_files.default_cache() / FOLDER)).sources
     training = prepare_run(recipe, run, media_record(sources, src), context, overwrite=overwrite)
     if not training.left:
         return 0
     recipe = training.recipe
     lpips = find_lpips(recipe.losses, cache or default_cache(), monitor.say)
-    sampler = CropSampler(recipe.data, sources, recipe.training.seed, src)
-    batches = {f"data.{kind}.batch": media.batch for kind, media in sampler.media.items()}
-    check_division(batches, recipe.optimization.gradient_accumulation, processes)
-    network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
-    check_memory(network, recipe.optimization.copies, device)
+    sampler = crop_sampler(recipe, sources, src, context)
     with training.opened(), DecoderPool(recipe.data.workers) as pool:
         tokenizer = training.build("train-tokenizer", lambda: Tokenizer(recipe.network, recipe.most_rounds))
-        wrap_tokenizer(tokenizer, recipe.training)
-        loader = CropLoader(sampler, pool, processes, monitor.say)
-        objective = ReconstructionObjective(recipe, tokenizer, loader, lpips, device)
-        if objective.discriminators is not None:
-            wrap_discriminators(objective.discriminators, processes)
-        training.train(objective)
+        training.train(reconstruction_objective(recipe, tokenizer, sampler, pool, lpips, context))
     return training.left
+
+
+def crop_sampler(
+    recipe: TokenizerRecipe, sources: Sequence[Source], src: str | Sequence[str], context: TrainingContext
+) -> CropSampler:
+    """What each step trains on; RecipeError where its batches do not divide, or the network exceeds all memory."""
+    sampler = CropSampler(recipe.data, sources, recipe.training.seed, describe_arguments(src))
+    batches = {f"data.{kind}.batch": media.batch for kind, media in sampler.media.items()}
+    check_division(batches, recipe.optimization.gradient_accumulation, context.processes)
+    network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
+    check_memory(network, recipe.optimization.copies, context.device)
+    return sampler
+
+
+def reconstruction_objective(
+    recipe: TokenizerRecipe,
+    tokenizer: Tokenizer,
+    sampler: CropSampler,
+    pool: DecoderPool,
+    lpips: LPIPS | None,
+    context: TrainingContext,
+) -> ReconstructionObjective:
+    """What a new tokenizer learns from, wrapped as the recipe asks; ``pool`` decodes its crops."""
+    wrap_tokenizer(tokenizer, recipe.training)
+    loader = CropLoader(sampler, pool, context.processes, context.monitor.say)
+    objective = ReconstructionObjective(recipe, tokenizer, loader, lpips, context.device)
+    if objective.discriminators is not None:
+        wrap_discriminators(objective.discriminators, context.processes)
+    return objective
 
 
 def find_lpips(losses: TokenizerLosses, cache: Path, say: Say) -> LPIPS | None:

@@ -67,6 +67,7 @@ class PromptSource(ABC):
     encoder : ``{name, sha256}`` of the encoder
     width : of a token's features
     max_tokens : of a prompt
+    dtype : name of the number format that the encoder computes in
     features : of further prompts, which are in no table
     """
 
@@ -74,6 +75,7 @@ class PromptSource(ABC):
     encoder: Mapping[str, str]
     width: int
     max_tokens: int
+    dtype: str
     features: PromptFeatures
 
     @abstractmethod
@@ -92,7 +94,7 @@ class StoredSource(PromptSource):
     def __init__(self, store: FeatureStore, recipe: str | None = None) -> None:
         self._store, self._recipe = store, recipe
         self.name, self.encoder, self.width = str(store.path), store.encoder, store.width
-        self.max_tokens = store.settings.max_tokens
+        self.max_tokens, self.dtype = store.settings.max_tokens, store.settings.dtype
         self.features = StoredPrompts(store, recipe=recipe)
 
     def number(self, table: PromptTable) -> TrainingPrompts:
@@ -130,7 +132,7 @@ class OnlineSource(PromptSource):
             encoder.identity,
             encoder.width,
         )
-        self.max_tokens = encoder.max_tokens
+        self.max_tokens, self.dtype = encoder.max_tokens, encoder.dtype
         self.features = EncodedPrompts(encoder, say)
 
     def number(self, table: PromptTable) -> TrainingPrompts:

@@ -211,7 +211,7 @@ WAYS = [
 def test_both_ways_to_start_it_are_alike(way, tmp_path):
     folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9\xff")
     made = grn(*way, "shapes", folder, "--images", "1", "--clips", "0", env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    assert (made.returncode, b"caf\\xe9\\xff: 1 pictures" in made.stderr) == (0, True), made.stderr
+    assert (made.returncode, b"caf\\xe9\\xff: 1 picture and" in made.stderr) == (0, True), made.stderr
     wrong = grn(*way, "shapes", folder, "--images", "-1")
     assert wrong.returncode == 2
     missing = grn(*way, "info", os.path.join(folder, b"no\xff"))
@@ -268,7 +268,7 @@ def test_a_log_has_what_was_said_with_times_and_how_it_ended(tmp_path):
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", stamp) for stamp in stamps)
     assert [re.sub(r"\(.*|after .*", "", text).strip() for text in texts if "expected" not in text][:3] == [
         f"begin: grn -q shapes d --images 1 --clips 0 --log-file {log}",
-        "d: 1 pictures and 0 clips of 32x32",
+        "d: 1 picture and 0 clips of 32x32",
         "end: exit code 0",
     ]
     assert texts[4] == "grn: file/pages: Not a directory"

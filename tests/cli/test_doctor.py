@@ -74,3 +74,18 @@ def test_an_ffmpeg_that_does_not_run_is_a_problem(monkeypatch, tmp_path):
     done = doctor_inside(tmp_path)
     assert done.exit_code == 1
     assert "ffmpeg: does not run (No such file or directory)" in done.stderr
+
+
+def test_a_gpu_that_another_process_keeps_for_itself_is_a_problem_and_the_rest_is_shown(monkeypatch, tmp_path):
+    def refuse(device):
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nFor debugging consider ...")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.mem_get_info", refuse)
+    done = doctor_inside(tmp_path)
+    assert done.exit_code == 1
+    shown = " ".join(done.stdout.split())
+    assert "cuda:0: CUDA error: CUDA-capable device(s) is/are busy or unavailable memory " in shown
+    assert "grn: cuda:0: cannot be used (CUDA error: " in done.stderr
+    assert "\n  ffmpeg " in done.stdout

@@ -93,8 +93,8 @@ def test_no_option_is_described_by_a_type_of_python(path):
 
 
 def test_usage_names_arguments_as_their_help_does():
-    assert shown("grn tokenize").startswith("Usage: grn tokenize [OPTIONS] SRC OUT.zarr\n")
-    assert "\nArguments:\n  SRC " in shown("grn tokenize")
+    assert shown("grn tokenize").startswith("Usage: grn tokenize [OPTIONS] SRC... OUT.zarr\n")
+    assert "\nArguments:\n  SRC... " in shown("grn tokenize")
 
 
 def test_sections_follow_each_other_arguments_first_and_what_all_take_last():
@@ -130,6 +130,10 @@ def test_sections_follow_each_other_arguments_first_and_what_all_take_last():
         ("grn tokenize a b --device c", {"cpu", "cuda"}),
         ("grn train-gen a b --dtype ", {"auto", "float32", "bfloat16"}),
         ("grn tokenize a b --labels d", {"dirs"}),
+        ("grn train-gen c2i-small", {"c2i-small-bit", "c2i-small-ind"}),
+        ("grn train-tokenizer c2i", set()),  # so that the shell takes files
+        ("grn bench tokenizer-s", {"tokenizer-shapes", "tokenizer-shapes-joint", "tokenizer-small"}),
+        ("grn recipe show t2v-s", {"t2v-small"}),
     ],
 )
 def test_the_shell_completes_commands_options_and_their_values(line, expected):

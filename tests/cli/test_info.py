@@ -56,7 +56,7 @@ def test_nothing_is_wider_than_the_screen(store, width, monkeypatch):
         ("file.txt", "is a file, neither a bit store"),
         ("empty", "is an empty folder, neither a bit store"),
         (".", "is a folder, neither a bit store"),
-        ("none", "does not exist"),
+        ("none", "does not exist, expected a bit store, a features store or a run directory"),
         ("foreign", "is a Zarr group but not a bit store"),
         ("s.zarr/zarr.json", "s.zarr, give that"),
         ("anybody", "is no recipe of a run"),

@@ -81,7 +81,7 @@ def test_what_roff_would_read_otherwise_is_escaped():
     group = typer.main.get_command(program)
     with group.make_context("grn", ["one"]) as root:
         _, (command, context), _ = walk_commands(group, root)
-        page = man_page(command, context)
+        page = man_page(command, context, version="1")
     assert "\\&.dotted \\(aqfirst\\(aq \\(rs\n    a\\-b \\(ti/x\n" in page
     assert "Of \\(rsn and .x" in page
 

@@ -6,12 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from grncli.cli.eval.gen import tabulate as tabulate_generation
-from grncli.cli.eval.recon import tabulate as tabulate_reconstruction
-from grncli.cli.eval.search import tabulate as tabulate_search
-from grncli.cli.quantize_stats import tabulate as tabulate_rounds
-from grncli.cli.reports import Table, TextReport, report_lines
-from grncli.cli.terminal import columns_of, histogram, number, shorten, table_lines, wrap
+from grncli.cli.reports import report_lines
+from grncli.cli.terminal import columns_of, histogram, shorten, table_lines, wrap
 from grncli.evaluation.generation import Generation
 from grncli.evaluation.halving import Search
 from grncli.evaluation.pair_comparison import PairComparison, ReconRow
@@ -20,6 +16,11 @@ from grncli.evaluation.sample_metrics import MetricValue
 from grncli.evaluation.sampling_costs import Cost
 from grncli.evaluation.search_folder import Trial
 from grncli.metrics.pairwise import Spread
+from grncli.reporting.generation_report import tabulate as tabulate_generation
+from grncli.reporting.reconstruction_report import tabulate as tabulate_reconstruction
+from grncli.reporting.rounds_report import tabulate as tabulate_rounds
+from grncli.reporting.search_report import tabulate as tabulate_search
+from grncli.reporting.text_report import Table, TextReport, number
 
 WIDTHS = (60, 80, 120)
 LONG = "photographs-of-a-very-long-name/" * 6 + "0001.png"

@@ -64,7 +64,7 @@ def test_a_fast_machine_has_no_reason():
         (with_gpu(threads=1, threads_set_by="OMP_NUM_THREADS=1"), ["1 of 8 cores, as OMP_NUM_THREADS=1 says"]),
         (with_gpu(threads=4), []),  # half of what hyper-threading shows, by PyTorch's own choice
         (with_gpu(load=6.2), ["6.2 processes shared its 8 cores"]),
-        (replace(FAST, memory=MemoryState(64 << 30, 60 << 30, 1 << 30)), ["Only 1.1 GB of memory"]),
+        (replace(FAST, memory=MemoryState(64 << 30, 1 << 30, 2 << 30)), ["Only 1.1 GB of memory"]),
         (replace(FAST, memory=MemoryState(None, None, None)), []),
         (replace(FAST, folder=replace(DISK, free=1 << 30)), ["Only 1.1 GB are free for stores and runs in /data"]),
         (replace(FAST, temporary=replace(DISK, free=1 << 30)), ["temporary files"]),

@@ -27,7 +27,28 @@ def system(tmp_path):
 
 def test_memory_is_that_of_the_machine_and_of_the_job(system):
     found = memory(system)
-    assert (found.total, found.available, found.limit) == (1_024_000, 409_600, 300_000)
+    assert (found.total, found.available, found.limit) == (1_024_000, 300_000, 300_000)
+
+
+@pytest.mark.parametrize(
+    ("current", "stat", "available"),
+    [
+        ("120000", "anon 60000\ninactive_file 20000\n", 200_000),
+        ("290000", "inactive_file 0", 10_000),
+        ("310000", "", 0),  # for a moment, or after the limit was lowered
+        ("120000", "", 180_000),
+        ("", "", 300_000),
+    ],
+)
+def test_what_a_job_uses_already_is_not_available(system, current, stat, available):
+    (system / GROUP / "memory.current").write_text(current)
+    (system / GROUP / "memory.stat").write_text(stat)
+    assert memory(system).available == available
+
+
+def test_memory_that_others_use_is_not_available_to_a_job_of_a_large_limit(system):
+    (system / GROUP / "memory.max").write_text("900000")
+    assert memory(system).available == 409_600
 
 
 def test_the_tightest_quota_of_the_job_and_those_around_it_holds(system):

@@ -9,39 +9,55 @@ import pytest
 from grncli.runtime import freed_memory
 from grncli.runtime.freed_memory import freed_memory_kept
 
-COUNT = """
+ALLOCATING = """
 import ctypes, resource
-from grncli.runtime.freed_memory import freed_memory_kept
+from grncli.runtime.freed_memory import freed_memory_kept, keep_usual_memory
 
 library = ctypes.CDLL(None)
 library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-SIZE = 100 << 20
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
-def faults():
+def faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    memory = library.malloc(SIZE)
-    ctypes.memset(memory, 1, SIZE)
+    memory = library.malloc(size)
+    ctypes.memset(memory, 1, size)
     library.free(memory)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-without = [faults() for _ in range(2)][-1]
+"""
+LARGE = """
+without = [faults(100 << 20) for _ in range(2)][-1]
 with freed_memory_kept():
-    kept = [faults() for _ in range(2)][-1]
+    kept = [faults(100 << 20) for _ in range(2)][-1]
     inside = resident()
 print(without, kept, inside - resident())
 """
+PICTURES = """
+keep_usual_memory()
+print([faults(1 << 20) for _ in range(2)][-1], [faults(100 << 20) for _ in range(2)][-1])
+"""
+
+
+def printed(code):
+    """Numbers that a process of its own prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
+    words = [sys.executable, "-c", ALLOCATING + code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    return map(int, done.stdout.split())
 
 
 @pytest.mark.skipif(freed_memory._glibc() is None, reason="another C library")
 def test_memory_is_not_taken_from_the_system_again_and_goes_back_behind_the_block():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
-    done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True, env=environment)
-    without, kept, released = map(int, done.stdout.split())
+    without, kept, released = printed(LARGE)
     assert kept < without / 10
     assert released > 90 << 20
+
+
+@pytest.mark.skipif(freed_memory._glibc() is None, reason="another C library")
+def test_the_memory_of_pictures_is_kept_and_that_of_the_largest_goes_back():
+    small, large = printed(PICTURES)
+    assert small < 10 < large  # of 256 pages in one, and of 25,600 in the other, or of 50 huge ones
 
 
 @pytest.mark.parametrize("largest", [1 << 30, 32 << 20], ids=["newer", "before 2.35"])

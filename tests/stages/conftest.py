@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from grncli.cli import app
+from grncli.costs import trials
 from grncli.media.writing import write_mp4, write_png
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_trials() -> Iterator[None]:
+    """Dry runs in this process try work for a moment only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials, "TRIAL_SECONDS", 0.1)
+        yield
 
 
 @pytest.fixture(scope="session")

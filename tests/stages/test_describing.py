@@ -91,7 +91,7 @@ def test_an_import_is_described_in_json(grn_inside: Callable, release_fixtures: 
 @pytest.mark.parametrize(
     ("limit", "options", "words"),
     [
-        (3, (), ("3 of 12",)),
+        (3, (), ("9 sources would be added to its 3",)),
         (12, (), ("all sources", "nothing")),
         (3, ("--overwrite", "--rounds", 2), ("3 samples", "discarded")),
     ],

@@ -102,7 +102,7 @@ def test_the_last_line_tells_what_is_new(tmp_path, grn_inside):
     (tmp_path / "p.txt").write_text("a cat")
     assert said() == "1.zarr: encoded 2 prompts\n"
     (tmp_path / "p.txt").write_text("two cats")
-    assert said() == "1.zarr: encoded 1 prompt, 1 more were there already\n"
+    assert said() == "1.zarr: encoded 1 prompt, 1 more was there already\n"
     assert said() == "1.zarr: nothing to do, all 2 prompts are there\n"
     assert said("0/9") == "9.zarr, part 0/9: nothing to do, no prompt falls to it\n"
 

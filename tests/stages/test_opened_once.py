@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from grncli.decoding.store_decoding import StoreDecoder
-from grncli.media.sources import list_sources
+from grncli.media.listing import list_sources
 from grncli.runs.checkpoint import find_checkpoint
 from grncli.runs.loading import load_network
 from grncli.runs.recipe import parse_recipe

@@ -88,7 +88,8 @@ def test_a_file_and_json_hold_the_same_curves(grn_inside, runs, tmp_path):
     [
         (["one", "--out", "curves.jpg"], 2, "ends in .png or .svg or .pdf"),
         (["one", "--metrics", "fid"], 2, "logged no such number"),
-        (["three"], 1, "holds no metrics.jsonl"),
+        (["."], 1, "holds no metrics.jsonl"),
+        (["three"], 1, "three does not exist, expected the directory of a run"),
     ],
 )
 def test_misuse_is_one_sentence(grn_inside, runs, monkeypatch, arguments, code, words):

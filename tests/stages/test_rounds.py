@@ -16,8 +16,8 @@ from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.rounds import RoundsSettings, compression_ratio, round_statistics
 from grncli.hbq import dequantize, quantize
 from grncli.media.decoder import DecoderPool
+from grncli.media.listing import list_sources
 from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.sources import list_sources
 from grncli.media.writing import write_png
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import to_frames, to_input

@@ -18,6 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from grncli.cli import app
+from grncli.costs import training_costs
 from grncli.runs.checkpoint import list_checkpoints
 from grncli.runs.rundir import locked_run
 from grncli.runtime import devices
@@ -440,9 +441,9 @@ def test_a_format_that_cannot_be_is_wrong_usage(
 def test_a_dry_run_prints_and_writes_nothing(recipe: Path, store: Path, tmp_path: Path) -> None:
     result = here(recipe, store, "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0, result.stderr
-    lines = result.stderr.splitlines()
-    assert [line.split()[0] for line in lines if line[0] != " "] == [
-        *("parameters", "samples", "tokens", "operations", "memory")
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line[2] != " "] == [
+        *("samples", "tokens", "operations", "to", "time", "parameters", "state", "memory", "disk")
     ]
     assert max(map(len, lines)) <= 80
     assert not list(tmp_path.iterdir())
@@ -469,6 +470,48 @@ def test_a_dry_run_counts_epochs_without_what_is_held_out(costs: dict[str, Any])
 
 def test_a_dry_run_is_about_the_largest_grid(costs: dict[str, Any]) -> None:
     assert (costs["largest_grid"], costs["tokens_per_step"]) == ("1x2x3", 4 * 6)
+
+
+def test_a_dry_run_tries_steps_of_every_grid(costs: dict[str, Any], trained: Path) -> None:
+    tried = costs["costs"]
+    assert tried["counts"]["steps"] == STEPS
+    assert tried["seconds"] > 0
+    assert tried["memory"]["process"] > 50e6  # PyTorch alone takes more
+    kept = [checkpoint for checkpoint in list_checkpoints(trained) if not checkpoint.is_symlink()]
+    tensors = sum(file.stat().st_size for checkpoint in kept for file in checkpoint.glob("*.safetensors"))
+    assert tried["disk"]["written"] == pytest.approx(tensors, rel=0.3)  # headers weigh much in a tiny network
+
+
+def test_a_dry_run_counts_the_steps_that_a_run_lacks(recipe: Path, store: Path, trained: Path) -> None:
+    done = json.loads(here(recipe, store, "--out", trained, "--dry-run", "--json").stdout)["costs"]
+    assert (done["counts"]["steps"], done["seconds"]) == (0, 0)
+    more = here(recipe, store, f"training.steps={STEPS + 5}", "--out", trained, "--dry-run", "--json")
+    assert json.loads(more.stdout)["costs"]["counts"]["steps"] == 5
+
+
+def test_a_dry_run_says_that_a_run_would_be_refused(recipe: Path, store: Path, trained: Path) -> None:
+    other = here(recipe, store, "network.width=32", "--out", trained, "--dry-run")
+    assert other.exit_code == 0
+    assert "would be refused" in other.stderr
+    assert "network.width=16 there, 32 asked" in other.stderr
+
+
+def test_a_dry_run_tries_no_network_that_exceeds_all_memory(recipe: Path, store: Path) -> None:
+    huge = here(recipe, store, "network.width=65536", "--dry-run", "--json")
+    costs = json.loads(huge.stdout)["costs"]
+    assert (huge.exit_code, costs["seconds"], costs["rates"]) == (0, None, [])
+    assert "no step was tried" in costs["notes"][0]
+
+
+@pytest.mark.parametrize(("limit", "value"), [("LONGEST_STEP", 0.0), ("_free_bytes", None)])
+def test_a_dry_run_tries_a_piece_of_a_batch_that_is_too_much(
+    recipe: Path, store: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float | None
+) -> None:
+    monkeypatch.setattr(training_costs, "_has_room", lambda *_: True)
+    monkeypatch.setattr(training_costs, limit, (lambda device: 0) if value is None else value)
+    costs = json.loads(here(recipe, store, "--dry-run", "--json").stdout)["costs"]
+    assert any("no whole step was tried" in note for note in costs["notes"])
+    assert costs["seconds"] > 0
 
 
 def test_a_dry_run_in_bfloat16_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:

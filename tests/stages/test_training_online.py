@@ -1,5 +1,6 @@
 """``grn train-gen --text-encoder``: the encoder beside the training, in the place of its stored features."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -85,13 +86,29 @@ def test_a_finished_run_is_known_whichever_of_the_two_it_is_asked_with(
     assert "nothing to do" in again.stderr
 
 
+def test_features_of_another_number_format_are_not_taken_for_the_same(
+    folder: Path, grn_inside: Grn, tmp_path: Path
+) -> None:
+    recipe, store, out = folder / "recipe.yaml", folder / "bits.zarr", ("--out", tmp_path / "run")
+    done = grn_inside("train-gen", recipe, store, *out, *ENCODER)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["data"]["features"] == "float32"
+    encode = ("encode-text", store, tmp_path / "f.zarr", *ENCODER, "--recipe", recipe, "--dtype", "bfloat16")
+    assert grn_inside(*encode).returncode == 0
+    again = grn_inside("train-gen", recipe, store, *out, "--text", tmp_path / "f.zarr", *ENCODER[2:])
+    assert again.returncode == 1
+    assert "was trained on text features computed in float32, and these are computed in bfloat16" in again.stderr
+
+
 def test_a_dry_run_counts_the_encoders_tokens(folder: Path, grn_inside: Grn) -> None:
     by_store = grn_inside(
         "train-gen", folder / "recipe.yaml", folder / "bits.zarr", "--dry-run", "--text", folder / "f.zarr", "--json"
     )
     by_encoder = grn_inside("train-gen", folder / "recipe.yaml", folder / "bits.zarr", "--dry-run", "--json", *ENCODER)
     assert by_store.returncode == by_encoder.returncode == 0, by_encoder.stderr
-    assert by_store.stdout == by_encoder.stdout
+    counted = [json.loads(done.stdout) for done in (by_store, by_encoder)]
+    assert [costs.pop("costs")["counts"] for costs in counted] == [{"steps": 3}] * 2
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from grncli import load_tokenizer
-from grncli.media.sources import list_sources
+from grncli.media.listing import list_sources
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
 from grncli.runs.checkpoint import list_checkpoints
@@ -67,6 +67,14 @@ def test_runs_can_be_loaded_and_looked_at(media_dir: Path, tmp_path: Path) -> No
     assert load_tokenizer(tmp_path / "run").rounds == 4
     names = {file.name for file in (tmp_path / "run/previews").iterdir()}
     assert names == {"images-00000004.png", "clips-00000004.png", "clips-00000004.mp4"}
+
+
+def test_several_sources_are_trained_on_together_and_named(media_dir: Path, tmp_path: Path) -> None:
+    folders = [str(path) for path in sorted(media_dir.iterdir()) if path.is_dir()]
+    assert train_tokenizer(recipe(1), folders, tmp_path / "run", device=CPU) == 1
+    data = json.loads((tmp_path / "run/run.json").read_text())["data"]
+    assert data["source"] == ", ".join(folders)
+    assert data["items"] == len(list_sources(folders).sources) > len(list_sources(folders[0]).sources)
 
 
 def test_loss_falls(media_dir: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from grncli.media.sources import list_sources
+from grncli.media.listing import list_sources
 from grncli.runs.checkpoint import COMPLETE, list_checkpoints, write_checkpoint
 from grncli.runs.rundir import locked_run, read_record
 from grncli.runs.tokenizer_recipe import TokenizerRecipe, Training
@@ -68,6 +68,20 @@ def test_a_run_of_other_data_is_refused_by_what_differs(tmp_path):
     assert f"was trained on other data (10 samples, digest {A.digest[:8]}) than these 10 samples" in told
     assert "give the same data, another --out, or --overwrite" in told
     assert steps_of(tmp_path) == 4
+
+
+def test_text_features_in_another_number_format_are_other_data(tmp_path):
+    in_float32, in_bfloat16 = (bits_record(["a"], 10, dtype) for dtype in ("float32", "bfloat16"))
+    work(tmp_path, 4, data=in_float32)
+    with pytest.raises(CheckpointError, match="features computed in float32, and these are computed in bfloat16"):
+        steps_of(tmp_path, data=in_bfloat16)
+    assert steps_of(tmp_path, data=in_bfloat16, overwrite=True) is None
+    assert steps_of(tmp_path, data=in_float32) == 4
+
+
+def test_a_run_that_does_not_record_the_number_format_of_its_features_resumes(tmp_path):
+    work(tmp_path, 4)
+    assert steps_of(tmp_path, data=bits_record(["a"], 10, "bfloat16")) == 4
 
 
 def test_a_finished_run_of_other_data_is_refused_too(tmp_path):

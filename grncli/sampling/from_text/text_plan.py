@@ -1,11 +1,12 @@
 """What is settled about samples of a generator of texts before its weights are read."""
 
 import gc
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from grncli.models.text_transformer import TextTransformerConfig
 from grncli.models.transformer import Grid
@@ -26,7 +27,7 @@ from grncli.sampling.settings import SampleOptions
 from grncli.sampling.starting import FIRST_FRAME, Start
 from grncli.store import BitStore
 from grncli.store.text_features import open_features
-from grncli.text.encoders import load_text_encoder
+from grncli.text.encoders import identify_text_encoder, load_text_encoder
 from grncli.text.prompt_features import EncodedPrompts, PromptFeatures, StoredPrompts
 
 
@@ -66,7 +67,12 @@ class TextPlan:
     resumed: BitStore | None
 
     def subjects(
-        self, tokenizer: LoadedTokenizer | None, features: PromptFeatures | None, monitor: Monitor
+        self,
+        tokenizer: LoadedTokenizer | None,
+        features: PromptFeatures | None,
+        monitor: Monitor,
+        *,
+        computes: bool = True,
     ) -> TextSubjects:
         """The prompts with the features of those that are sampled here, for which the encoder comes and leaves again.
 
@@ -74,6 +80,7 @@ class TextPlan:
         ----------
         tokenizer : encodes first frames
         features : where features come from, if that has been opened already
+        computes : load the encoder and encode; else there are no features of prompts and first frames
 
         Raises
         ------
@@ -92,6 +99,8 @@ class TextPlan:
             memory_needs(options, config, self.grid, network).tell(monitor.say)
         if options.text is not None and features is None:
             features = self._stored_features(options.text, negative)
+        if features is None and not computes:
+            features = IdentifiedEncoder(options.text_encoder or "", config.text_width)
         if features is not None:
             require_features(features, self.recipe, self.run)
         frames = self._first_frames(len(prompts), tokenizer, monitor.say)
@@ -101,7 +110,7 @@ class TextPlan:
             prompts = with_answers(prompts, answers)
         prompts = finished(prompts, task_of(self._text, options, self.grid))
         needed = self._needed(len(prompts) if self.start is None else len(self.start))
-        if frames is not None and tokenizer is not None:
+        if computes and frames is not None and tokenizer is not None:
             self._encode(frames, tokenizer, needed)
         sampled = self._sampled_texts(features, [prompts[n % len(prompts)].final for n in needed], negative, monitor)
         clean_first = config.attention == "full" and starts_from_first_frame(options)
@@ -173,6 +182,17 @@ class TextPlan:
         if features is None:
             free_memory()
         return sampled
+
+
+class IdentifiedEncoder(PromptFeatures):
+    """An encoder that is hashed and not loaded, where no sample is left to be made: prompts have no tokens."""
+
+    def __init__(self, place: str, width: int) -> None:
+        self.encoder, self.width = identify_text_encoder(place), width
+
+    def of(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Features of no token."""
+        return [torch.zeros(0, self.width)] * len(prompts)
 
 
 def open_prompt_features(options: SampleOptions, run: Path, say: Say) -> PromptFeatures:

@@ -18,7 +18,6 @@ from grncli.costs.run_costs import DiskNeed, MemoryUse, Rate, RunCosts
 from grncli.costs.trials import MemoryWatch
 from grncli.machine.system_limits import disk, memory
 from grncli.media.decoder import DecoderPool
-from grncli.media.listing import list_sources
 from grncli.metrics.lpips_weights import default_cache
 from grncli.models.tokenizer import Tokenizer
 from grncli.models.unfilled import made_on_meta
@@ -35,7 +34,7 @@ from grncli.training.loop import TrainingContext, optimize
 from grncli.training.objective import Batch, Objective, StepBatch
 from grncli.training.packed_loader import PackedBatch
 from grncli.training.run_setup import PresentRun, check_division, media_record, settle_dtype
-from grncli.training.tokenizer_training import crop_sampler, find_lpips, reconstruction_objective
+from grncli.training.tokenizer_training import crop_sampler, find_lpips, reconstruction_objective, training_media
 from grncli.training.training_state import TrainingState
 from grncli.training.wrapping import wrap_generator
 
@@ -109,7 +108,7 @@ def tokenizer_costs(
     """
     present = PresentRun(out)
     recipe = settle_dtype(recipe, None if overwrite else present, context.device, context.processes)
-    sources = list_sources(src).sources
+    sources = training_media(src)
     left, notes = _steps_left(recipe, out, media_record(sources, src), overwrite=overwrite)
     context = replace(context, dtype=DTYPES[recipe.training.dtype])
     sampler = crop_sampler(recipe, sources, src, context)

@@ -87,7 +87,7 @@ def near_duplicates(path: Path, percent: float, rounds: int = 1, *, monitor: Mon
     sources = [line["source"] for line in store.records()]
     nearest: list[tuple[float, int, int]] = []
     found = 0
-    total, before = sum(count**2 for count in store.grids.values()), 0
+    total, before = sum(_pairs_of(count, count) for count in store.grids.values()), 0
     for grid, count in store.grids.items():
         view, bits = store.grid(grid), _CoarseBits(rounds, store.channels)
         numbers = view.indices.tolist()
@@ -99,7 +99,7 @@ def near_duplicates(path: Path, percent: float, rounds: int = 1, *, monitor: Mon
             nearest = sorted([*nearest, *new])[:LISTED] if new else nearest
             monitor.progress(before + done, total, "pairs")
             monitor.require_time(f"after {before + done} of {total} pairs")
-        before += count**2
+        before += _pairs_of(count, count)
     samples = described(store, [pair[1:] for pair in nearest])
     pairs_found = [NearPair(pair[0], *each) for pair, each in zip(nearest, samples, strict=True)]
     return NearSummary(path, len(store), percent, rounds, found, pairs_found)
@@ -115,7 +115,7 @@ class _CoarseBits:
     def pairs_below(
         self, view: GridView, most: float, monitor: Monitor
     ) -> Iterator[tuple[int, Shares, Indices, Indices]]:
-        """Pairs compared so far (of all, n * n), and for a block of them distances and rows of those up to ``most``."""
+        """Pairs compared so far, and for a block of them distances and rows of those up to ``most``."""
         drawn, width, total = self._drawn(view, monitor)
         limit = most if width == total else most + MARGIN * (max(most, 1 / width) * (1 - most) / width) ** 0.5
         for start in range(0, len(drawn), BLOCK):
@@ -131,8 +131,8 @@ class _CoarseBits:
                 if width < total:
                     exact = self._distances(view, first, second, total)
                 near = exact <= most + 1e-6
-                compared = (start + len(ours)) * len(drawn) if other + BLOCK >= len(drawn) else start * len(drawn)
-                yield compared, exact[near], first[near], second[near]
+                whole = start + len(ours) if other + BLOCK >= len(drawn) else start
+                yield _pairs_of(whole, len(drawn)), exact[near], first[near], second[near]
 
     def _drawn(self, view: GridView, monitor: Monitor) -> tuple[NDArray[np.uint8], int, int]:
         """Some bits of all samples, packed [n, bytes]; how many these are, and how many a sample has."""
@@ -157,6 +157,11 @@ class _CoarseBits:
     def _bits(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Packed bits [n, t, h, w, M, bytes] as single ones [n, bits]."""
         return np.unpackbits(rows[..., : self.rounds, :], axis=-1, count=self.channels).reshape(len(rows), -1)
+
+
+def _pairs_of(rows: int, count: int) -> int:
+    """Pairs among ``count`` samples that the first ``rows`` of them are the first of."""
+    return rows * (2 * count - rows - 1) // 2
 
 
 def _signs(packed: NDArray[np.uint8], width: int) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from grncli.store.rows.claiming import claim_part, explained
 from grncli.store.rows.dropped_rows import DroppedRows, Rows
 from grncli.store.rows.row_lines import Line
 from grncli.store.rows.row_writer import RowWriter
-from grncli.store.rows.schema import COMPLETE, Schema
+from grncli.store.rows.schema import COMPLETE, Schema, part_name
 from grncli.store.rows.stored import StoredArray, StoredChunk
 from grncli.store.rows.stored_part import StoredPart
 
@@ -120,9 +120,13 @@ def copy_rows(stores: Sequence[NewStore], monitor: Monitor) -> None:
     Stopped
         If the monitor asks for it; what was copied is committed.
     StoreError
-        If a chunk is missing or changed, or the disk does not let us; the new store is not complete then.
+        If a chunk is missing or changed, or the disk does not let us; the new store is not complete then. If more
+        sources have gone than can be recorded, before anything is made.
     """
     total, before = sum(store.samples for store in stores), 0
+    for store in stores:
+        for number, part in enumerate(store.parts):
+            DroppedRows(gone=part.gone).encoded(store.path / part_name(number))  # refused before anything is copied
     for store in stores:
         for number, part in enumerate(store.parts):
             with explained(store.path, "the stores it is made of are as they were"):

@@ -58,7 +58,7 @@ def train_tokenizer(
     """
     monitor = monitor or Monitor()
     context = TrainingContext(device=device, processes=processes, monitor=monitor, report=report)
-    sources = list_sources(src, ListingOptions(cache=weight_files.default_cache() / FOLDER)).sources
+    sources = training_media(src)
     training = prepare_run(recipe, run, media_record(sources, src), context, overwrite=overwrite)
     if not training.left:
         return 0
@@ -69,6 +69,11 @@ def train_tokenizer(
         tokenizer = training.build("train-tokenizer", lambda: Tokenizer(recipe.network, recipe.most_rounds))
         training.train(reconstruction_objective(recipe, tokenizer, sampler, pool, lpips, context))
     return training.left
+
+
+def training_media(src: str | Sequence[str]) -> list[Source]:
+    """The sources of a training; archives that did not change are not listed anew."""
+    return list_sources(src, ListingOptions(cache=weight_files.default_cache() / FOLDER)).sources
 
 
 def crop_sampler(

@@ -16,6 +16,7 @@ from grncli.runtime.stopping import Stop, Stopped
 from grncli.store import open_part, part_name, verify_store
 from grncli.store.captions import Caption, CaptionLine, read_captions
 from grncli.store.feature_settings import FeatureSettings
+from grncli.store.rows import dropped_rows
 from grncli.store.text_features import open_feature_part
 from grncli.text.templates import prompt_digest
 
@@ -144,6 +145,16 @@ def test_a_store_made_anew_between_the_renames_of_a_compaction_costs_neither(mem
     store.rename(memory_disk / "new.zarr")
     compact_store(store)
     assert {line["source"] for line in open_store(store).records()} == {"0.png", "2.png"}
+
+
+def test_more_sources_than_can_be_remembered_are_refused_before_anything_is_copied(store, monkeypatch, tmp_path):
+    drop_samples(store, keys=["3.png"])
+    monkeypatch.setattr(dropped_rows, "MAX_BYTES", 40)
+    before = tree(tmp_path)
+    for out in (None, tmp_path / "out.zarr"):
+        with pytest.raises(StoreError, match=r"dropped\.json would be larger than .* with 1 sources that have left"):
+            compact_store(store, out)
+    assert tree(tmp_path) == before
 
 
 def test_a_source_that_is_gone_is_remembered_as_done(store):

@@ -84,3 +84,12 @@ def test_what_was_dropped_is_no_duplicate(similar):
 def test_options_that_do_not_fit_are_refused(similar, options, words):
     with pytest.raises(UsageError, match=words):
         dedupe_store(similar, **options)
+
+
+def test_the_pairs_of_all_samples_are_counted_once(similar, monkeypatch):
+    monkeypatch.setattr(near_duplicates, "BLOCK", 4)
+    told = []
+    dedupe_store(similar, near=10, progress=lambda done, total, note: told.append((done, total)))
+    pairs = sum(count * (count - 1) // 2 for count in open_store(similar).grids.values())
+    assert told[-1] == (pairs, pairs)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

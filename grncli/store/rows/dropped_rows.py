@@ -56,16 +56,20 @@ class DroppedRows:
         return np.delete(np.arange(stored), self.rows(group))
 
     def write(self, part: Path) -> None:
-        """Replace the file of a part; the caller holds its lock. StoreError where it would be too large to read."""
+        """Replace the file of a part; the caller holds its lock. StoreError as `encoded`."""
+        replace_file(part / DROPPED, self.encoded(part))
+
+    def encoded(self, part: Path) -> bytes:
+        """What the file of a part holds; StoreError where it would be too large to read."""
         groups = {name: [list(run) for run in runs] for name, runs in self.groups.items() if runs}
         content = {"format": FORMAT, "grids": groups, **({"gone": list(self.gone)} if self.gone else {})}
         data = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         if len(data) > MAX_BYTES:
             raise StoreError(
-                f"{part / DROPPED} would be larger than {MAX_BYTES >> 20} MiB; "
-                "drop some of the rows, compact the store, and drop the others."
+                f"{part / DROPPED} would be larger than {MAX_BYTES >> 20} MiB, with {len(self.gone):,} sources that "
+                "have left the store; drop fewer rows, or tokenize what is to remain into a new store."
             )
-        replace_file(part / DROPPED, data)
+        return data
 
 
 def runs_of(rows: Rows) -> Runs:

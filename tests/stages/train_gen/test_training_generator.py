@@ -5,126 +5,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from typer.testing import CliRunner
+from small_training import SQUARE, STEPS, WIDE, here, make_store, metrics, sentence, settled, succeed, wait_for
 
-from grncli.cli import app
-from grncli.costs import training_costs
 from grncli.runs.checkpoint import list_checkpoints
 from grncli.runs.rundir import locked_run
 from grncli.runtime import devices
 from grncli.runtime.tensor_files import read_tensors, sha256_of
-from grncli.store import Fingerprint, open_part, open_store
-from grncli.training import run_setup
-
-SQUARE, WIDE = (1, 2, 2), (1, 2, 3)
-STEPS = 24
-RECIPE = f"""\
-kind: generator
-network: {{prediction: bit, depth: 2, width: 16, heads: 2, bottleneck: 8, in_context_tokens: 2, in_context_start: 1}}
-data: {{batch: 4, validation: 2}}
-optimization: {{learning_rate: 1e-3, ema: [0.6, 0.3]}}
-training: {{steps: {STEPS}, log_every: 1, checkpoint_every: 6, validate_every: 8, keep: 2, dtype: float32}}
-"""
-
-
-def make_store(path: Path, counts: dict[tuple[int, int, int], int], **changes: Any) -> Path:
-    """A store of random bits, so many samples of each grid; ``finish=False`` leaves it incomplete."""
-    finish, unlabelled = changes.pop("finish", True), changes.pop("unlabelled", 0)
-    made = {
-        "rounds": 3,
-        "channels": 10,
-        "stride": (1, 16, 16),
-        "tokenizer": {"name": "toy", "sha256": "3f9c" * 16},
-        "preprocessing": {"fps": 8},
-        "labels": ("ant", "bee"),
-    }
-    fingerprint = Fingerprint(**{**made, **changes})
-    with open_part(path, fingerprint) as writer:
-        for grid, count in counts.items():
-            shape = (count, *grid, fingerprint.rounds, fingerprint.channels)
-            planes = np.random.default_rng(count).integers(0, 2, shape, np.uint8)
-            classes = np.arange(count) % max(1, len(fingerprint.labels))
-            classes[:unlabelled] = -1
-            records = [{"key": f"{grid}#{row}", "source": f"{grid}.png"} for row in range(count)]
-            writer.append(grid, np.packbits(planes, axis=-1), classes, records)
-        writer.commit(1, "0" * 64, 1)
-        if finish:
-            writer.finish()
-    return path
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_each() -> Iterator[None]:
-    """Processes that tests start wait for their threads more than they gain by them, as this one does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("bits") / "bits.zarr", {SQUARE: 14, WIDE: 6})
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
-    file.write_text(RECIPE)
-    return file
-
-
-@pytest.fixture(scope="module")
-def trained(grn: Callable, recipe: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    result = grn("train-gen", recipe, store, "--out", run)
-    assert result.returncode == 0, result.stderr
-    return run
-
-
-def here(*arguments: object) -> Any:
-    """``grn train-gen`` in this process, which spares the seconds that a process of its own takes to start."""
-    return CliRunner().invoke(app, ["train-gen", *map(str, arguments)])
-
-
-def succeed(*arguments: object) -> Any:
-    result = here(*arguments, "training.steps=2")
-    assert result.exit_code == 0, result.stderr
-    return result
-
-
-def sentence(result: Any) -> str:
-    """The one line that a failed command says, which is none about a fault of grn."""
-    (line,) = result.stderr.strip().splitlines()
-    assert "a fault of grn itself" not in line
-    return line
-
-
-def settled(run: Path) -> dict[str, Any]:
-    return yaml.safe_load((run / "recipe.yaml").read_text())
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "waiting_share")} for line in lines]
-
-
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + 60
-    while not path.exists() or not os.stat(path).st_size:
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.005)
-
+from grncli.store import open_store
 
 # What a run leaves
 
@@ -433,106 +327,6 @@ def test_a_format_that_cannot_be_is_wrong_usage(
     result = here(recipe, store, "--out", tmp_path / "run", *arguments)
     assert (result.exit_code, words in sentence(result)) == (2, True)
     assert not (tmp_path / "run").exists()
-
-
-# Dry runs
-
-
-def test_a_dry_run_prints_and_writes_nothing(recipe: Path, store: Path, tmp_path: Path) -> None:
-    result = here(recipe, store, "--out", tmp_path / "run", "--dry-run")
-    assert result.exit_code == 0, result.stderr
-    lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines if line[2] != " "] == [
-        *("samples", "tokens", "operations", "to", "time", "parameters", "state", "memory", "disk")
-    ]
-    assert max(map(len, lines)) <= 80
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_dry_run_needs_no_run_directory(recipe: Path, store: Path) -> None:
-    assert here(recipe, store, "--dry-run").exit_code == 0
-
-
-@pytest.fixture(scope="module")
-def costs(recipe: Path, store: Path) -> dict[str, Any]:
-    return json.loads(here(recipe, store, "--dry-run", "--json").stdout)
-
-
-def test_a_dry_run_counts_the_parameters_of_the_network(costs: dict[str, Any], trained: Path) -> None:
-    weights = read_tensors(trained / "checkpoints/latest/weights.safetensors")
-    assert costs["parameters"] == sum(tensor.numel() for tensor in weights.values())
-
-
-def test_a_dry_run_counts_epochs_without_what_is_held_out(costs: dict[str, Any]) -> None:
-    assert (costs["samples"], costs["steps_per_epoch"]) == (18, 4.5)
-    assert costs["epochs"] == pytest.approx(STEPS / 4.5)
-
-
-def test_a_dry_run_is_about_the_largest_grid(costs: dict[str, Any]) -> None:
-    assert (costs["largest_grid"], costs["tokens_per_step"]) == ("1x2x3", 4 * 6)
-
-
-def test_a_dry_run_tries_steps_of_every_grid(costs: dict[str, Any], trained: Path) -> None:
-    tried = costs["costs"]
-    assert tried["counts"]["steps"] == STEPS
-    assert tried["seconds"] > 0
-    assert tried["memory"]["process"] > 50e6  # PyTorch alone takes more
-    kept = [checkpoint for checkpoint in list_checkpoints(trained) if not checkpoint.is_symlink()]
-    tensors = sum(file.stat().st_size for checkpoint in kept for file in checkpoint.glob("*.safetensors"))
-    assert tried["disk"]["written"] == pytest.approx(tensors, rel=0.3)  # headers weigh much in a tiny network
-
-
-def test_a_dry_run_counts_the_steps_that_a_run_lacks(recipe: Path, store: Path, trained: Path) -> None:
-    done = json.loads(here(recipe, store, "--out", trained, "--dry-run", "--json").stdout)["costs"]
-    assert (done["counts"]["steps"], done["seconds"]) == (0, 0)
-    more = here(recipe, store, f"training.steps={STEPS + 5}", "--out", trained, "--dry-run", "--json")
-    assert json.loads(more.stdout)["costs"]["counts"]["steps"] == 5
-
-
-def test_a_dry_run_says_that_a_run_would_be_refused(recipe: Path, store: Path, trained: Path) -> None:
-    other = here(recipe, store, "network.width=32", "--out", trained, "--dry-run")
-    assert other.exit_code == 0
-    assert "would be refused" in other.stderr
-    assert "network.width=16 there, 32 asked" in other.stderr
-
-
-def test_a_dry_run_tries_no_network_that_exceeds_all_memory(recipe: Path, store: Path) -> None:
-    huge = here(recipe, store, "network.width=65536", "--dry-run", "--json")
-    costs = json.loads(huge.stdout)["costs"]
-    assert (huge.exit_code, costs["seconds"], costs["rates"]) == (0, None, [])
-    assert "no step was tried" in costs["notes"][0]
-
-
-@pytest.mark.parametrize(("limit", "value"), [("LONGEST_STEP", 0.0), ("_free_bytes", None)])
-def test_a_dry_run_tries_a_piece_of_a_batch_that_is_too_much(
-    recipe: Path, store: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float | None
-) -> None:
-    monkeypatch.setattr(training_costs, "_has_room", lambda *_: True)
-    monkeypatch.setattr(training_costs, limit, (lambda device: 0) if value is None else value)
-    costs = json.loads(here(recipe, store, "--dry-run", "--json").stdout)["costs"]
-    assert any("no whole step was tried" in note for note in costs["notes"])
-    assert costs["seconds"] > 0
-
-
-def test_a_dry_run_in_bfloat16_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
-    half = json.loads(here(recipe, store, "--dry-run", "--json", "--dtype", "bfloat16").stdout)
-    assert half["memory"]["activations"] < costs["memory"]["activations"]
-
-
-@pytest.mark.parametrize(("option", "dtype"), [((), "bfloat16"), (("--overwrite",), "float32")])
-def test_a_dry_run_counts_in_the_number_format_of_the_run_unless_that_is_replaced(
-    recipe: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], dtype: str
-) -> None:
-    monkeypatch.setattr(run_setup, "pick_dtype", lambda name, device: torch.float32)
-    own = {"kind": "generator", "network": {}, "training": {"dtype": "bfloat16"}}
-    (tmp_path / "recipe.yaml").write_text(yaml.dump(own))
-    result = here(recipe, store, "--out", tmp_path, "--dry-run", "--json", "--dtype", "auto", *option)
-    assert json.loads(result.stdout)["dtype"] == dtype
-
-
-def test_a_dry_run_of_a_smaller_piece_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
-    pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.gradient_accumulation=4").stdout)
-    assert pieces["memory"]["activations"] < costs["memory"]["activations"]
 
 
 # Stores

@@ -22,6 +22,7 @@ from grncli.training import generator_training, tokenizer_training
 from grncli.training.captioned_plan import CaptionedPlan
 from grncli.training.generator_training import GeneratorPlan, make_plan
 from grncli.training.logs import LogLine
+from grncli.training.refinement_objective import Preview
 from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
 from grncli.training.starting_run import FirstWeights, begin_from
 
@@ -155,10 +156,7 @@ def train_generator(
         out=out,
         monitor=monitor,
     )
-    sheet = None
-    if tokenizer is not None:
-        features = begin.plan.features if isinstance(begin.plan, CaptionedPlan) else None
-        sheet = preview_sheet(begin.plan.recipe, str(tokenizer), where, features=features, say=monitor.say)
+    sheet = plan_sheet(begin.plan, tokenizer, where, monitor)
     log = _Log(report)
     added = generator_training.train_generator(
         begin.plan,
@@ -172,6 +170,16 @@ def train_generator(
         report=log,
     )
     return TrainingSummary(Path(out), begin.plan.recipe.training.steps, added, log.last)
+
+
+def plan_sheet(
+    plan: GeneratorPlan | CaptionedPlan, tokenizer: Place | None, device: torch.device, monitor: Monitor
+) -> Preview | None:
+    """What draws samples during a training, None without a tokenizer; GrnError where that does not fit."""
+    if tokenizer is None:
+        return None
+    features = plan.features if isinstance(plan, CaptionedPlan) else None
+    return preview_sheet(plan.recipe, str(tokenizer), device, features=features, say=monitor.say)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from grncli.calls.option_forms import Place, Progress, device_name, following, source_arguments
-from grncli.calls.training_calls import Overrides, override_texts, plan_generator
+from grncli.calls.training_calls import Overrides, override_texts, plan_generator, plan_sheet
 from grncli.costs.run_costs import RunCosts
 from grncli.costs.training_costs import generator_costs, tokenizer_costs
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
@@ -77,6 +77,7 @@ def estimate_train_generator(
         out=out,
         monitor=context.monitor,
     )
+    plan_sheet(begin.plan, tokenizer, context.device, context.monitor)  # refuses what the call would
     run = None if out is None else Path(out)
     present = None if run is None or overwrite else PresentRun(run)
     plan = replace(begin.plan, recipe=settle_dtype(begin.plan.recipe, present, context.device, processes))

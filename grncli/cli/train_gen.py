@@ -99,6 +99,7 @@ def train_gen(
         chosen: dict[str, Any] = {
             "overrides": overrides,
             "dtype": dtype,
+            "tokenizer": tokenizer,
             "text": text,
             "text_encoder": text_encoder,
             "overwrite": overwrite,
@@ -110,7 +111,7 @@ def train_gen(
         if out is None or dry_run:
             _show_costs(recipe, paths, out, session.processes, chosen, json=json)
             return
-        summary = train_generator(recipe, paths, out, tokenizer=tokenizer, **chosen)
+        summary = train_generator(recipe, paths, out, **chosen)
         conclude(session, out, summary.step, summary.added, summary.numbers, json=json)
 
 

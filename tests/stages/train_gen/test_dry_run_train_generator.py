@@ -1,13 +1,14 @@
 """``grn train-gen --dry-run``: what a training counts and tries, without a trace."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from small_training import STEPS, here
+from small_training import STEPS, here, sentence
 
 from grncli.costs import training_costs
 from grncli.runs.checkpoint import list_checkpoints
@@ -110,3 +111,12 @@ def test_a_dry_run_counts_in_the_number_format_of_the_run_unless_that_is_replace
 def test_a_dry_run_of_a_smaller_piece_needs_less_memory(costs: dict[str, Any], recipe: Path, store: Path) -> None:
     pieces = json.loads(here(recipe, store, "--dry-run", "--json", "optimization.gradient_accumulation=4").stdout)
     assert pieces["memory"]["activations"] < costs["memory"]["activations"]
+
+
+def test_a_dry_run_refuses_a_tokenizer_that_the_training_would(
+    make_run: Callable, recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    arguments = (recipe, store, "--out", tmp_path / "run", "--tokenizer", make_run(tmp_path / "tok"))
+    dry, real = here(*arguments, "--dry-run"), here(*arguments)
+    assert dry.exit_code == real.exit_code == 1
+    assert sentence(dry) == sentence(real)

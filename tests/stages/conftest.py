@@ -28,6 +28,19 @@ def run_dir(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return make_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def tokenizer(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two rounds, as ``generator`` is made for."""
+    return make_run(tmp_path_factory.mktemp("runs") / "tok", rounds=2)
+
+
+@pytest.fixture(scope="module")
+def generator(
+    make_generator_run: Callable[..., Path], tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return make_generator_run(tmp_path_factory.mktemp("runs") / "gen", tokenizer)
+
+
 def picture(index: int, height: int = 16, width: int = 16) -> np.ndarray:
     """Smooth random colours, so that lossy formats keep them."""
     corners = np.random.default_rng(index).integers(0, 256, (2, 2, 3))

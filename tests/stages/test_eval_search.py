@@ -39,16 +39,6 @@ QUICK = {"per_class": 4, "halvings": 1}
 
 
 @pytest.fixture(scope="module")
-def tokenizer(make_run, tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "tok", rounds=2)
-
-
-@pytest.fixture(scope="module")
-def generator(make_generator_run, tokenizer, tmp_path_factory):
-    return make_generator_run(tmp_path_factory.mktemp("runs") / "gen", tokenizer)
-
-
-@pytest.fixture(scope="module")
 def real(draw_picture, tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     for i in range(12):

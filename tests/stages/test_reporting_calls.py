@@ -17,16 +17,6 @@ from grncli.runtime.errors import UsageError
 
 
 @pytest.fixture(scope="module")
-def tokenizer(make_run, tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "tok", rounds=2)
-
-
-@pytest.fixture(scope="module")
-def generator(make_generator_run, tokenizer, tmp_path_factory):
-    return make_generator_run(tmp_path_factory.mktemp("runs") / "gen", tokenizer)
-
-
-@pytest.fixture(scope="module")
 def bits(tokenizer, media_dir, tmp_path_factory):
     return grncli.tokenize(media_dir, tmp_path_factory.mktemp("bits") / "bits.zarr", tokenizer=tokenizer, workers=0)
 

@@ -19,16 +19,6 @@ SPREAD = ("--schedule", "complexity", "--min-steps", 5, "--max-steps", 14, "--wa
 
 
 @pytest.fixture(scope="module")
-def tokenizer(make_run, tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "tok", rounds=2)
-
-
-@pytest.fixture(scope="module")
-def generator(make_generator_run, tokenizer, tmp_path_factory):
-    return make_generator_run(tmp_path_factory.mktemp("runs") / "gen", tokenizer)
-
-
-@pytest.fixture(scope="module")
 def clip_generator(make_generator_run, tokenizer, tmp_path_factory):
     grids = {"3x4x4": 5, "1x4x4": 2}
     return make_generator_run(tmp_path_factory.mktemp("runs") / "clips", tokenizer, grids=grids, fps=6.0)

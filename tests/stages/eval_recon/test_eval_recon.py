@@ -3,158 +3,27 @@
 In this process, but for the options and outputs that only the command line has.
 """
 
-import json
 import re
 import shutil
-import warnings
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from compared_pairs import document, features_of, frames_of, frechet_by_hand, of_run, one_sentence, recon, same_figures
 from PIL import Image
-from torch import Tensor, nn
 
 from grncli.decoding.store_decoding import DecodeSettings, decode
-from grncli.evaluation.feature_collection import NetworkOptions
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.pairs import parse_rounds
-from grncli.evaluation.reconstruction import ReconSettings, reconstruction
 from grncli.evaluation.rounds import RoundsSettings, round_statistics
-from grncli.media.framing import parse_size
-from grncli.media.listing import list_sources
-from grncli.media.reading import ReadSettings, read_pieces
-from grncli.media.writing import write_mp4, write_png
+from grncli.media.writing import write_png
 from grncli.metrics.quality import psnr
 from grncli.runtime.errors import CheckpointError, MediaError, UsageError
-from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Unfinished
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings
 from grncli.tokenizing.tokenizing_stage import tokenize
-
-READING = {field.name for field in fields(PictureReading)} - {"rounds"}
-
-
-class Colours(nn.Module):
-    """Mean and spread of each colour, called as StyleGAN's networks are."""
-
-    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
-        assert x.dtype == torch.uint8
-        pixels = x.float().flatten(2) / 255
-        features = torch.cat([pixels.mean(2), pixels.std(2)], 1)
-        return features if return_features else torch.zeros_like(features)
-
-
-class Alone(nn.Module):
-    """The same of the one argument it takes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = x.float().flatten(2) / 255
-        return torch.cat([pixels.mean(2), pixels.std(2)], 1)
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("networks")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for module in (Colours(), Alone()):
-            torch.jit.script(module).save(folder / f"{type(module).__name__.lower()}.pt")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def colours(networks):
-    return str(networks / "colours.pt")
-
-
-@pytest.fixture(scope="module")
-def stills(draw_picture, tmp_path_factory):
-    """Thirteen pictures of 16x16; the last is a JPEG."""
-    folder = tmp_path_factory.mktemp("stills") / "in"
-    folder.mkdir()
-    for i in range(12):
-        write_png(folder / f"{i:02d}.png", draw_picture(i))
-    Image.fromarray(draw_picture(12)).save(folder / "12.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def store(stills, run_dir):
-    path = stills.with_name("bits.zarr")
-    tokenize(str(stills), path, run_dir, TokenizeSettings(workers=0, batch=1))
-    return path
-
-
-@pytest.fixture(scope="module")
-def decoded(store, run_dir):
-    """One at a time, as a batch of another size may round a pixel elsewhere."""
-    folder = store.with_name("out")
-    decode(store, folder, run_dir, DecodeSettings(batch=1))
-    assert (folder / "12.jpg.png").is_file()
-    return folder
-
-
-def recon(src, *, stop=None, said=None, **options):
-    """``reconstruction`` without processes of its own, and without weights that this machine may have."""
-    reading = PictureReading(**{"workers": 0, **{name: options.pop(name) for name in list(options) if name in READING}})
-    networks = NetworkOptions(features=options.pop("features", None), cache=Path("no/cache"))
-    settings = ReconSettings(reading=reading, networks=networks, **options)
-    monitor = Monitor(stop or Stop(), say=(said if said is not None else []).append)
-    return reconstruction(str(src), settings, monitor=monitor)
-
-
-def of_run(src, run, **options):
-    return recon(src, tokenizer=str(run), **options)
-
-
-def figures(found):
-    return [
-        {**{name: (s.mean, s.deviation, s.samples) for name, s in row.spreads.items() if s.samples}, **row.distances}
-        for row in found.rows
-    ]
-
-
-def same_figures(found, others):
-    for ours, theirs in zip(figures(found), figures(others), strict=True):
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert value == pytest.approx(theirs[name], rel=1e-6), name
-
-
-def frechet_by_hand(ours, theirs):
-    """From features [n, D] of each side."""
-    means = [side.mean(axis=0) for side in (ours, theirs)]
-    first, second = (np.cov(side, rowvar=False) for side in (ours, theirs))
-    shared = np.sqrt(np.linalg.eigvals(first @ second).real.clip(min=0)).sum()
-    return np.square(means[0] - means[1]).sum() + np.trace(first + second) - 2 * shared
-
-
-def features_of(frames):
-    """By hand, of uint8 [H, W, 3]."""
-    pixels = frames.reshape(-1, 3).astype(np.float32) / 255
-    return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0, ddof=1)]).astype(np.float64)
-
-
-def frames_of(folder):
-    """All frames below a folder, in order."""
-    reading = ReadSettings(parse_size("native"), (1, 1, 1))
-    sources = list_sources(str(folder)).sources
-    return [frame for source in sources for piece in read_pieces(source, reading) for frame in piece.pixels]
-
-
-def document(text):
-    """JSON in the strict sense, which has no NaN."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
-def one_sentence(done, code):
-    lines = done.stderr.strip().splitlines()
-    assert (done.returncode, len(lines)) == (code, 1), done.stderr
-    return lines[0]
-
 
 # Figures
 
@@ -286,152 +155,6 @@ def test_one_source_of_another_size_than_the_store_is_named(stills, store, run_d
     write_png(grown / "05.png", draw_picture(5, 16, 24))
     with pytest.raises(UsageError, match=r"05\.png is 1 frames of 16x24"):
         of_run(store, run_dir, compare=str(grown))
-
-
-# Reconstructions of others
-
-
-def test_a_folder_of_grn_decode_gives_the_figures_of_the_tokenizer(stills, decoded, run_dir, colours):
-    found = recon(stills, reconstructions=str(decoded), features=colours)
-    same_figures(found, of_run(stills, run_dir, features=colours, batch=1))
-
-
-@pytest.fixture
-def others(decoded, tmp_path):
-    """Reconstructions to change."""
-    return shutil.copytree(decoded, tmp_path / "theirs")
-
-
-def test_a_missing_partner_is_named(stills, others):
-    (others / "03.png").unlink()
-    with pytest.raises(UsageError, match=r"03\.png has no partner in .*theirs; expected .* 13 in .* \(there are 12\)"):
-        recon(stills, reconstructions=str(others))
-
-
-def test_unequal_counts_are_named(stills, others, draw_picture):
-    write_png(others / "more.png", draw_picture(0))
-    with pytest.raises(UsageError, match=r"in has 13 pictures and .*theirs 14; expected one for each"):
-        recon(stills, reconstructions=str(others))
-
-
-def test_unequal_sizes_are_named(stills, others, draw_picture):
-    write_png(others / "03.png", draw_picture(3, 16, 24))
-    with pytest.raises(UsageError, match=r"03\.png is 1 frames of 16x16 and .*03\.png 1 frames of 16x24"):
-        recon(stills, reconstructions=str(others))
-
-
-def test_pairs_of_unequal_sizes_may_be_brought_to_one(stills, others, draw_picture):
-    write_png(others / "03.png", draw_picture(3, 32, 32))
-    assert recon(stills, reconstructions=str(others), size="16").samples == 13
-
-
-def test_a_corrupt_reconstruction_is_named_and_its_pair_left_out(stills, others):
-    (others / "03.png").write_bytes(b"bad")
-    said = []
-    assert recon(stills, reconstructions=str(others), said=said).samples == 12
-    assert [Path(text.partition(":")[0]).name for text in said] == ["03.png"]
-
-
-def test_a_corrupt_reconstruction_is_counted(stills, others):
-    (others / "03.png").write_bytes(b"bad")
-    assert recon(stills, reconstructions=str(others)).failed == 1
-
-
-# What is wrong with media
-
-
-@pytest.fixture
-def spoilt(stills, tmp_path):
-    folder = shutil.copytree(stills, tmp_path / "spoilt")
-    (folder / "04.png").write_bytes(b"bad")
-    return folder
-
-
-def test_a_corrupt_picture_is_named_left_out_and_counted(spoilt, stills, run_dir, colours):
-    said = []
-    found = of_run(spoilt, run_dir, said=said, features=colours)
-    assert (found.samples, found.failed, found.networks["rfd"]["vectors"]) == (12, 1, 12)
-    assert [(Path(text.partition(":")[0]).name, text.endswith("; skipped")) for text in said] == [("04.png", True)]
-
-
-def test_strict_ends_with_the_corrupt_picture(grn_inside, spoilt, run_dir, tmp_path):
-    page = tmp_path / "r.html"
-    options = ("--workers", 0, "--cache", tmp_path, "--html", page)
-    done = grn_inside("eval", "recon", spoilt, "--tokenizer", run_dir, *options, "--strict")
-    assert "04.png" in one_sentence(done, 1)
-    assert not page.exists()
-
-
-def test_nothing_readable_is_an_error(run_dir, tmp_path):
-    (tmp_path / "a.png").write_bytes(b"bad")
-    with pytest.raises(MediaError, match="none of its 1 sources could be read"):
-        of_run(tmp_path, run_dir)
-
-
-def test_pictures_are_cut_to_whole_tokens_as_grn_tokenize_cuts_them_and_the_report_says_so(
-    run_dir, draw_picture, tmp_path
-):
-    write_png(tmp_path / "a.png", draw_picture(0, 18, 16))
-    expected = (
-        round_statistics(str(tmp_path), run_dir, RoundsSettings(reading=PictureReading(workers=0)))
-        .rows[3]
-        .metrics["psnr"]
-    )
-    found = of_run(tmp_path, run_dir)
-    assert found.rows[0].spreads["psnr"].mean == pytest.approx(expected)
-    assert found.about["cut_to_tokens_of"] == "2x4x4"
-
-
-def test_a_size_that_is_no_multiple_of_the_token_is_refused(run_dir, draw_picture, tmp_path):
-    write_png(tmp_path / "a.png", draw_picture(0, 18, 16))
-    with pytest.raises(UsageError, match="18 is no multiple of the tokenizer's stride 4"):
-        of_run(tmp_path, run_dir, size="18")
-
-
-def test_clips_have_as_many_frames_as_grn_tokenize_takes_of_them(run_dir, draw_picture, tmp_path):
-    write_mp4(tmp_path / "a.mp4", np.stack([draw_picture(0)] * 12), 8)
-    expected = (
-        round_statistics(str(tmp_path), run_dir, RoundsSettings(reading=PictureReading(workers=0)))
-        .rows[3]
-        .metrics["psnr"]
-    )
-    assert of_run(tmp_path, run_dir).rows[0].spreads["psnr"].mean == pytest.approx(expected)
-
-
-def test_mixed_sizes_are_fine_where_pairs_alone_are_measured(media_dir, run_dir):
-    assert of_run(media_dir, run_dir).samples == 16
-
-
-def test_mixed_sizes_are_refused_of_a_feature_network(media_dir, run_dir, colours):
-    with pytest.raises(UsageError, match=r"16x16 pixels and .*16x24; expected one size, give --size"):
-        of_run(media_dir, run_dir, features=colours)
-
-
-@pytest.mark.parametrize("size", ["16", "native"])
-def test_mixed_sizes_are_taken_with_a_size(media_dir, run_dir, colours, size):
-    assert of_run(media_dir, run_dir, features=colours, size=size).samples == 16
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "give either --tokenizer RUN, or --reconstructions SRC2"),
-        ({"tokenizer": "{run}", "reconstructions": "{stills}"}, "give either --tokenizer RUN, or --reconstructions"),
-        ({"tokenizer": "{run}", "compare": "{stills}"}, "--compare goes with a bit store"),
-        ({"reconstructions": "{stills}", "rounds": (4,)}, "--rounds goes with --tokenizer"),
-        (
-            {"tokenizer": "{run}", "metrics": ("psrn",)},
-            "--metrics psrn: there is no such metric, expected some of psnr",
-        ),
-        ({"tokenizer": "{run}", "metrics": ("rfd",)}, "--metrics rfd needs --features"),
-        ({"tokenizer": "{run}", "metrics": ("rfid",), "features": "{net}"}, "expected rfd with it"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(stills, run_dir, colours, options, words):
-    places = {"run": run_dir, "stills": stills, "net": colours}
-    options = {name: v.format(**places) if isinstance(v, str) else v for name, v in options.items()}
-    with pytest.raises(UsageError, match=words):
-        recon(stills, **options)
 
 
 # Weights

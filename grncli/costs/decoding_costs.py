@@ -13,15 +13,12 @@ from grncli.costs.trials import Clock, MemoryWatch
 from grncli.decoding.comparing import SourceFrames
 from grncli.decoding.outputs import folder_settings, listed_samples, written_samples
 from grncli.decoding.shards import selection
-from grncli.decoding.store_decoding import DecodeSettings, StoreDecoder, check_fit, open_outputs
+from grncli.decoding.store_decoding import DecodeSettings, StoreDecoder, open_outputs, open_selected
 from grncli.machine.system_limits import disk
-from grncli.runs.tokenizers import open_tokenizer
 from grncli.runtime.devices import DTYPES
-from grncli.runtime.errors import UsageError
-from grncli.runtime.files import check_file
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
-from grncli.store import BitStore, Grid, open_store
+from grncli.store import BitStore, Grid
 
 
 def decoding_costs(
@@ -36,14 +33,7 @@ def decoding_costs(
     """
     monitor = monitor or Monitor()
     watch = MemoryWatch(torch.device(settings.device))
-    if settings.sheet is not None:
-        check_file(settings.sheet)
-    store = open_store(path)
-    loaded = open_tokenizer(run, say=monitor.say)
-    rounds = check_fit(store, path, loaded, settings.rounds)
-    indices = range(len(store))[slice(*settings.select)]
-    if not indices:
-        raise UsageError(f"--select picks none of the {len(store)} samples of {path}")
+    store, loaded, rounds, indices = open_selected(path, run, settings, monitor)
     if settings.compare is not None:
         SourceFrames(settings.compare, store)  # refuses what the run would
     missing = len(indices) - len(_present(folder, store, rounds, indices, settings).intersection(indices))

@@ -68,15 +68,8 @@ def decode(
         If the monitor's stop asks for it; files written so far are whole, and the same command resumes.
     StoreMismatch, StoreError, CheckpointError, UsageError
     """
-    if settings.sheet is not None:
-        check_file(settings.sheet)
     monitor = monitor or Monitor()
-    store = open_store(store_path)
-    loaded = open_tokenizer(run, say=monitor.say)
-    rounds = check_fit(store, store_path, loaded, settings.rounds)
-    indices = range(len(store))[slice(*settings.select)]
-    if not indices:
-        raise UsageError(f"--select picks none of the {len(store)} samples of {store_path}")
+    store, loaded, rounds, indices = open_selected(store_path, run, settings, monitor)
     sources = SourceFrames(settings.compare, store) if settings.compare is not None else None
     outputs = open_outputs(folder, store, rounds, indices, settings)
     network = loaded.network.to(settings.device)
@@ -88,6 +81,21 @@ def decode(
     if settings.sheet is not None:
         write_png(settings.sheet, comparison.sheet())
     return DecodingSummary(folder, outputs.written, outputs.present, store.complete, comparison.quality)
+
+
+def open_selected(
+    store_path: Path, run: str | Path, settings: DecodeSettings, monitor: Monitor
+) -> tuple[BitStore, LoadedTokenizer, int, range]:
+    """The store, the tokenizer that made it, and which rounds of which samples to decode; GrnError where none fit."""
+    if settings.sheet is not None:
+        check_file(settings.sheet)
+    store = open_store(store_path)
+    loaded = open_tokenizer(run, say=monitor.say)
+    rounds = check_fit(store, store_path, loaded, settings.rounds)
+    indices = range(len(store))[slice(*settings.select)]
+    if not indices:
+        raise UsageError(f"--select picks none of the {len(store)} samples of {store_path}")
+    return store, loaded, rounds, indices
 
 
 def open_outputs(folder: Path, store: BitStore, rounds: int, indices: range, settings: DecodeSettings) -> OutputFolder:

@@ -18,10 +18,11 @@ import typer
 from grncli.cli.colour import styled
 from grncli.cli.common_options import DEFAULTS, declare_common_options
 from grncli.cli.log_file import LogFile
+from grncli.cli.standard_output import STANDARD_OUTPUT, give_up_output
 from grncli.runtime.errors import GrnError, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import INTERRUPTED, Ended, Stop, Stopped, begin_command
-from grncli.runtime.urls import refuse_urls
+from grncli.runtime.urls import as_url_path, refuse_urls
 
 if TYPE_CHECKING:
     from grncli.runtime.launch import Launch
@@ -44,17 +45,38 @@ _before_name = dict(DEFAULTS)  # common options that stand before the name of th
 speaker = ""  # set by `launched`: which of several processes this is, where it is not the first
 
 
-def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence and an exit code; add what every command takes; no command takes URLs."""
+def guarded(
+    command: Callable[P, R],
+    begin: Callable[[], None] = begin_command,
+    refused: Callable[[UsageError], None] = lambda error: None,
+) -> Callable[P, R]:
+    """Turn our errors into one sentence and an exit code; add what every command takes; URLs are for stores only.
+
+    Parameters
+    ----------
+    begin : is called first, and lets signals end the command
+    refused : is called before a wrong usage is explained, and raises where another process does that
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> R:
         common = {name: kwargs.pop(name, default) or _before_name[name] for name, default in DEFAULTS.items()}
         try:
             with _settled(**common):
-                return _run(command, args, kwargs)
+                return _run(attempt, args, kwargs)
         except UsageError as error:  # of the log itself
+            with suppress(UsageError):
+                refused(error)
             raise typer.Exit(_explain(error)) from None
+
+    def attempt(*args: Any, **kwargs: Any) -> R:
+        begin()
+        try:
+            refuse_urls(command, kwargs)
+            return command(*args, **{name: as_url_path(value) for name, value in kwargs.items()})
+        except UsageError as error:
+            refused(error)
+            raise
 
     return declare_common_options(run)
 
@@ -62,14 +84,12 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def _run(command: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     code = 0
     try:
-        begin_command()
-        refuse_urls((*args, *kwargs.values()))
         return command(*args, **kwargs)
     except typer.Exit as done:
         code = done.exit_code
         raise
     except (KeyboardInterrupt, Ended, Exception) as error:
-        _trace(error)
+        trace(error)
         code = _explain(error)
         raise typer.Exit(code) from None
     finally:
@@ -99,7 +119,7 @@ def _settled(**options: Any) -> Iterator[None]:
         debug, quiet, log = before
 
 
-def _trace(error: BaseException) -> None:
+def trace(error: BaseException) -> None:
     """Print the traceback where it was asked for, and keep that of a fault of ours in the log anyway."""
     if isinstance(error, Stopped):
         return
@@ -110,35 +130,49 @@ def _trace(error: BaseException) -> None:
 
 
 def _explain(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
-        say("interrupted", always=True)
-        return INTERRUPTED
-    if isinstance(error, Ended):
-        say(f"{error}: ended. Run the same command again.", always=True)
-        return STOPPED
-    if isinstance(error, Stopped):
-        if not speaker:  # all of several processes stop at the same step
-            say(f"{error}. {error.advice}.", always=True)
-        return INTERRUPTED if str(error).startswith("Ctrl-C") else STOPPED
+    """Print what ends a command, and return its exit code."""
     if isinstance(error, BrokenPipeError):
-        # Whoever read standard output has gone; Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()  # whoever read it has gone
         return FAILED
+    sentence, code = describe(error)
+    say_ending(f"{speaker}{sentence}", code)
+    if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
+        give_up_output()
+    return code
+
+
+def say_ending(sentence: str, code: int) -> None:
+    """Why a command ends with an exit code, on standard error, also with --quiet."""
+    if code in (STOPPED, INTERRUPTED):
+        say(sentence, always=True)
+    else:
+        complain(sentence)
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """Why a command ends, in one sentence, and its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, Ended):
+        return f"{error}: ended. Run the same command again.", STOPPED
+    if isinstance(error, Stopped):
+        return f"{error}. {error.advice}.", INTERRUPTED if str(error).startswith("Ctrl-C") else STOPPED
     if _is_out_of_memory(error):
-        remedy = "take smaller batches, or a machine or job with more memory"
-        complain(f"{speaker}out of memory ({_brief(error)}); {remedy}")
-        return FAILED
+        return f"out of memory ({_brief(error)}); take smaller batches, or a machine or job with more memory", FAILED
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         limit = "; raise the limit (ulimit -n)" if error.errno == errno.EMFILE else ""
-        complain(f"{speaker}{name}{error.strerror or error}{limit}")
-        return FAILED
+        return f"{name}{error.strerror or error}{limit}", FAILED
     if not isinstance(error, GrnError):
         what = f"a fault of grn itself, {type(error).__name__}: {error}"
-        complain(f"{speaker}{what}; run again with --debug and report it")
-        return FAILED
-    complain(f"{speaker}{error}")
-    return USAGE if isinstance(error, UsageError) else FAILED
+        return f"{what}; run again with --debug and report it", FAILED
+    return str(error), USAGE if isinstance(error, UsageError) else FAILED
+
+
+def end_log(code: int) -> None:
+    """The last line of the log of a process that another one ends."""
+    if log is not None:
+        log.end(code)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -218,11 +252,21 @@ def launched() -> "Launch":
     return launch
 
 
-def works_alone(part: str | None = None) -> None:
+def works_alone() -> None:
     """Raise UsageError where several processes were started that would all do the same."""
     from grncli.runtime.launch import require_one_process
 
+    require_one_process(launched())
+
+
+def own_part(part: str) -> str:
+    """``--part`` as ``i/n``; UsageError where several processes were started that would all do the same one."""
+    from grncli.runtime.launch import read_part, require_one_process
+
+    if part == "auto":
+        part = "{}/{}".format(*read_part(os.environ))
     require_one_process(launched(), part_of=part)
+    return part
 
 
 class Progress:

@@ -18,6 +18,7 @@ from typing import Any
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import LockError, MissingFolderError, UsageError
 from grncli.runtime.jsonfiles import brief, read_json, write_json
+from grncli.runtime.lease import is_lease
 from grncli.runtime.lock import PathLock
 from grncli.runtime.system import open_folder
 
@@ -32,7 +33,7 @@ def is_vacant(folder: Path, leftovers: Collection[str] = ()) -> bool:
     leftovers : names that a process may leave that is killed before it has marked the folder
     """
     if folder.is_dir():
-        return not set(os.listdir(folder)) - set(leftovers)
+        return not {name for name in os.listdir(folder) if not is_lease(name)} - set(leftovers)
     return not folder.exists()
 
 

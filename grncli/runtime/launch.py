@@ -20,8 +20,10 @@ class Launch:
     Parameters
     ----------
     rank, count, local_rank : its number, how many there are, and its number among those of this machine
-    address : ``tcp://host:port`` where they connect; None where MASTER_ADDR and MASTER_PORT say it, or for one process
+    address : ``tcp://host:port`` where they connect; None for one process
     by : what started several, to be named in messages
+    hosted : whether what started them answers at the address; otherwise the first process does
+    attempt : how often torchrun has started them anew
     """
 
     rank: int = 0
@@ -29,6 +31,8 @@ class Launch:
     local_rank: int = 0
     address: str | None = None
     by: str = ""
+    hosted: bool = False
+    attempt: int = 0
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
@@ -44,10 +48,8 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _of_variables(environment)
-    step = environment.get("SLURM_STEP_ID", "")
-    if step.isascii() and step.isdecimal() and int(step) < _NO_STEP:
-        return _of_slurm(environment, int(step))
-    return Launch()
+    step = _step(environment)
+    return Launch() if step is None else _of_slurm(environment, step)
 
 
 def require_one_process(launch: Launch, *, part_of: str | None = None) -> None:
@@ -61,9 +63,9 @@ def require_one_process(launch: Launch, *, part_of: str | None = None) -> None:
         return
     remedy = "start one process"
     if part_of is not None and launch.by == "srun":
-        remedy = "give each its part, srun bash -c 'grn ... --part $SLURM_PROCID/$SLURM_NTASKS', or start one process"
+        remedy = "give each its part, srun grn ... --part auto, or start one process"
     elif part_of is not None:
-        remedy = "give each a --part of its own, or start one process"
+        remedy = "give each its part, --part auto, or start one process"
     raise UsageError(f"{launch.by} started {launch.count} processes, each of which would do the whole work; {remedy}")
 
 
@@ -104,9 +106,11 @@ def _of_variables(environment: Mapping[str, str]) -> Launch:
     if not host or port is None:
         missing = "MASTER_PORT" if host else "MASTER_ADDR"
         raise UsageError(f"WORLD_SIZE is {count} and {missing} is missing; start the processes by srun or torchrun")
-    _address(host, port)
     by = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "the launcher"
-    return Launch(rank, count, local, None, by)
+    hosted = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    name = "TORCHELASTIC_RESTART_COUNT"
+    attempt = _number(environment, name, 0) if name in environment else 0
+    return Launch(rank, count, local, _address(host, port), by, hosted, attempt)
 
 
 def _of_slurm(environment: Mapping[str, str], step: int) -> Launch:
@@ -163,3 +167,57 @@ def _number(environment: Mapping[str, str], name: str, least: int, below: int = 
 def parent_watch(launch: Launch) -> int | None:
     """The process whose end means that the launcher is gone; None where the user started this one alone."""
     return os.getppid() if launch.count > 1 else None
+
+
+def read_part(environment: Mapping[str, str]) -> tuple[int, int]:
+    """The part of the work that falls to this process, and how many parts there are: ``--part auto``.
+
+    They are the tasks of a Slurm array, the processes that srun or torchrun started, or those of every task.
+
+    Raises
+    ------
+    UsageError
+        If the environment names neither an array nor such processes, or its variables contradict each other.
+    """
+    task, tasks = _array_task(environment)
+    _refuse_repeated_ranks(environment)
+    launch = read_launch(environment)
+    if not tasks and "RANK" not in environment and _step(environment) is None:
+        raise UsageError(
+            "--part auto: neither SLURM_ARRAY_TASK_ID nor variables of srun or torchrun are set, expected a task of "
+            "sbatch --array or one of several processes; give --part i/n"
+        )
+    return task * launch.count + launch.rank, max(tasks, 1) * launch.count
+
+
+def _array_task(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Number of this task of a Slurm array, from 0, and how many there are; (0, 0) outside an array."""
+    prefix = "SLURM_ARRAY_TASK_"
+    if f"{prefix}ID" not in environment:
+        return 0, 0
+    number, first, last, count = (_number(environment, f"{prefix}{name}", 0) for name in ("ID", "MIN", "MAX", "COUNT"))
+    step = _number(environment, f"{prefix}STEP", 1) if f"{prefix}STEP" in environment else 1
+    even = range(first, last + 1, step)
+    if len(even) != count or number not in even:
+        raise UsageError(
+            f"--part auto: the array has {count} tasks, this one is {number}, and {first} to {last} in steps of {step} "
+            f"are {len(even)}; submit all parts as --array=0-{max(count, 1) - 1}, or some of n as --part "
+            "$SLURM_ARRAY_TASK_ID/n"
+        )
+    return even.index(number), count
+
+
+def _step(environment: Mapping[str, str]) -> int | None:
+    """Number of the step whose srun started this process; None outside of one."""
+    step = environment.get("SLURM_STEP_ID", "")
+    return int(step) if step.isascii() and step.isdecimal() and int(step) < _NO_STEP else None
+
+
+def _refuse_repeated_ranks(environment: Mapping[str, str]) -> None:
+    """UsageError where each task of srun began a torchrun of its own: their processes have the same numbers."""
+    tasks = environment.get("SLURM_STEP_NUM_TASKS") or "1"
+    if "RANK" in environment and environment.get("GROUP_WORLD_SIZE") == "1" and tasks != "1":
+        raise UsageError(
+            f"--part auto: srun started {tasks[:40]} tasks, each with a torchrun that counts its processes from 0; "
+            "give torchrun --nnodes and --rdzv-endpoint, or let srun start all processes"
+        )

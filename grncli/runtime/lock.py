@@ -3,10 +3,11 @@
 POSIX record locks rather than ``flock``: a worker process forked by the writer inherits a ``flock`` and would keep
 what it locks after ``kill -9`` of the writer. They do not exclude two writers in one process, and closing any
 descriptor of the file drops them; hence the table of locks that this process
-holds, which is looked up before a file is opened.
+holds, which is looked up before a file is opened. Where the file system cannot lock files, a lease takes their place.
 """
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -15,7 +16,11 @@ from pathlib import Path
 from types import TracebackType
 
 from grncli.runtime.errors import LockError
-from grncli.runtime.system import open_file, try_lock, write_at
+from grncli.runtime.lease import Lease
+from grncli.runtime.system import NONBLOCK, is_locked, open_file, try_lock, write_at
+
+# What file systems answer that have none: NFS without a lock service, Lustre mounted without flock.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _held: set[tuple[int, int]] = set()
 _held_guard = threading.Lock()
@@ -35,28 +40,49 @@ class PathLock:
         self._fd: int | None = None
         self._identity = (0, 0)
         self._pid = 0
+        self._lease: Lease | None = None  # where the file system cannot lock
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; False when another writer holds it."""
+        """Take the lock if it is free; False when another writer holds it.
+
+        Without locks that takes moments, or a minute where another writer has died.
+        """
         with _held_guard:
             if self.path.exists() and _identity(os.stat(self.path)) in _held:
                 return False
             fd = open_file(self.path, os.O_RDWR | os.O_CREAT, follow=False)
             try:
                 taken = try_lock(fd)
+                if taken:
+                    self._hold(fd)
+                else:
+                    os.close(fd)
+                return taken
             except OSError as error:
-                os.close(fd)
-                raise LockError(
-                    f"{self.path}: the file system cannot lock files ({error.strerror}), so two writers "
-                    "could not be kept apart; write to another file system."
-                ) from error
+                if error.errno not in _NO_LOCKS:
+                    os.close(fd)
+                    raise LockError(
+                        f"{self.path}: the file system failed to lock the file ({error.strerror}), so two writers "
+                        "could not be kept apart; write to another file system."
+                    ) from error
+        # Others of this process need not wait while a lease is watched.
+        lease, taken = Lease(self.path), False
+        try:
+            taken = lease.try_acquire()
+        finally:
             if not taken:
                 os.close(fd)
-                return False
-            self._fd, self._identity, self._pid = fd, _identity(os.fstat(fd)), os.getpid()
-            _held.add(self._identity)
-            self._sign(f"{socket.gethostname()} {self._pid}\n")
-            return True
+        if not taken:
+            return False
+        with _held_guard:
+            self._lease = lease
+            self._hold(fd)
+        return True
+
+    def _hold(self, fd: int) -> None:
+        self._fd, self._identity, self._pid = fd, _identity(os.fstat(fd)), os.getpid()
+        _held.add(self._identity)
+        self._sign(f"{socket.gethostname()} {self._pid}\n")
 
     def acquire(self, timeout: float = 120.0) -> None:
         """Take the lock, waiting for other processes to let go of it."""
@@ -88,8 +114,10 @@ class PathLock:
                 _held.discard(self._identity)
                 if self._pid == os.getpid():
                     self._sign("")
+                    if self._lease is not None:
+                        self._lease.release()
                 os.close(self._fd)
-                self._fd = None
+                self._fd, self._lease = None, None
 
     def _sign(self, text: str) -> None:
         """Write who holds the lock into the file; a full disk is no reason to fail."""
@@ -108,6 +136,21 @@ class PathLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether a process holds the lock of a file, this one included; None where the system does not say."""
+    with _held_guard:
+        try:
+            if _identity(os.stat(path)) in _held:
+                return True
+            fd = open_file(path, os.O_RDONLY | NONBLOCK, follow=False)
+        except OSError as error:
+            return False if isinstance(error, FileNotFoundError) else None
+        try:
+            return is_locked(fd)
+        finally:
+            os.close(fd)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -5,14 +5,16 @@ the whole batch up to rounding. Slurm's ``srun`` or ``torchrun`` starts them; gl
 GPUs.
 """
 
+import gc
 import json
-import re
-import threading
+import sys
+import traceback
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,21 +24,37 @@ import torch.distributed as dist
 # they would keep the group and its threads alive until Python ends, and such a thread can abort the process there.
 import torch.distributed.nn.functional
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from grncli.runtime.errors import GrnError
+from grncli.runtime.group_faults import is_lost
+from grncli.runtime.group_watch import GroupWatch, wait_for
 from grncli.runtime.launch import Launch
-from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.stopping import Stop
 
-JOIN_POLL_SECONDS = 0.1  # between two looks at whether to stop waiting for the others
+COLLECTIVE_TIMEOUT = timedelta(days=7)
+"""How long PyTorch waits for a process, also for groups of some of them: the watch tells a long phase from a hang."""
+
+
+class Sum(Protocol):
+    """A sum over all processes on its way."""
+
+    def wait(self) -> object:
+        """Return once it is there, or what computes with it waits for it."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that run together; by default the only one."""
+    """This process among those that run together; by default the only one.
+
+    Parameters
+    ----------
+    group : through which they exchange vectors and documents; None for that of the whole command
+    """
 
     rank: int = 0
     count: int = 1
+    group: Any = field(default=None, kw_only=True)
 
     @property
     def is_main(self) -> bool:
@@ -67,32 +85,41 @@ class Processes:
 
     def gather(self, vector: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """A float64 vector of each process, by rank; they may differ in length."""
-        if self.count == 1:
-            return [vector]
-        length = torch.tensor([len(vector)])
-        lengths = [torch.empty_like(length) for _ in range(self.count)]
-        dist.all_gather(lengths, length)
-        longest = max(int(other) for other in lengths)
-        padded = torch.zeros(longest, dtype=torch.float64)
-        padded[: len(vector)] = torch.from_numpy(vector)
-        vectors = [torch.empty_like(padded) for _ in range(self.count)]
-        dist.all_gather(vectors, padded)
-        return [part[: int(size)].numpy() for part, size in zip(vectors, lengths, strict=True)]
+        parts = self.gather_bytes(np.ascontiguousarray(vector, np.float64).tobytes())
+        return [np.frombuffer(part, np.float64) for part in parts]
 
     def gather_json(self, document: Any) -> list[Any]:
         """A document of each process, by rank: anything that JSON can hold."""
-        encoded = np.frombuffer(json.dumps(document).encode(), np.uint8).astype(np.float64)
-        return [json.loads(part.astype(np.uint8).tobytes()) for part in self.gather(encoded)]
+        return list(map(json.loads, self.gather_bytes(json.dumps(document).encode())))
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over all processes."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.count == 1 or not gradients:
-            return
-        works = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]
-        for work in works:
-            work.wait()
-        torch._foreach_div_(gradients, self.count)
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Some bytes of each process, by rank; they may differ in length."""
+        if self.count == 1:
+            return [data]
+        length = torch.tensor([len(data)])
+        lengths = [torch.empty_like(length) for _ in range(self.count)]
+        dist.all_gather(lengths, length, group=self.group)
+        padded = torch.zeros(max(1, *map(int, lengths)), dtype=torch.uint8)
+        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else padded[:0]
+        every = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(every, padded, group=self.group)
+        return [part[: int(size)].numpy().tobytes() for part, size in zip(every, lengths, strict=True)]
+
+    def aside(self) -> "Processes":
+        """The same processes with a connection of their own, for a thread of each; every process has to call this."""
+        if self.count == 1:
+            return self
+        return replace(self, group=dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
+
+    def start_sum(self, numbers: Tensor) -> Sum:
+        """Begin to replace a tensor by its sum over several processes, which call this in the same order."""
+        work: Sum = dist.all_reduce(numbers, async_op=True)
+        return work
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give several processes what the first one has in tensors that all have."""
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
     def alike(self, text: str, device: torch.device) -> bool:
         """Whether every process has the same text; all get the same answer."""
@@ -113,73 +140,68 @@ SINGLE_PROCESS = Processes()
 
 
 @contextmanager
-def joined(launch: Launch, device: torch.device, stop: Stop) -> Iterator[Processes]:
+def joined(launch: Launch, device: torch.device, stop: Stop, watch: GroupWatch | None) -> Iterator[Processes]:
     """Join the processes that were started together for the time of a block.
+
+    Parameters
+    ----------
+    watch : of these processes; None for one process
 
     Raises
     ------
     Stopped
         If ``stop`` asked for it before all had joined.
     GrnError
-        If they cannot connect, or one of them ends too early.
+        If one of them ends too early.
     """
-    if launch.count == 1:
+    if watch is None:
         yield SINGLE_PROCESS
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)  # or every process would use the first GPU
-    with _explaining_failures(launch):
-        # Some numbers are exchanged from the CPU even where the networks are on GPUs.
-        _join(launch, "cpu:gloo,cuda:nccl" if on_gpu else "gloo", stop)
-        try:
-            yield Processes(launch.rank, launch.count)
-        finally:
-            dist.destroy_process_group()
+    # Some numbers are exchanged from the CPU even where the networks are on GPUs.
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
 
+    def join() -> None:
+        watch.store.set_timeout(COLLECTIVE_TIMEOUT)
+        dist.init_process_group(
+            backend, store=watch.store, rank=launch.rank, world_size=launch.count, timeout=COLLECTIVE_TIMEOUT
+        )
 
-def _join(launch: Launch, backend: str, stop: Stop) -> None:
-    """Wait for the others in a thread: PyTorch waits for many minutes and handles no signal meanwhile."""
-    failed: list[BaseException] = []
-
-    def connect() -> None:
-        try:
-            dist.init_process_group(
-                backend, init_method=launch.address or "env://", rank=launch.rank, world_size=launch.count
-            )
-        except BaseException as error:
-            failed.append(error)
-
-    joining = threading.Thread(target=connect, name="grn-join", daemon=True)
-    joining.start()
-    while joining.is_alive():
-        joining.join(JOIN_POLL_SECONDS)
-        if joining.is_alive() and stop.reason:
-            raise Stopped(f"{stop.reason}: stopped before all {launch.count} processes had joined")
-    if failed:
-        raise failed[0]
-
-
-@contextmanager
-def _explaining_failures(launch: Launch) -> Iterator[None]:
-    """Turn errors of gloo, NCCL and their rendezvous into a sentence."""
     try:
-        yield
-    except RuntimeError as error:  # of which those of torch.distributed are some
-        text = " ".join(str(error).split())
-        if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
-            place = launch.address or "MASTER_ADDR:MASTER_PORT"
-            raise GrnError(
-                f"the {launch.count} processes could not connect at {place} ({text[:160]}); start all of them, and set "
-                "MASTER_ADDR and MASTER_PORT to a free port of the first one's machine where this is another"
-            ) from error
-        if isinstance(error, dist.DistBackendError) or _LOST.search(text):
-            raise GrnError(
-                f"another of the {launch.count} processes has ended; its own message says why; run the same command "
-                "again to resume"
-            ) from error
-        raise
+        wait_for(join, launch, stop)
+        yield Processes(launch.rank, launch.count)
+    except BaseException as error:
+        failure = _explained(error, launch, watch)
+        watch.hand_over(failure)  # before the connections end, which the others would take for the fault
+        traceback.clear_frames(error.__traceback__)  # whose networks would keep the groups
+        if failure is error:
+            raise
+        raise failure from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+            _forget_groups()
 
 
-# What gloo says when a connection ends.
-_LOST = re.compile(r"closed by peer|reset by peer|gloo/transport|Broken pipe|remote process exited", re.IGNORECASE)
+def _forget_groups() -> None:
+    """Part networks in shards from the groups: they, and what PyTorch remembers of them, would keep the threads."""
+    mesh = sys.modules.get("torch.distributed.device_mesh")
+    if mesh is not None:
+        gc.collect()
+        for each in gc.get_objects():
+            if type(each) is mesh.DeviceMesh:
+                getattr(each, "_pg_registry", {}).clear()  # for which there is no public name
+
+
+def _explained(error: BaseException, launch: Launch, watch: GroupWatch) -> BaseException:
+    """An error as it is; for those of gloo, NCCL and their rendezvous a sentence, unless the watch ends the process."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, RuntimeError) or not (isinstance(error, dist.DistError) or is_lost(text)):
+        return error
+    watch.connection_broke()
+    return GrnError(
+        f"the connection to another of the {launch.count} processes broke ({text[:160]}), and all of them live; "
+        "look at the network between their machines, and run the same command again"
+    )

@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import signal
+import struct
 import sys
 import threading
 from importlib import import_module
@@ -31,6 +32,7 @@ _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
 _BUSY = (errno.EACCES, errno.EAGAIN)
 # Windows lets nobody read a locked byte: one far behind what the file holds.
 _LOCKED_BYTE = 1 << 30
+_LOCK_FORM = "hhqqi"  # kind, whence, start, length and process of a lock, on Linux
 _seeking = threading.Lock()  # of files that have one position for all threads
 
 NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -103,6 +105,18 @@ def try_lock(file: int) -> bool:
             return False
         raise
     return True
+
+
+def is_locked(file: int) -> bool | None:
+    """Whether another process has locked a file; None where the system does not say."""
+    if fcntl is None or sys.platform != "linux":  # elsewhere the request has another form
+        return None
+    asked = struct.pack(_LOCK_FORM, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        kind = struct.unpack(_LOCK_FORM, fcntl.fcntl(file, fcntl.F_GETLK, asked))[0]
+    except OSError:
+        return None
+    return bool(kind != fcntl.F_UNLCK)
 
 
 def _lock_byte(file: int) -> None:

@@ -1,12 +1,12 @@
 """Of processes that run a command together the first shows progress; who prints sentences depends on the command."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from grncli.cli import session
 from grncli.cli.console import Progress
-from grncli.runtime import processes
+from grncli.runtime import devices, processes
 from grncli.runtime.launch import Launch
 
 
@@ -16,12 +16,14 @@ def started(monkeypatch):
     shown = []
 
     @contextmanager
-    def joined(launch, device, stop):
+    def joined(launch, device, stop, watch):
         yield processes.Processes(launch.rank, launch.count)
 
+    monkeypatch.setattr(session, "_watched", lambda launch, stop, progress: nullcontext())
     monkeypatch.setattr(processes, "joined", joined)
     monkeypatch.setattr(Progress, "__call__", lambda self, *numbers: shown.append(numbers))
     monkeypatch.setattr(Progress, "say", lambda self, text: shown.append(text))
+    monkeypatch.setattr(devices, "require_own_gpus", lambda *_: None)
 
     def start(rank, **options):
         monkeypatch.setattr(session, "launched", lambda: Launch(rank, 2))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grncli.runtime.errors import UsageError
-from grncli.runtime.launch import Launch, first_host, read_launch, require_one_process
+from grncli.runtime.launch import Launch, first_host, read_launch, read_part, require_one_process
 
 STEP = {
     "SLURM_JOB_ID": "4711",
@@ -32,7 +32,10 @@ def test_a_plain_process_is_alone():
 
 def test_torchrun_names_its_processes():
     found = read_launch({**TORCHRUN, "TORCHELASTIC_RUN_ID": "x"})
-    assert (found.rank, found.count, found.local_rank, found.address, found.by) == (2, 4, 0, None, "torchrun")
+    assert (found.rank, found.count, found.local_rank, found.by) == (2, 4, 0, "torchrun")
+    assert (found.address, found.hosted) == ("tcp://node1:29500", False)
+    again = read_launch({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "3"})
+    assert (again.hosted, again.attempt) == (True, 3)
 
 
 def test_a_step_of_srun_names_its_tasks_and_where_they_meet():
@@ -129,7 +132,7 @@ def test_what_is_no_node_list_is_refused(nodes):
 
 
 def test_tasks_that_would_all_do_the_whole_work_are_refused():
-    with pytest.raises(UsageError, match=r"srun started 8 processes.* --part \$SLURM_PROCID/\$SLURM_NTASKS"):
+    with pytest.raises(UsageError, match=r"srun started 8 processes.* --part auto"):
         require_one_process(read_launch(STEP), part_of="0/1")
     with pytest.raises(UsageError, match="start one process"):
         require_one_process(read_launch(STEP))
@@ -138,3 +141,70 @@ def test_tasks_that_would_all_do_the_whole_work_are_refused():
 def test_tasks_with_a_part_each_are_welcome():
     require_one_process(read_launch(STEP), part_of="5/8")
     require_one_process(Launch(), part_of="0/1")
+
+
+# --part auto
+
+ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "10"}
+ARRAY |= {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_STEP": "3", "SLURM_JOB_ID": "4712"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"),
+    [
+        (ARRAY, (2, 4)),
+        ({**ARRAY, **without("SLURM_STEP_ID")}, (2, 4)),  # the batch script itself
+        ({**ARRAY, **STEP, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, (2, 4)),
+        ({**ARRAY, **STEP}, (2 * 8 + 5, 4 * 8)),
+        ({**ARRAY, **TORCHRUN}, (2 * 4 + 2, 4 * 4)),
+        (
+            {name: value for name, value in ARRAY.items() if "STEP" not in name} | {"SLURM_ARRAY_TASK_COUNT": "10"},
+            (6, 10),
+        ),
+        (STEP, (5, 8)),
+        ({**STEP, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, (0, 1)),
+        (TORCHRUN, (2, 4)),
+        ({**TORCHRUN, "GROUP_WORLD_SIZE": "1"}, (2, 4)),
+        ({**TORCHRUN, **STEP, "RANK": "9", "WORLD_SIZE": "16", "GROUP_WORLD_SIZE": "8"}, (9, 16)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, (0, 1)),
+    ],
+)
+def test_a_process_knows_its_part(environment, part):
+    assert read_part(environment) == part
+
+
+def test_the_processes_of_all_tasks_of_an_array_share_the_work_without_gaps():
+    array = {**ARRAY, "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "6"}
+    every = [
+        read_part({**array, **STEP, "SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_PROCID": rank})
+        for task in "036"
+        for rank in "01234567"
+    ]
+    assert every == [(part, 24) for part in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, "neither SLURM_ARRAY_TASK_ID nor variables of srun or torchrun are set"),
+        (without("SLURM_STEP_ID"), "neither SLURM_ARRAY_TASK_ID"),  # the script of a batch job that is no array
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "8"}, "this one is 8, and 1 to 10 in steps of 3 are 4; .*--array=0-3"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "13"}, "this one is 13"),
+        # Only some parts, once more
+        ({**ARRAY, "SLURM_ARRAY_TASK_COUNT": "2"}, "the array has 2 tasks.*or some of n as --part"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_MAX": "x"}, "SLURM_ARRAY_TASK_MAX is 'x'"),
+        ({"SLURM_ARRAY_TASK_ID": "0"}, "SLURM_ARRAY_TASK_MIN is missing"),
+        ({**STEP, **TORCHRUN, "GROUP_WORLD_SIZE": "1"}, "srun started 8 tasks, each with a torchrun"),
+        ({**STEP, "SLURM_PROCID": "8"}, "SLURM_PROCID is '8'"),
+    ],
+)
+def test_a_part_that_cannot_be_told_is_refused(environment, words):
+    with pytest.raises(UsageError, match=words):
+        read_part(environment)
+
+
+@given(st.dictionaries(st.sampled_from([*STEP, *TORCHRUN, *ARRAY]), st.text("0123456789x", max_size=3)))
+def test_any_environment_gives_a_part_or_is_refused(environment):
+    with contextlib.suppress(UsageError):
+        part, parts = read_part(environment)
+        assert 0 <= part < parts

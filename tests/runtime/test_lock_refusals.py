@@ -22,12 +22,12 @@ sys.stdin.read()
 """
 
 
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_fails_to_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(fd: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    with pytest.raises(GrnError, match=r"\.lock: the file system cannot lock files \(No locks available\)"):
+    with pytest.raises(GrnError, match=r"\.lock: the file system failed to lock the file \(Input/output error\)"):
         PathLock(tmp_path / ".lock", signed=True).acquire()
 
 

@@ -145,18 +145,7 @@ def test_tasks_whose_launcher_is_killed_save_and_end(arguments: list[str], job: 
     assert len(list_checkpoints(run)) == 1
 
 
-def test_a_task_that_is_lost_ends_the_other_with_a_sentence(
-    arguments: list[str], job: dict[str, str], tmp_path: Path
-) -> None:
-    tasks = start([*arguments, "training.steps=1000000", "--out", str(tmp_path / "run")], job)
-    wait_for(tmp_path / "run" / "metrics.jsonl")
-    tasks[1].kill()
-    said = [task.communicate(timeout=60)[1] for task in tasks]
-    assert tasks[0].returncode == 1
-    assert "another of the 2 processes has ended" in said[0].splitlines()[-1]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130)])
 def test_a_signal_ends_a_task_that_waits_for_the_others(
     arguments: list[str], job: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""Several processes of which one is missing: a sentence that says where they were to meet, and exit code 1."""
+"""Several processes that do not meet, or cannot work together: a sentence that says why, and nothing is made."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
+
+from grncli.runtime import group_faults
 
 RECIPE = """\
 kind: tokenizer
@@ -24,32 +26,44 @@ def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(value))
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (dist.DistNetworkError("The client socket has timed out after 600000ms"), ("2 processes", "MASTER_PORT")),
-        (dist.DistBackendError("NCCL error: remote process exited"), ("another of the 2 processes",)),
-    ],
-)
-def test_processes_that_do_not_meet_say_so(
-    grn_inside: Callable,
-    media_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    one_of_two: None,
-    error: Exception,
-    words: tuple[str, ...],
-) -> None:
+def fails(error: Exception) -> Callable[..., None]:
     def fail(*arguments: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(dist, "init_process_group", fail)
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    done = grn_inside("train-tokenizer", tmp_path / "tiny.yaml", "--data", media_dir, "--out", tmp_path / "run")
+    return fail
+
+
+def test_processes_that_do_not_meet_say_so(
+    grn_inside: Callable, media_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_of_two: None
+) -> None:
+    timed_out = dist.DistNetworkError("The client socket has timed out after 600000ms")
+    monkeypatch.setattr(dist, "TCPStore", fails(timed_out))
+    line = sentence(train(grn_inside, media_dir, tmp_path))
+    assert all(words in line for words in ("2 processes could not connect at tcp://node7:29511", "MASTER_PORT")), line
+
+
+def test_a_connection_that_breaks_while_all_live_is_a_matter_of_the_network(
+    grn_inside: Callable, media_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_of_two: None
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr(group_faults, "LOOK_SECONDS", 0.02)
+    broken = dist.DistBackendError("NCCL error: remote process exited")
+    monkeypatch.setattr(dist, "init_process_group", fails(broken))
+    line = sentence(train(grn_inside, media_dir, tmp_path))
+    assert "the connection to another of the 2 processes broke (NCCL error: remote process exited)" in line
+
+
+def train(grn_inside: Callable, media: Path, folder: Path) -> Any:
+    (folder / "tiny.yaml").write_text(RECIPE)
+    done = grn_inside("train-tokenizer", folder / "tiny.yaml", "--data", media, "--out", folder / "run")
+    assert not (folder / "run").exists()
+    return done
+
+
+def sentence(done: Any) -> str:
     assert done.returncode == 1
-    (sentence,) = done.stderr.strip().splitlines()
-    assert all(word in sentence for word in words), sentence
-    assert not (tmp_path / "run").exists()
+    (line,) = done.stderr.strip().splitlines()
+    return line
 
 
 @pytest.mark.parametrize(

@@ -19,22 +19,24 @@ from grncli.costs.trials import MemoryWatch
 from grncli.machine.system_limits import disk, memory
 from grncli.media.decoder import DecoderPool
 from grncli.metrics.lpips_weights import default_cache
-from grncli.models.tokenizer import Tokenizer
 from grncli.models.unfilled import made_on_meta
 from grncli.runs.generators import build_generator
 from grncli.runs.rundir import DataRecord
 from grncli.runs.tokenizer_recipe import Optimization, TokenizerRecipe, Training
+from grncli.runs.tokenizers import build_tokenizer
 from grncli.runtime.devices import DTYPES
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.freed_memory import freed_memory_kept
 from grncli.training.captioned_plan import CaptionedPlan
 from grncli.training.estimate import FLOAT_BYTES
 from grncli.training.generator_training import GeneratorPlan, bits_of, divided, refinement_objective
-from grncli.training.loop import TrainingContext, optimize
+from grncli.training.loop import TrainingContext, make_states, optimize
 from grncli.training.objective import Batch, Objective, StepBatch
 from grncli.training.packed_loader import PackedBatch
 from grncli.training.run_setup import PresentRun, check_division, media_record, settle_dtype
+from grncli.training.sharding import Sharding, local
 from grncli.training.tokenizer_training import crop_sampler, find_lpips, reconstruction_objective, training_media
+from grncli.training.training_run import spread_state
 from grncli.training.training_state import TrainingState
 from grncli.training.wrapping import wrap_generator
 
@@ -80,6 +82,7 @@ def generator_costs(
     Parameters
     ----------
     plan : with the number format of its recipe settled
+    context : with a decision on how the state lies in the processes, from `spread_state`
     counted : by `estimate` or `estimate_packed`; it stands among the details
     """
     recipe, processes = plan.recipe, context.processes
@@ -88,14 +91,15 @@ def generator_costs(
     context = replace(context, dtype=DTYPES[recipe.training.dtype])
     parameters = sum(p.numel() for p in made_on_meta(lambda: build_generator(recipe.network)).parameters())
     watch, trial = MemoryWatch(context.device), None
-    if left and _has_room(parameters, recipe.optimization, context.device, notes):
+    if left and _has_room(parameters, recipe.optimization, context, notes):
         torch.manual_seed(recipe.training.seed)
         network = build_generator(recipe.network)
         wrap_generator(network, recipe.training)
         objective = refinement_objective(plan, recipe, network, context)
         trial = try_steps(objective, recipe.training, context, recipe.training.steps - left)
     use = watch.use(processes=processes.count)
-    costs = _costs("train-gen", recipe, parameters, counted["memory"]["activations"], left, trial, use, out, notes)
+    activations = counted["memory"]["activations"]
+    costs = _costs("train-gen", recipe, parameters, context.sharding, activations, left, trial, use, out, notes)
     return replace(costs, details={**costs.details, "counted": counted})
 
 
@@ -111,17 +115,16 @@ def tokenizer_costs(
     sources = training_media(src)
     left, notes = _steps_left(recipe, out, media_record(sources, src), overwrite=overwrite)
     context = replace(context, dtype=DTYPES[recipe.training.dtype])
-    sampler = crop_sampler(recipe, sources, src, context)
-    parameters = sum(
-        p.numel() for p in made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds)).parameters()
-    )
+    sampler = crop_sampler(recipe, sources, src, context.processes)
+    context = spread_state(recipe, lambda: build_tokenizer(recipe), context)
+    parameters = sum(p.numel() for p in made_on_meta(lambda: build_tokenizer(recipe)).parameters())
     watch, trial, lpips = MemoryWatch(context.device), None, None
-    if left and _has_room(parameters, recipe.optimization, context.device, notes):
+    if left and _has_room(parameters, recipe.optimization, context, notes):
         lpips = find_lpips(recipe.losses, default_cache(), context.monitor.say)
         first = _all_losses_from(recipe, recipe.training.steps - left, notes)
         with DecoderPool(recipe.data.workers) as pool:
             torch.manual_seed(recipe.training.seed)
-            tokenizer = Tokenizer(recipe.network, recipe.most_rounds)
+            tokenizer = build_tokenizer(recipe)
             objective = reconstruction_objective(recipe, tokenizer, sampler, pool, lpips, context)
             others = objective.trainables()[1:]
             trial = try_steps(objective, recipe.training, context, first, after_step=watch.look)
@@ -129,7 +132,7 @@ def tokenizer_costs(
     counts = {f"{kind}s": len(own) for kind, own in sampler.sources.items()}
     use = watch.use(decoders=recipe.data.workers, processes=context.processes.count)
     kept = None if trial is None else trial.activations
-    return _costs("train-tokenizer", recipe, parameters, kept, left, trial, use, out, notes, counts)
+    return _costs("train-tokenizer", recipe, parameters, context.sharding, kept, left, trial, use, out, notes, counts)
 
 
 def try_steps(
@@ -146,7 +149,7 @@ def try_steps(
 
     ``after_step`` is called after each step. Every process of a training does as many steps, each its share of them.
     """
-    states = [TrainingState(each, context.device, context.processes) for each in objective.trainables()]
+    states = make_states(objective, context)
     times: dict[str, list[float]] = defaultdict(list)
     activations, step, began = 0, first, 0.0
     with freed_memory_kept(), closing(objective.batches(first)) as batches:
@@ -187,7 +190,9 @@ def _one_piece(
     data = batch.sequences if isinstance(batch, PackedBatch) else batch.keys
     piece = batch.pieces(len(data))[0]
     kept, seconds = _forward_and_back(states, piece, step, context)
-    if seconds < trials.TRIAL_SECONDS:  # the first one warms up
+    # The first one warms up. Processes compute together, each as often as the others.
+    is_quick = torch.tensor(float(seconds < trials.TRIAL_SECONDS), device=context.device)
+    if context.processes.total(is_quick).item():
         kept, seconds = _forward_and_back(states, piece, step, context)
     return kept * max(1, len(data) // states[0].settings.gradient_accumulation), seconds * len(data)
 
@@ -197,12 +202,13 @@ def _forward_and_back(
 ) -> tuple[int, float]:
     kept, start = 0, time.monotonic()
     for state in states:
-        own = {p.untyped_storage().data_ptr() for p in state.module.parameters()}
+        own = {local(p).untyped_storage().data_ptr() for p in state.module.parameters()}
         with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
             loss, size = _with_kept_bytes(partial(_loss, state, piece, step), own)
         kept = max(kept, size)
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            # What is dropped again need not be averaged, but shards keep it until they are.
+            state.backward(loss, is_last=state.is_sharded)
         loss.item()
     seconds = time.monotonic() - start
     for state in states:
@@ -221,7 +227,8 @@ def _with_kept_bytes(compute: Callable[[], Tensor], parameters: set[int]) -> tup
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        whole = tensor if tensor._base is None else tensor._base  # of shards, gathered for this pass alone
+        if storage.data_ptr() not in parameters and not isinstance(whole, torch.nn.Parameter):
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -245,9 +252,9 @@ def _steps_left(recipe: Any, out: Path | None, data: DataRecord, *, overwrite: b
     return max(0, recipe.training.steps - done), []
 
 
-def _has_room(parameters: int, settings: Optimization, device: torch.device, notes: list[str]) -> bool:
+def _has_room(parameters: int, settings: Optimization, context: TrainingContext, notes: list[str]) -> bool:
     """Whether weights, gradients, moments and averages fit; else a note says so."""
-    needed, free = parameters * FLOAT_BYTES * settings.copies, _free_bytes(device)
+    needed, free = context.sharding.bytes_of(parameters, settings), _free_bytes(context.device)
     if needed > free:
         notes.append(
             f"no step was tried: weights, gradients, moments and averages take {needed / 1e9:.4g} GB, "
@@ -280,6 +287,7 @@ def _costs(
     command: str,
     recipe: Any,
     parameters: int,
+    sharding: Sharding,
     activations: int | None,
     left: int,
     trial: StepTrial | None,
@@ -289,7 +297,7 @@ def _costs(
     counts: Mapping[str, int] | None = None,
 ) -> RunCosts:
     training, settings = recipe.training, recipe.optimization
-    state = parameters * FLOAT_BYTES * settings.copies
+    state = sharding.bytes_of(parameters, settings)
     seconds = None if trial is None else trial.seconds_a_step(_shares(recipe, trial, left))
     if trial is not None and not trial.whole:
         notes.append(
@@ -299,6 +307,8 @@ def _costs(
             use = replace(
                 use, process=use.process + state * (settings.copies - 2) // settings.copies + (activations or 0)
             )
+    if use.process is not None:
+        use = replace(use, process=use.process + sharding.bytes_of_save(parameters, settings))
     checkpoint = parameters * FLOAT_BYTES * (1 + MOMENTS + len(settings.decays))
     kept = min(training.keep, -(-training.steps // training.checkpoint_every))
     kept += training.steps // training.keep_every if training.keep_every else 0
@@ -317,6 +327,8 @@ def _costs(
         details={
             "parameters": parameters,
             "state_bytes": state,
+            "parallel": sharding.kind,
+            "shards": sharding.shards,
             "activation_bytes": activations,
             "dtype": training.dtype,
         },

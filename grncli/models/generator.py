@@ -58,9 +58,11 @@ class Generator(nn.Module):
     Attributes
     ----------
     config : its sizes
+    entries : methods beside ``forward`` that compute with the weights
     """
 
     config: GeneratorConfig
+    entries: tuple[str, ...] = ()
 
     @property
     def transformer_blocks(self) -> Iterable[nn.Module]:

@@ -21,6 +21,7 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
         self.past = kernel[0] - 1
+        self.keeps_slice = True
         self._last_slice: tuple[int, int, Tensor] | None = None
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
@@ -41,7 +42,7 @@ class CausalConv3d(nn.Conv3d):
 
         Gathering the slice at every call costs as much as the convolution itself on small images.
         """
-        if self.past == 0 or torch.is_grad_enabled():
+        if self.past == 0 or torch.is_grad_enabled() or not self.keeps_slice:
             return self.weight[:, :, -1]
         # Tensors made in inference mode have no version: they do not change in place outside of it.
         version = 0 if self.weight.is_inference() else self.weight._version

@@ -114,6 +114,7 @@ class TextTransformer(Generator):
     """GRN_bit or GRN_ind for text."""
 
     config: TextTransformerConfig
+    entries = ("predict", "remember")
 
     def __init__(self, config: TextTransformerConfig) -> None:
         super().__init__()
@@ -138,6 +139,9 @@ class TextTransformer(Generator):
         ValueError
             If features have another shape.
         """
+        return self._memories(text)
+
+    def _memories(self, text: Sequence[Tensor]) -> list[TextMemory]:
         if not text:
             return []
         lengths = [len(features) for features in text]
@@ -242,7 +246,7 @@ class TextTransformer(Generator):
         return self.head(padded_rows(rows))[: len(rows)]
 
     def _remembered(self, text: Sequence[Tensor | TextMemory]) -> list[TextMemory]:
-        fresh = iter(self.remember([one for one in text if isinstance(one, Tensor)]))
+        fresh = iter(self._memories([one for one in text if isinstance(one, Tensor)]))
         return [one if isinstance(one, TextMemory) else next(fresh) for one in text]
 
     def _projected(self, text: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 RUN/checkpoints/step-00001000/         ema.safetensors, weights.safetensors, optimizer.safetensors, state.json,
                                        and the same of a discriminator
+                                       in a sharded checkpoint, folders ema, weights, ... with a file of each process
 RUN/checkpoints/latest                 link to the newest complete one
 
 Whatever else lies beside them, such as a copy called ``step-00001000.bak``, is the user's: never read, never removed.
@@ -14,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, Strict
@@ -25,7 +26,7 @@ from grncli.runtime.errors import CheckpointError
 from grncli.runtime.files import sync_directory
 from grncli.runtime.folders import remove, remove_now
 from grncli.runtime.jsonfiles import brief
-from grncli.runtime.tensor_files import LazyTensor, open_tensors, write_tensors
+from grncli.runtime.tensor_files import LazyTensor, TensorSize, write_tensors
 from grncli.runtime.text import one_line
 
 RECIPE = "recipe.yaml"
@@ -39,6 +40,8 @@ LOCK = ".lock"
 EMA = "ema.safetensors"  # what everything downstream uses
 STATE = "state.json"
 LATEST = "latest"
+EXPORT = "export.json"  # marks what grn export made
+OFFSETS = "DCP_SHARDING_INFO"  # of each part in its tensor, where torch.distributed.checkpoint looks for them
 
 SHOWN_DIMENSIONS = 6  # of a tensor, in a message
 REASON = 200  # characters of another library's error in a message
@@ -51,6 +54,18 @@ Sums = dict[Text, Annotated[list[Number], Field(min_length=2, max_length=3)]]
 """Of each number of the log, what is added up since its last line, and over how many steps."""
 
 
+FileName = Annotated[str, Strict(), Field(pattern=r"^[a-z0-9_]{1,64}$")]
+ShardName = Annotated[str, Strict(), Field(pattern=r"^rank-[0-9]{5,}\.safetensors$")]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a process wrote of a file of a sharded checkpoint: bytes on disk, and how many tensors it has parts of."""
+
+    bytes: Count
+    tensors: Count
+
+
 @dataclass(frozen=True)
 class CheckpointState:
     """What ``state.json`` holds: everything of a run that changes and is no tensor.
@@ -60,12 +75,14 @@ class CheckpointState:
     averaged : steps that the moving averages have seen
     sums : of each process that trained, in their order
     tensors : how many each file of the checkpoint holds
+    shards : of each file that several processes wrote, what lies in the folder of its name
     """
 
     step: Count
     averaged: Count = 0
     sums: list[Sums] = field(default_factory=list)
-    tensors: dict[Annotated[str, Strict(), Field(pattern=r"^[a-z0-9_]{1,64}$")], Count] = field(default_factory=dict)
+    tensors: dict[FileName, Count] = field(default_factory=dict)
+    shards: dict[FileName, dict[ShardName, ShardRecord]] = field(default_factory=dict)
 
 
 def write_checkpoint(
@@ -83,29 +100,82 @@ def write_checkpoint(
     state : what JSON can hold (step, counters)
     config : sizes of the network; kept in the header of each file, so that the file's hash covers them
     """
-    folder = run / CHECKPOINTS
-    final = folder / f"step-{step:08d}"
-    partial = folder / f".{final.name}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(run)
-        partial.mkdir()
-        header = {"config": json.dumps(config, sort_keys=True)}
+        partial = begin_checkpoint(run, step)
         for name, named in tensors.items():
-            write_tensors(partial / f"{name}.safetensors", named, header)
+            write_tensors(partial / f"{name}.safetensors", named, header_of(config))
+            _fsync(partial / f"{name}.safetensors")
         counts = {name: len(named) for name, named in tensors.items()}
-        (partial / STATE).write_text(json.dumps({**state, "tensors": counts}, indent=1) + "\n")
-        for file in partial.iterdir():
-            _fsync(file)
-        _fsync(partial)
-        _put_in_place(partial, final)
-        _point_latest(folder, final.name)
+        return finish_checkpoint(partial, {**state, "tensors": counts})
     except OSError as error:
-        with suppress(OSError):
-            remove_now(partial)
-        reason = one_line(error, REASON)
-        raise CheckpointError(f"{final}: cannot be written ({reason}); earlier checkpoints are untouched") from error
+        raise drop_checkpoint(run, step, one_line(error)) from error
+
+
+def header_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the header of a weights file has beside its tensors."""
+    return {"config": json.dumps(config, sort_keys=True)}
+
+
+def begin_checkpoint(run: Path, step: int) -> Path:
+    """Make the folder of a checkpoint under its temporary name; what killed saves left is removed."""
+    partial = partial_checkpoint(run, step)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run)
+    partial.mkdir()
+    return partial
+
+
+def partial_checkpoint(run: Path, step: int) -> Path:
+    """Where a checkpoint lies while it is written."""
+    return run / CHECKPOINTS / f".step-{step:08d}.partial"
+
+
+def write_shard(
+    folder: Path,
+    rank: int,
+    pieces: Mapping[str, tuple[Sequence[int], Tensor]],
+    header: Mapping[str, str],
+) -> dict[ShardName, ShardRecord]:
+    """Write the parts of tensors that a process has into ``folder``, and wait until they are on disk.
+
+    Parameters
+    ----------
+    pieces : of each tensor the offset of a part in the whole, and the part; without any no file is written
+    header : what the header has beside them
+
+    Returns
+    -------
+    The file by its name; empty where there is none.
+    """
+    if not pieces:
+        return {}
+    folder.mkdir(exist_ok=True)
+    file = folder / f"rank-{rank:05d}.safetensors"
+    offsets = {name: {"saved_offsets": list(offset)} for name, (offset, _) in pieces.items()}
+    write_tensors(file, {name: piece for name, (_, piece) in pieces.items()}, {**header, OFFSETS: json.dumps(offsets)})
+    _fsync(file)
+    _fsync(folder)
+    return {file.name: ShardRecord(file.stat().st_size, len(pieces))}
+
+
+def finish_checkpoint(partial: Path, state: Mapping[str, Any]) -> Path:
+    """Write ``state.json`` beside files that are on disk, give the folder its name, and point ``latest`` at it."""
+    final = partial.with_name(partial.name.removeprefix(".").removesuffix(".partial"))
+    (partial / STATE).write_text(json.dumps(state, indent=1) + "\n")
+    _fsync(partial / STATE)
+    _fsync(partial)
+    _put_in_place(partial, final)
+    _point_latest(final.parent, final.name)
     return final
+
+
+def drop_checkpoint(run: Path, step: int, reason: str) -> CheckpointError:
+    """The error of a checkpoint that cannot be written, whose temporary folder is removed."""
+    partial = partial_checkpoint(run, step)
+    with suppress(OSError):
+        remove_now(partial)
+    final = partial.with_name(f"step-{step:08d}")
+    return CheckpointError(f"{final}: cannot be written ({reason[:REASON]}); earlier checkpoints are untouched")
 
 
 def take_checkpoint(checkpoint: Path, run: Path) -> Path:
@@ -167,7 +237,7 @@ def find_checkpoint(run: Path) -> Path:
     CheckpointError
         If ``run`` is no run directory or has no checkpoint yet.
     """
-    if (run / EMA).is_file() and (run / STATE).is_file():
+    if holds_weights(run) and (run / STATE).is_file():
         return run
     if not (run / RECIPE).is_file():
         fault = "holds no recipe.yaml" if run.exists() else "is not there"
@@ -180,40 +250,18 @@ def find_checkpoint(run: Path) -> Path:
     return complete[-1]
 
 
+def holds_weights(path: Path) -> bool:
+    """Whether a path is that of a checkpoint, rather than of a run."""
+    return (path / EMA).is_file() or ((path / STATE).is_file() and (path / EMA).with_suffix("").is_dir())
+
+
 def run_of(checkpoint: Path) -> Path:
-    """The run directory that a checkpoint lies in, which may do so through links."""
-    run = Path(os.path.abspath(checkpoint)).parent.parent
+    """The run directory that a checkpoint lies in, which may do so through links; an exported run lies in itself."""
+    place = Path(os.path.abspath(checkpoint))
+    run = place if (place / RECIPE).is_file() else place.parent.parent
     if not (run / RECIPE).is_file():
         run = checkpoint.resolve().parent.parent
     return run.resolve()
-
-
-def check_checkpoint(checkpoint: Path) -> CheckpointState:
-    """The state of a checkpoint whose files are there, of their whole length and with all their tensors.
-
-    Raises
-    ------
-    CheckpointError
-        If one is not. The weights themselves are not read.
-    """
-    state = read_state(checkpoint)
-    counts: Mapping[str, int | None] = state.tensors or {"ema": None}
-    for name, count in counts.items():
-        file = checkpoint / f"{name}.safetensors"
-        with open_tensors(file) as opened:
-            present = len(opened.keys())
-        if count not in (None, present):
-            raise CheckpointError(f"{file}: holds {present} tensors, expected {count}; use another checkpoint")
-    return state
-
-
-class TensorSize(Protocol):
-    """Shape and type of a tensor, wherever that is known from."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def dtype(self) -> Any: ...  # noqa: D102
 
 
 def check_tensors(
@@ -250,12 +298,6 @@ def _shown(shape: Sequence[int]) -> str:
 
 def _dtype(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def read_header(file: Path) -> dict[str, str]:
-    """What a safetensors file has beside its tensors, such as the sizes of the network under ``config``."""
-    with open_tensors(file) as opened:
-        return opened.metadata() or {}
 
 
 def read_state(checkpoint: Path) -> CheckpointState:

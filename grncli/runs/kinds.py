@@ -21,6 +21,8 @@ class RunRecipe(Protocol):
     @property
     def network(self) -> Any: ...  # noqa: D102
     @property
+    def optimization(self) -> Any: ...  # noqa: D102
+    @property
     def training(self) -> Any: ...  # noqa: D102
     @property
     def imported(self) -> dict[str, str] | None: ...  # noqa: D102
@@ -64,12 +66,17 @@ class ReleasedLayout(Generic[AnyRecipe]):
     texts : those of them whose values are taken as they are written, not as YAML
     convert : the recipe without ``imported``, and the weights by our names, of released ones; ValueError, LookupError,
         TypeError or ArithmeticError where they are none
+    network : type of the recipes' sizes
+    release : of a recipe and weights by our names, the weights by their released names, and the ``settings`` that
+        ``convert`` needs beside them; ValueError with the first field that the layout cannot hold
     """
 
     name: str
     entries: Mapping[str, str]
     settings: Mapping[str, str]
     convert: Callable[[ReleasedWeights], tuple[AnyRecipe, Weights]]
+    network: type[Any]
+    release: Callable[[AnyRecipe, Weights], tuple[Weights, dict[str, Any]]]
     plain: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
@@ -87,6 +94,7 @@ class ReleasedLayout(Generic[AnyRecipe]):
         return f"the weights of a {self.name} under {entries}{', or as the file itself' if self.plain else ''}"
 
 
+SETTINGS = "settings"  # in the header of a file in a released layout that grn export wrote: ``settings`` of its layout
 PLAIN = "model"  # what ``--weights`` calls those of a file that holds nothing else
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.|^module\.")
 

@@ -4,22 +4,23 @@ A training that is under way adds checkpoints and removes old ones. What is open
 many appear or go meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
 from grncli.models.unfilled import made_on_meta
-from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, find_checkpoint, read_state, run_of
+from grncli.runs.checkpoint import RECIPE, check_tensors, entries, find_checkpoint, read_state, run_of
 from grncli.runs.kinds import AnyModule, AnyRecipe, NetworkKind
 from grncli.runs.networks import FORMATS, check_config, fill
 from grncli.runs.recipe import kind_of, load_fields, parse_own_recipe, restoring
+from grncli.runs.stored_tensors import StoredTensors, open_stored
 from grncli.runtime.errors import CheckpointError, GrnError, UsageError
-from grncli.runtime.held_files import FileIdentity, HeldFile, identity_at
+from grncli.runtime.held_files import FileIdentity, identity_at
 from grncli.runtime.monitor import Say
-from grncli.runtime.tensor_files import DTYPES, open_tensors
 
 Result = TypeVar("Result")
 
@@ -56,7 +57,7 @@ class Loaded(OpenedRun[AnyModule, AnyRecipe]):
 
     network: AnyModule
     identity: dict[str, str]
-    """``{name, sha256}`` for a store's fingerprint; the hash is that of the weights file."""
+    """``{name, sha256}`` for a store's fingerprint; the hash is that of the weights file, whole or in shards."""
 
 
 def open_run(
@@ -144,44 +145,49 @@ def load_network(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Loaded[AnyModule, AnyRecipe]:
-    """The network of an opened run, hashed and filled from one file that stays open meanwhile."""
-    file = weights_file(opened.checkpoint, weights)
-    with HeldFile(file) as held, open_tensors(file) as content:
-        held.confirm()
-        names = list(content.keys())
-        check_config(opened.recipe.network, content.metadata() or {}, file)
+    """The network of an opened run, hashed and filled from files that stay open meanwhile."""
+    with opened_weights(opened, weights) as (network, stored):
+        tensors = {name: stored.read(name).to(device, dtype) for name in stored.sizes}
+        filled = fill(network, tensors, str(stored.place))
+        return Loaded(**vars(opened), network=filled, identity=_identity(opened, stored))
+
+
+@contextmanager
+def opened_weights(
+    opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema"
+) -> Iterator[tuple[AnyModule, StoredTensors]]:
+    """The network of a run, without any weights, and those that fit it, to be read one by one in a block."""
+    with _open_weights(opened.checkpoint, weights) as stored:
+        check_config(opened.recipe.network, stored.metadata, stored.place)
         network = made_on_meta(lambda: opened.kind.build(opened.recipe))
-        headers = {name: _Header(content, name) for name in names}
-        check_tensors(headers, network.state_dict(), file, formats=FORMATS)
-        tensors = {name: content.get_tensor(name).to(device, dtype) for name in names}
-        return Loaded(**vars(opened), network=fill(network, tensors, str(file)), identity=_identity(opened, held))
+        check_tensors(stored.sizes, network.state_dict(), stored.place, formats=FORMATS)
+        yield network, stored
 
 
 def identify_network(opened: OpenedRun[AnyModule, AnyRecipe], weights: str = "ema") -> Loaded[AnyModule, AnyRecipe]:
     """As `load_network`, for what asks for the identity only: the network is on the meta device, without weights."""
-    with HeldFile(weights_file(opened.checkpoint, weights)) as held:
+    with _open_weights(opened.checkpoint, weights) as stored:
         network = made_on_meta(lambda: opened.kind.build(opened.recipe))
-        return Loaded(**vars(opened), network=network, identity=_identity(opened, held))
+        return Loaded(**vars(opened), network=network, identity=_identity(opened, stored))
 
 
-def _identity(opened: OpenedRun[AnyModule, AnyRecipe], weights: HeldFile) -> dict[str, str]:
+def _identity(opened: OpenedRun[AnyModule, AnyRecipe], weights: StoredTensors) -> dict[str, str]:
     return {"name": run_of(opened.checkpoint).name, "sha256": weights.sha256()}
 
 
-def weights_file(checkpoint: Path, weights: str) -> Path:
-    """File of the weights called ``weights``; UsageError with those that there are."""
-    file = f"{weights}.safetensors"
-    if file != EMA:
-        present = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem != "optimizer")
-        if weights not in present:
-            raise UsageError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
-    return checkpoint / file
+def has_weights(checkpoint: Path, weights: str) -> bool:
+    """Whether a checkpoint has weights of this name."""
+    return weights in _present(checkpoint)
 
 
-class _Header:
-    """Shape and type of a tensor as the header of its file says, before memory is asked for."""
+def _open_weights(checkpoint: Path, weights: str) -> AbstractContextManager[StoredTensors]:
+    """The weights called ``weights``; UsageError with those that there are."""
+    present = _present(checkpoint)
+    if weights != "ema" and weights not in present:
+        raise UsageError(f"{checkpoint}: has no weights called {weights}, expected one of {', '.join(present)}")
+    return open_stored(checkpoint, weights)
 
-    def __init__(self, content: Any, name: str) -> None:
-        piece = content.get_slice(name)
-        self.shape = tuple(piece.get_shape())
-        self.dtype = DTYPES.get(str(piece.get_dtype()), str(piece.get_dtype()))
+
+def _present(checkpoint: Path) -> list[str]:
+    files = [path for path in entries(checkpoint) if path.suffix == ".safetensors" or path.is_dir()]
+    return sorted(path.stem for path in files if path.stem != "optimizer")

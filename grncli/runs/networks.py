@@ -4,18 +4,20 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grncli.runs.checkpoint import RECIPE, check_tensors
-from grncli.runs.kinds import AnyModule
+from grncli.runs.kinds import AnyModule, Weights
 from grncli.runtime.errors import CheckpointError, RecipeError
 from grncli.runtime.jsonfiles import brief, parse_json
+from grncli.runtime.monitor import Monitor
 from grncli.runtime.system import memory_bytes
-from grncli.runtime.tensor_files import is_finite
+from grncli.runtime.tensor_files import LazyTensor, is_finite, made
 
 FORMATS = (torch.bfloat16,)
 """Types that the weights of a run may have instead of float32, in a file and in memory."""
@@ -42,15 +44,42 @@ def check_finite(weight: Tensor, key: str, name: str) -> None:
         raise CheckpointError(f"{name}: {key} has values that are no finite numbers; use another checkpoint")
 
 
-def check_memory(network: nn.Module, copies: int, device: torch.device) -> None:
-    """Raise RecipeError where so many copies of a network's weights, which are on no device yet, exceed all memory."""
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    memory = memory_of(device)
-    needed = parameters * torch.float32.itemsize * copies
-    if needed > memory:
+def checked_weights(weights: Weights, file: Path, monitor: Monitor) -> Weights:
+    """The same weights of ``file``; one with a value that is no finite number is refused when it is made.
+
+    ``monitor`` gets the bytes that were made, and those in all.
+    """
+    sizes = {name: tensor.dtype.itemsize * torch.Size(tensor.shape).numel() for name, tensor in weights.items()}
+    total, done = sum(sizes.values()), 0
+
+    def make(name: str) -> Tensor:
+        nonlocal done
+        weight = made(weights[name])
+        check_finite(weight, name, str(file))
+        done += sizes[name]
+        monitor.progress(done, total, "")
+        return weight
+
+    return {
+        name: LazyTensor(partial(make, name), tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()
+    }
+
+
+def check_memory(
+    parameters: int, needed: int, memory: int, place: str, *, saved: int = 0, remedy: str = "make it smaller"
+) -> None:
+    """Raise RecipeError where training a network of so many parameters exceeds all memory.
+
+    Parameters
+    ----------
+    needed, memory : bytes that weights, gradients, moments and averages take, and that ``place`` has
+    saved : bytes of their copy there that is written while the training goes on
+    """
+    if needed + saved > memory:
+        copy = f" and {saved / 1e9:.4g} GB for the copy that is saved" if saved else ""
         raise RecipeError(
             f"the network has {parameters / 1e6:.4g} M parameters, and training it takes {needed / 1e9:.4g} GB for "
-            f"weights, gradients, moments and averages; {device.type} has {memory / 1e9:.4g} GB: make it smaller"
+            f"weights, gradients, moments and averages{copy}; {place} has {memory / 1e9:.4g} GB: {remedy}"
         )
 
 

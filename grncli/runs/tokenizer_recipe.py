@@ -169,6 +169,9 @@ class Optimization:
         return 4 + len(self.decays)
 
 
+Parallel = Literal["auto", "none", "ddp", "fsdp", "hsdp"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """Length of a run and what it leaves on the way."""
@@ -187,6 +190,9 @@ class Training:
     compile: bool = False  # whether to use torch.compile: slower to start, quicker on a GPU
     # Whether to compute activations again in the backward pass: a third slower, far less memory.
     activation_checkpointing: bool = renamed(False, before="recompute")
+    # How several processes share the work: ddp holds all weights in each, fsdp a shard of them, hsdp shards within each
+    # machine; none is for one process. auto takes ddp where weights, gradients, moments and averages fit.
+    parallel: Parallel = "auto"
     tensorboard: bool = False  # whether to write the log for TensorBoard too
 
     def __post_init__(self) -> None:

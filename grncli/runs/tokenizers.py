@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grncli.models.tokenizer import Tokenizer
-from grncli.runs.kinds import NetworkKind, ReleasedLayout, ReleasedWeights
+from grncli.models.tokenizer import Tokenizer, TokenizerConfig
+from grncli.runs.kinds import NetworkKind, ReleasedLayout, ReleasedWeights, Weights
 from grncli.runs.loading import Loaded, identify_network, open_run, read_newest, read_run
 from grncli.runs.recipe import parse_recipe
 from grncli.runs.released_names import tokenizer_config, tokenizer_weights
+from grncli.runs.released_weights import released_tokenizer
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
 from grncli.runtime.monitor import Say
 
@@ -56,7 +57,8 @@ def identify_tokenizer(run: str | Path) -> LoadedTokenizer:
     return read_newest(Path(run), lambda checkpoint: identify_network(read_run(Path(run), checkpoint, [TOKENIZER])))
 
 
-def _build(recipe: TokenizerRecipe) -> Tokenizer:
+def build_tokenizer(recipe: TokenizerRecipe) -> Tokenizer:
+    """The network of a recipe, initialized for training."""
     return Tokenizer(recipe.network, recipe.most_rounds)
 
 
@@ -82,17 +84,29 @@ def _convert(released: ReleasedWeights) -> tuple[TokenizerRecipe, dict[str, Tens
     return recipe, weights
 
 
+def _release(recipe: TokenizerRecipe, weights: Weights) -> tuple[Weights, dict[str, Any]]:
+    network = recipe.network
+    if not network.attention:
+        raise ValueError("network.attention is false, expected true")
+    if not set(network.halve_time) <= set(network.halve_space):
+        raise ValueError(f"network.halve_time is {list(network.halve_time)}, expected stages that halve space too")
+    return released_tokenizer(weights, network), {"rounds": recipe.most_rounds}
+
+
 TOKENIZERS = ReleasedLayout(
     name="tokenizer",
     entries={"ema": "ema", "vae": "vae"},
     settings={"rounds": "rounds=4", "attention": "attention=false"},
     convert=_convert,
+    network=TokenizerConfig,
+    release=_release,
+    plain=("encoder.downsamples.", "decoder.upsamples."),
 )
 
 TOKENIZER = NetworkKind(
     name="tokenizer",
     schema=TokenizerRecipe,
-    build=_build,
+    build=build_tokenizer,
     facts=_facts,
     sections=lambda recipe: ("kind", "network", "rounds", "imported"),
     layouts=(TOKENIZERS,),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import warnings
 import zipfile
@@ -10,15 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.text import one_line
 
+SAFETENSORS = ".safetensors"
 REASON = 200  # characters of another library's error in a message
 # What an extension module of safetensors raises for the same file differs from release to release.
 _DAMAGED = (OSError, ValueError, TypeError, SafetensorError)
@@ -39,6 +43,15 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = {dtype: place for place, dtype in enumerate(DTYPES.values())}
 
 
+class TensorSize(Protocol):
+    """Shape and type of a tensor, wherever that is known from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class LazyTensor:
     """A tensor that is made of others each time it is needed, so that a large network never lies in memory twice."""
@@ -48,10 +61,15 @@ class LazyTensor:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, make: Callable[[Sequence[Tensor]], Tensor], parts: Sequence[Tensor]) -> "LazyTensor":
+    def of(cls, make: Callable[[Sequence[Tensor]], Tensor], parts: Sequence["Tensor | LazyTensor"]) -> "LazyTensor":
         """What ``make`` gives of these tensors; it is tried on their sizes alone, which may raise RuntimeError."""
-        size = make([part.to("meta") for part in parts])
-        return cls(lambda: make(parts), tuple(size.shape), size.dtype)
+        size = make([torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts])
+        return cls(lambda: make([made(part) for part in parts]), tuple(size.shape), size.dtype)
+
+
+def made(tensor: Tensor | LazyTensor) -> Tensor:
+    """A tensor as it is, or made now."""
+    return tensor.make() if isinstance(tensor, LazyTensor) else tensor
 
 
 @contextmanager
@@ -67,11 +85,28 @@ def open_tensors(file: Path) -> Iterator[Any]:
     if not file.is_file():
         reason = "is no plain file" if file.exists() else "is not there"
         raise CheckpointError(f"{file}: cannot be read as safetensors ({reason})")
+    with naming_damage(file), utf8_name(file) as name, safe_open(name, framework="pt") as opened:
+        yield opened
+
+
+@contextmanager
+def naming_damage(file: Path) -> Iterator[None]:
+    """Turn what safetensors raises in a block into a CheckpointError that names ``file``."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            yield opened
+        yield
     except _DAMAGED as error:
         raise CheckpointError(f"{file}: cannot be read as safetensors ({one_line(error, REASON)})") from None
+
+
+@contextmanager
+def utf8_name(file: Path) -> Iterator[str]:
+    """A name of ``file`` in UTF-8: safetensors and PyTorch take no other, and a file system has any bytes."""
+    # Python has surrogates in the place of bytes that are not UTF-8.
+    if not any("\ud800" <= letter <= "\udfff" for letter in str(file)):
+        yield str(file)
+        return
+    with file.open("rb") as stream:
+        yield f"/proc/{os.getpid()}/fd/{stream.fileno()}"
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -107,21 +142,31 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor | LazyTensor], metada
     OSError
         If it cannot be written.
     """
-    names = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name))
+    names, header = lay_out(tensors, metadata)
+    with file.open("wb") as stream:
+        stream.write(header)
+        for name in names:
+            stream.write(bytes_of(made(tensors[name])))
+
+
+def lay_out(sizes: Mapping[str, TensorSize], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
+    """Names in the order in which a safetensors file has them, and all that comes before the first tensor's bytes."""
+    names = sorted(sizes, key=lambda name: (_ORDER[sizes[name].dtype], name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name in names:
-        tensor = tensors[name]
-        start, end = end, end + tensor.dtype.itemsize * torch.Size(tensor.shape).numel()
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        size = sizes[name]
+        start, end = end, end + size.dtype.itemsize * torch.Size(size.shape).numel()
+        header[name] = {"dtype": _NAMES[size.dtype], "shape": list(size.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
-    with file.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            tensor = tensors[name]
-            made = tensor.make() if isinstance(tensor, LazyTensor) else tensor.detach()
-            stream.write(made.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return names, len(text).to_bytes(8, "little") + text
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on any device, as a safetensors file has them."""
+    array: NDArray[np.uint8] = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return array.data
 
 
 def sha256_of(file: Path) -> str:
@@ -131,16 +176,17 @@ def sha256_of(file: Path) -> str:
 
 
 def read_released(file: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Load a released, pickled checkpoint with nothing but tensors and plain containers allowed.
+    """Load a released checkpoint with nothing but tensors and plain containers allowed.
 
-    This is the only place where a pickle is opened, and PyTorch's restricted unpickler does it: whatever else
-    the file wants to build or call is refused before it happens. The one class it may build is argparse's Namespace,
-    a bag of names and values without behaviour, in which released generators keep their training arguments.
+    This is the only place where a pickle is opened, and PyTorch's restricted unpickler does it: whatever else the file
+    wants to build or call is refused before it happens. The one class it may build is argparse's Namespace, a bag of
+    names and values without behaviour, in which released generators keep their training arguments. A safetensors file,
+    which holds no more than named tensors, is read as such.
 
     Parameters
     ----------
     mapped : leave tensors in the file until they are used, where its format allows it; the file must not change
-        meanwhile
+        meanwhile. Those of a safetensors file always stay there
 
     Raises
     ------
@@ -148,11 +194,13 @@ def read_released(file: Path, *, mapped: bool = False) -> dict[str, Any]:
         If the file is not there, is no PyTorch checkpoint, or asks for more than data.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file}: is not a file, expected a released checkpoint (.ckpt or .pth)")
+        raise CheckpointError(f"{file}: is not a file, expected a released checkpoint (.ckpt, .pth or {SAFETENSORS})")
+    if file.suffix == SAFETENSORS:
+        return dict(read_tensors(file))
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+        with utf8_name(file) as name, warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # of the pickle's protocol, which is not the user's business
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and _is_mappable(file))
+            loaded = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped and _is_mappable(file))
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         fault = f"asks to build or call {wanted[1]}" if wanted else "is no PyTorch checkpoint, or a damaged one"
@@ -166,8 +214,7 @@ def read_released(file: Path, *, mapped: bool = False) -> dict[str, Any]:
 
 def _is_mappable(file: Path) -> bool:
     """Whether a checkpoint is a zip archive, as PyTorch writes them, whose members lie in it as they are."""
-    # PyTorch maps no file whose name is not UTF-8; Python has surrogates in the place of such bytes.
-    if not zipfile.is_zipfile(file) or any("\ud800" <= letter <= "\udfff" for letter in str(file)):
+    if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
         # Mapped bytes of a compressed member would be taken for weights.

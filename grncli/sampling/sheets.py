@@ -72,8 +72,8 @@ def preview_sheet(
     *,
     features: PromptFeatures | None = None,
     say: Say = lambda text: None,
-) -> Callable[[nn.Module, Path, int], None]:
-    """What writes the sheets of samples of a training run.
+) -> Callable[[nn.Module, Path | None, int], None]:
+    """What writes the sheets of samples of a training run into a folder; without one it only computes them.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def preview_sheet(
         relative=recipe.refinement.target == "relative",
     )
 
-    def write(module: nn.Module, folder: Path, step: int) -> None:
+    def write(module: nn.Module, folder: Path | None, step: int) -> None:
         assert isinstance(module, Generator)
         numbers = [[n * every + first for n in range(preview.per_class)] for _, first, _ in rows]
         requests = [
@@ -106,6 +106,8 @@ def preview_sheet(
         training = module.training
         samples = list(Sampler(module.eval(), grid, settings).run(requests))
         module.train(training)
+        if folder is None:
+            return
         index = config.codec.to_index(torch.stack([sample.drawing for sample in samples])).to(device)
         frames = decode_index(tokenizer, index, config.codec.rounds)
         pictures = {sample.request.number: picture for sample, picture in zip(samples, frames, strict=True)}

@@ -1,42 +1,17 @@
 """Where the state of a training is kept: one interface that every process calls, and checkpoints of whole tensors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from grncli.runs.checkpoint import (
-    CheckpointState,
-    check_checkpoint,
-    check_tensors,
-    list_checkpoints,
-    prune_checkpoints,
-    set_aside,
-    write_checkpoint,
-)
+from grncli.runs.checkpoint import list_checkpoints, prune_checkpoints, write_checkpoint
 from grncli.runs.rundir import Place
+from grncli.runs.stored_tensors import check_checkpoint
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.monitor import Say
 from grncli.runtime.processes import Processes
-from grncli.runtime.tensor_files import read_tensors
-from grncli.training.logs import own_sums
+from grncli.training.restoring import Position, restore_newest
 from grncli.training.training_state import TrainingState
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a training is.
-
-    Parameters
-    ----------
-    step : steps done
-    sums : what this process has added up for the next line of the log
-    """
-
-    step: int = 0
-    sums: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Checkpointer(Protocol):
@@ -52,13 +27,25 @@ class Checkpointer(Protocol):
         """
 
     def save(self, position: Position, states: Sequence[TrainingState]) -> None:
-        """Write a checkpoint, and remove those that are not to be kept; once it returns, all is on disk.
+        """Write a checkpoint of what ``states`` are now, and remove those that are not to be kept.
+
+        It may be written while the training goes on; a save before it has ended then.
 
         Raises
         ------
         CheckpointError
-            If it cannot be written, or the run was moved away.
+            If it, or the one before, cannot be written, or the run was moved away: the same on every process.
         """
+
+    @property
+    def failed(self) -> bool:
+        """Whether a save that was under way failed: `finish` raises its error once every process knows."""
+
+    def finish(self) -> None:
+        """Return once everything that was saved is on disk; raises as ``save``."""
+
+    def leave(self) -> None:
+        """Give a save that is under way some time to end, before an error ends the training."""
 
     def newest(self) -> Path | None:
         """The newest checkpoint, for messages."""
@@ -94,55 +81,38 @@ class WholeFileCheckpointer:
 
     def restore(self, states: Sequence[TrainingState]) -> Position:
         """As in ``Checkpointer``; damaged checkpoints that are newer than the one loaded are set aside."""
-        position, damaged = Position(), []
-        checkpoints = list_checkpoints(self.run)[::-1]
-        for checkpoint in checkpoints:
-            try:
-                saved, files = _read(checkpoint, states)
-            except CheckpointError as error:
-                if checkpoint == checkpoints[-1]:
-                    raise
-                self.say(f"{error}; resuming from the checkpoint before it")
-                damaged.append(checkpoint)
-                continue
-            for state in states:
-                state.load(files, saved.averaged)
-            position = Position(saved.step, own_sums(saved.sums, self.processes.rank, self.processes.count))
-            break
-        self.processes.wait()  # until all have read, also what is damaged
-        if self.processes.is_main:
-            for checkpoint in damaged:
-                set_aside(checkpoint)
-        return position
+        return restore_newest(self.run, states, self.processes, self.say)
 
     def save(self, position: Position, states: Sequence[TrainingState]) -> None:
         """As in ``Checkpointer``."""
         sums = self.processes.gather_json(position.sums)
+        fault = None
         if self._place is not None:
-            self._place.check()
             tensors = {file: named for state in states for file, named in state.tensors().items()}
-            state = {"step": position.step, "averaged": states[0].averaged, "sums": sums}
-            checkpoint = write_checkpoint(self.run, position.step, tensors, state, self.config)
-            prune_checkpoints(self.run, self.keep, self.keep_every)
-            self._place.check()
-            check_checkpoint(checkpoint)
-        self.processes.wait()
+            try:
+                self._place.check()
+                state = {"step": position.step, "averaged": states[0].averaged, "sums": sums}
+                checkpoint = write_checkpoint(self.run, position.step, tensors, state, self.config)
+                prune_checkpoints(self.run, self.keep, self.keep_every)
+                self._place.check()
+                check_checkpoint(checkpoint)
+            except CheckpointError as error:
+                fault = str(error)
+        fault = self.processes.gather_json(fault)[0]
+        if fault is not None:
+            raise CheckpointError(fault)
+
+    @property
+    def failed(self) -> bool:
+        """As in ``Checkpointer``: a save that fails raises at once."""
+        return False
+
+    def finish(self) -> None:
+        """As in ``Checkpointer``."""
+
+    def leave(self) -> None:
+        """As in ``Checkpointer``."""
 
     def newest(self) -> Path | None:
         """As in ``Checkpointer``."""
         return next(reversed(list_checkpoints(self.run)), None)
-
-
-def _read(
-    checkpoint: Path, states: Sequence[TrainingState]
-) -> tuple[CheckpointState, Mapping[str, Mapping[str, Tensor]]]:
-    """A checkpoint's state and its tensors by file; CheckpointError unless all fit ``states``."""
-    saved = check_checkpoint(checkpoint)
-    files = {}
-    for state in states:
-        for name, wanted in state.tensors().items():
-            file = checkpoint / f"{name}.safetensors"
-            files[name] = read_tensors(file)
-            moments = name == state.called("optimizer")
-            check_tensors(files[name], state.expected_moments(files[name]) if moments else wanted, file)
-    return saved, files

@@ -16,13 +16,14 @@ from grncli.runtime.devices import DTYPES
 from grncli.store import Grid, grid_name, parse_grid
 from grncli.training.captioned_plan import CaptionedPlan
 from grncli.training.packing import RATIO_TOKENS, PackingPlan
+from grncli.training.sharding import WHOLE, Sharding
 from grncli.training.wrapping import checkpoint_activations
 
 BACKWARD = 2  # operations of a backward pass, in forward passes
 FLOAT_BYTES = 4
 
 
-def estimate(recipe: GeneratorRecipe, processes: int = 1) -> dict[str, Any]:
+def estimate(recipe: GeneratorRecipe, processes: int = 1, sharding: Sharding = WHOLE) -> dict[str, Any]:
     """Parameters, tokens, operations and bytes of a step on the largest grid of the bits; JSON-ready.
 
     The number format of the recipe is that of the forward pass; weights, gradients, moments and moving averages are
@@ -31,6 +32,7 @@ def estimate(recipe: GeneratorRecipe, processes: int = 1) -> dict[str, Any]:
     Parameters
     ----------
     processes : that share each batch; the bytes are those of one of them, all else is of them all
+    sharding : how the state lies in them
     """
     assert isinstance(recipe.data, BitData)
     grids = {name: grid for name in recipe.bits.grids if (grid := parse_grid(name))}
@@ -42,6 +44,7 @@ def estimate(recipe: GeneratorRecipe, processes: int = 1) -> dict[str, Any]:
     return _costs(
         recipe,
         network,
+        sharding,
         samples=sum(recipe.bits.grids.values()) - recipe.data.validation,
         step_samples=batch,
         largest=largest,
@@ -52,7 +55,7 @@ def estimate(recipe: GeneratorRecipe, processes: int = 1) -> dict[str, Any]:
     )
 
 
-def estimate_packed(plan: CaptionedPlan) -> dict[str, Any]:
+def estimate_packed(plan: CaptionedPlan, sharding: Sharding = WHOLE) -> dict[str, Any]:
     """As ``estimate``, for packed sequences: the first ones of the plan stand for all.
 
     The bytes are those of a process that has one sequence in memory at a time.
@@ -68,6 +71,7 @@ def estimate_packed(plan: CaptionedPlan) -> dict[str, Any]:
     return _costs(
         recipe,
         network,
+        sharding,
         samples=len(plan.rows) - data.validation,
         step_samples=sum(map(len, sequences)),
         largest=max((part.grid for part in plan.samples.parts), key=tokens_of_grid),
@@ -94,6 +98,7 @@ def _network(recipe: GeneratorRecipe) -> Generator:
 def _costs(
     recipe: GeneratorRecipe,
     network: Generator,
+    sharding: Sharding,
     *,
     samples: int,
     step_samples: int,
@@ -106,7 +111,7 @@ def _costs(
     """From the operations of a step's forward passes and the bytes that one keeps to what all of the training takes."""
     training = recipe.training
     parameters = sum(p.numel() for p in network.parameters())
-    weights = parameters * FLOAT_BYTES * recipe.optimization.copies
+    weights = sharding.bytes_of(parameters, recipe.optimization)
     step_flops = flops * (1 + BACKWARD + (1 if training.activation_checkpointing else 0))
     return {
         "parameters": parameters,

@@ -9,7 +9,6 @@ import torch
 
 from grncli.models.generator import Generator
 from grncli.models.text_transformer import TextTransformer
-from grncli.models.unfilled import made_on_meta
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import (
     AskedGenerator,
@@ -20,12 +19,12 @@ from grncli.runs.generator_recipe import (
     PackedData,
 )
 from grncli.runs.generators import build_generator
-from grncli.runs.networks import check_memory
 from grncli.runs.rundir import DataRecord
 from grncli.runtime.errors import RecipeError, StoreError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, open_store
+from grncli.store.part_faults import part_faults, unfinished_parts
 from grncli.text.text_encoder import TextEncoder
 from grncli.training.bit_loader import BitLoader, GridSamples, check_validation, combine_stores
 from grncli.training.captioned_plan import CaptionedPlan, make_captioned_plan
@@ -88,14 +87,13 @@ def train_generator(
         return 0
     recipe = training.recipe
     check_division(divided(recipe.data), recipe.optimization.gradient_accumulation, processes)
-    check_memory(made_on_meta(lambda: build_generator(recipe.network)), recipe.optimization.copies, device)
+    training = training.spread(lambda: build_generator(recipe.network))
     with training.opened():
-        network = training.build("train-gen", lambda: build_generator(recipe.network))
-        if first is not None and not training.done:
-            network.load_state_dict(first.weights)
+        begun = first.weights if first is not None and not training.done else None
+        network = training.build("train-gen", lambda: build_generator(recipe.network), begun)
         wrap_generator(network, recipe.training)
         average = first.average if first is not None else None
-        training.train(refinement_objective(plan, recipe, network, context, sheet, average))
+        training.train(refinement_objective(plan, recipe, network, training.context, sheet, average))
     return training.left
 
 
@@ -145,6 +143,7 @@ def make_plan(
     place: str | None = None,
     allow_incomplete: bool = False,
     say: Say = lambda text: None,
+    processes: Processes = SINGLE_PROCESS,
 ) -> GeneratorPlan | CaptionedPlan:
     """Open the stores and settle what of the recipe depends on them; nothing is written.
 
@@ -154,6 +153,7 @@ def make_plan(
     open_encoder : what computes them when a step needs them, in their place; called after all that needs no encoder
     place : path of the recipe, for the commands that messages give
     allow_incomplete : train on what an unfinished store holds so far
+    processes : which share the work; all call this with the same arguments
 
     Raises
     ------
@@ -170,7 +170,14 @@ def make_plan(
     check_division(divided(recipe.data), recipe.optimization.gradient_accumulation, SINGLE_PROCESS)
     if isinstance(network, AskedTextGenerator):
         return make_captioned_plan(
-            recipe, stores, text, open_encoder, place=place, allow_incomplete=allow_incomplete, say=say
+            recipe,
+            stores,
+            text,
+            open_encoder,
+            place=place,
+            allow_incomplete=allow_incomplete,
+            say=say,
+            processes=processes,
         )
     if text is not None or open_encoder is not None:
         given = "--text-encoder" if text is None else f"--text {text}"
@@ -187,12 +194,19 @@ def make_plan(
 
 
 def _check_complete(store: BitStore, allowed: bool, say: Say) -> None:
+    """StoreError for a store that lacks samples, or has some twice; where that is allowed, a sentence."""
+    faults = part_faults(store)
+    if faults and not allowed:
+        raise StoreError(f"{faults[0].removesuffix('.')}; or add --allow-incomplete to train on all that is there")
+    for fault in faults:
+        say(fault)
     if store.complete:
         return
     if not allowed:
+        lacking = unfinished_parts(store)
         raise StoreError(
-            f"{store.path} is not complete ({len(store)} samples so far); finish it with the command that makes it, "
-            "or add --allow-incomplete"
+            f"{store.path} is not complete ({len(store)} samples so far){lacking and f': {lacking}'}; finish it with "
+            "the command that makes it, or add --allow-incomplete"
         )
     say(f"{store.path}: is not complete, training on the {len(store)} samples it has so far")
 

@@ -20,9 +20,11 @@ from grncli.runtime.freed_memory import freed_memory_kept
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.runtime.stopping import Stopped
-from grncli.training.checkpointer import Checkpointer, Position
+from grncli.training.checkpointer import Checkpointer
 from grncli.training.logs import Averages, LogLine, RunLog, Stopwatch
 from grncli.training.objective import Objective, StepBatch
+from grncli.training.restoring import Position
+from grncli.training.sharding import WHOLE, Sharding
 from grncli.training.training_state import TrainingState
 
 
@@ -34,12 +36,14 @@ class TrainingContext:
     ----------
     dtype : of the forward pass; below float32 through autocast, with weights and losses in float32
     processes : those that train together, each with its share of every batch
+    sharding : how weights, gradients, moments and averages lie in them
     report : called with each line of the log
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     processes: Processes = SINGLE_PROCESS
+    sharding: Sharding = WHOLE
     monitor: Monitor = field(default_factory=Monitor)
     report: Callable[[LogLine], None] = lambda line: None
 
@@ -52,7 +56,7 @@ class TrainingLoop:
     ) -> None:
         self.objective, self.run = objective, run
         self.training, self.checkpointer, self.context = training, checkpointer, context
-        self.states = [TrainingState(each, context.device, context.processes) for each in objective.trainables()]
+        self.states = make_states(objective, context)
         self.step = 0
         self._averages, self._watch = Averages(), Stopwatch()
         self._log: RunLog | None = None  # of the first process
@@ -68,6 +72,14 @@ class TrainingLoop:
         GrnError
             If the loss is not finite, or the gradient at a checkpoint; if the run was moved away.
         """
+        try:
+            self._train()
+            self.checkpointer.finish()
+        except BaseException:
+            self.checkpointer.leave()
+            raise
+
+    def _train(self) -> None:
         position = self.checkpointer.restore(self.states)
         self.step = position.step
         if self.step >= self.training.steps:
@@ -94,9 +106,13 @@ class TrainingLoop:
                     self._stop()
 
     def _exchange(self, loss: Tensor, batch: StepBatch) -> bool:
-        """Whether any process was asked to stop; GrnError where the loss of any is not finite."""
-        own = torch.tensor([loss.item(), bool(self.context.monitor.stop_reason)], device=self.context.device)
-        total, asked = self.context.processes.total(own).tolist()
+        """Whether any process was asked to stop; GrnError where the loss of any is not finite, or a save failed."""
+        own = torch.tensor(
+            [loss.item(), bool(self.context.monitor.stop_reason), self.checkpointer.failed], device=self.context.device
+        )
+        total, asked, failed = self.context.processes.total(own).tolist()
+        if failed:
+            self.checkpointer.finish()
         if not math.isfinite(total):
             raise self._not_finite("loss", self.step + 1, batch)
         return bool(asked)
@@ -109,10 +125,13 @@ class TrainingLoop:
             line = {**means, "learning_rate": self.states[0].rate, **self._watch.lap()}
         if self.step % self.training.log_every == 0:
             self._averages.clear()
-        if self._log and self._is_due(self.training.preview_every):
-            self._log.place.check()
-            self.objective.preview(self.states[0].average.module, self.run / PREVIEWS, self.step)
-        if self._log and self._is_due(self.training.validate_every):
+        looks = self._log is not None or self.states[0].is_sharded  # its parts compute together
+        if looks and self._is_due(self.training.preview_every):
+            if self._log:
+                self._log.place.check()
+            folder = self.run / PREVIEWS if self._log else None
+            self.objective.preview(self.states[0].average.module, folder, self.step)
+        if looks and self._is_due(self.training.validate_every):
             line |= self.objective.validate(self.states[0].average.module)
         if not line:
             return
@@ -133,6 +152,7 @@ class TrainingLoop:
         self.checkpointer.save(Position(self.step, self._averages.sums()), self.states)
 
     def _stop(self) -> None:
+        self.checkpointer.finish()
         reason = self.context.monitor.stop_reason or "another process"
         raise Stopped(f"{reason}: stopped after step {self.step} of {self.training.steps}, with everything saved")
 
@@ -153,6 +173,14 @@ class TrainingLoop:
         )
 
 
+def make_states(objective: Objective, context: TrainingContext) -> list[TrainingState]:
+    """What changes while the networks of an objective are trained; every process makes its part."""
+    return [
+        TrainingState(each, context.device, context.processes, context.sharding, context.dtype)
+        for each in objective.trainables()
+    ]
+
+
 def optimize(
     states: Sequence[TrainingState], batch: StepBatch, step: int, steps: int, context: TrainingContext
 ) -> dict[str, Tensor]:
@@ -165,13 +193,13 @@ def optimize(
     device, dtype = context.device, context.dtype
     averages = Averages()
     pieces = batch.pieces(states[0].settings.gradient_accumulation)
-    for piece in pieces:
+    for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
         for state in states:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss, numbers = state.trainable.losses(piece, step)
             averages.add({state.called("loss"): loss, **numbers})
             if loss.requires_grad:
-                (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
+                state.backward(loss / len(pieces), is_last=left == 0)
     for state in states:
         averages.add({state.called("gradient_norm"): state.optimizer_step(step, steps)})
     return averages.take()

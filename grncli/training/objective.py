@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from grncli.runs.tokenizer_recipe import Optimization
+from grncli.training.sharding import Sharding
 
 
 class StepBatch(Protocol):
@@ -27,10 +29,11 @@ class Average:
 
     Parameters
     ----------
+    weights : None where another process has them
     steps : how many they count as having seen
     """
 
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] | None
     steps: int
 
 
@@ -70,6 +73,7 @@ class Trainable:
     losses : for (batch, step counted from 0) the loss to minimize, and named numbers for the log; called for each
         piece of a batch of the objective, in the order of the trainables
     average : what its moving averages begin with; None for its weights
+    shard : shards the weights of the module, or of a copy of it, for passes in a number format; None keeps them whole
     """
 
     name: str
@@ -77,6 +81,7 @@ class Trainable:
     losses: Callable[[Any, int], tuple[Tensor, dict[str, Tensor]]]
     optimization: Optimization
     average: Average | None = None
+    shard: Callable[[Any, Sharding, torch.dtype], None] | None = None
 
 
 class Objective(Protocol):
@@ -88,8 +93,8 @@ class Objective(Protocol):
     def batches(self, first_step: int) -> Generator[StepBatch]:
         """This process's share of the batches from ``first_step`` on, each depending on (seed, step) only."""
 
-    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
-        """Leave a picture of what the module can do."""
+    def preview(self, module: nn.Module, folder: Path | None, step: int) -> None:
+        """Leave a picture of what the module can do; ``folder`` is None where another process writes it."""
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Numbers on what the module is not trained on; empty where nothing is held out."""

@@ -28,6 +28,7 @@ from grncli.rng import Purpose, uniform
 from grncli.runs.tokenizer_recipe import DiscriminatorSettings, TokenizerRecipe
 from grncli.training.crops import CropLoader
 from grncli.training.objective import Batch, Trainable
+from grncli.training.wrapping import shard_tokenizer
 
 PREVIEWED = 8
 PREVIEW_FPS = 8.0
@@ -82,7 +83,7 @@ class ReconstructionObjective:
     def trainables(self) -> Sequence[Trainable]:
         """The tokenizer, and its discriminators if there are any."""
         own = self.recipe.optimization
-        trainables = [Trainable("", self.tokenizer, self.losses, own)]
+        trainables = [Trainable("", self.tokenizer, self.losses, own, shard=shard_tokenizer)]
         if self.discriminators is not None:
             rate = self.recipe.discriminator.learning_rate or own.learning_rate
             theirs = replace(own, learning_rate=rate)
@@ -126,11 +127,13 @@ class ReconstructionObjective:
         numbers = {"discriminator_real": real[0].detach().mean(), "discriminator_fake": fake[0].detach().mean()}
         return loss, numbers
 
-    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+    def preview(self, module: nn.Module, folder: Path | None, step: int) -> None:
         """Sheets of sources, reconstructions and differences, one below the other, and clips side by side as MP4."""
-        folder.mkdir(parents=True, exist_ok=True)
         for kind, crops in self._preview.items():
             triples = [(before, after, difference(before, after)) for before, after in self._restored(module, crops)]
+            if folder is None:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
             write_png(folder / f"{kind}s-{step:08d}.png", contact_sheet(*preview_rows(triples)))
             if kind == "clip":
                 side_by_side = np.concatenate([np.concatenate(triple, axis=2) for triple in triples], axis=1)

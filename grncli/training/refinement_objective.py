@@ -14,11 +14,12 @@ from grncli.runs.generator_recipe import GeneratorRecipe, Refinement
 from grncli.schedules import logit_normal
 from grncli.training.bit_loader import BitLoader
 from grncli.training.objective import Average, Batch, Trainable
+from grncli.training.wrapping import shard_generator
 
 TENTHS = 10  # of the selection ratio, whose accuracies are logged one by one
 VALIDATED_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
-Preview = Callable[[nn.Module, Path, int], None]
+Preview = Callable[[nn.Module, Path | None, int], None]
 
 
 class RefinementObjective:
@@ -51,7 +52,7 @@ class RefinementObjective:
 
     def trainables(self) -> Sequence[Trainable]:
         """The generator."""
-        return [Trainable("", self.network, self.losses, self.recipe.optimization, self.average)]
+        return [Trainable("", self.network, self.losses, self.recipe.optimization, self.average, shard_generator)]
 
     def batches(self, first_step: int) -> Generator[Batch]:
         """Batches from ``first_step`` on."""
@@ -68,10 +69,11 @@ class RefinementObjective:
         epoch = torch.tensor((step + 1) * self.loader.batch / self.loader.epoch_samples)
         return loss, {"accuracy": right.mean(), **accuracy_by_tenths(ratio, right), "epoch": epoch.to(self.device)}
 
-    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+    def preview(self, module: nn.Module, folder: Path | None, step: int) -> None:
         """A sheet of samples, where there is a tokenizer to decode them."""
         if self.sheet is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
             self.sheet(module, folder, step)
 
     def validate(self, module: nn.Module) -> dict[str, float]:

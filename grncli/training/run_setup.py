@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from grncli.media.sources import Source
-from grncli.runs.checkpoint import COMPLETE, RECIPE, check_checkpoint, list_checkpoints
+from grncli.runs.checkpoint import COMPLETE, RECIPE, list_checkpoints
 from grncli.runs.kinds import AnyRecipe, RunRecipe
 from grncli.runs.recipe import dump_recipe, kind_of, load_yaml, parse_own_recipe, read_own_recipe, read_recipe
 from grncli.runs.recipe_fields import field_names
@@ -27,12 +27,14 @@ from grncli.runs.rundir import (
     mark_complete,
     new_record,
     read_record,
+    refuse_export,
     refuse_links,
     tidy_run,
     unmark_complete,
     write_record,
 )
 from grncli.runs.shipped_recipes import COMMANDS, find_recipe
+from grncli.runs.stored_tensors import check_checkpoint
 from grncli.runtime.devices import DTYPES, dtype_name, pick_dtype
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import CheckpointError, RecipeError
@@ -45,7 +47,7 @@ from grncli.runtime.text import printable
 # What of a recipe may change between the parts of a run.
 EXTENDABLE = (
     *("steps", "log_every", "checkpoint_every", "preview_every", "validate_every"),
-    *("keep", "keep_every", "compile", "activation_checkpointing", "tensorboard"),
+    *("keep", "keep_every", "compile", "activation_checkpointing", "parallel", "tensorboard"),
 )
 
 SHOWN_FIELDS = 3
@@ -138,6 +140,7 @@ class PresentRun:
         CheckpointError
             If it was trained with another recipe or other data, is an imported one, or is no run directory.
         """
+        refuse_export(self.run)
         resumes = self.kind is not None and (not overwrite or self._was_begun_by(recipe, data))
         if not resumes or self.kind != recipe.kind:
             check_run_is_free(self.run, recipe.kind, overwrite=overwrite)  # a run of another kind never is

@@ -9,7 +9,8 @@ from torch import Tensor
 from grncli.runs.checkpoint import read_state
 from grncli.runs.fitting import BitFormat, require_fit
 from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.runs.generators import open_generator
+from grncli.runs.generators import identify_generator, open_generator
+from grncli.runs.loading import has_weights
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import RecipeError
 from grncli.runtime.monitor import Say
@@ -25,16 +26,22 @@ class FirstWeights:
 
     Parameters
     ----------
-    weights : of the network
+    weights : of the network; None where another process has them
     average : of the moving averages; None where they begin anew with the weights
     """
 
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] | None
     average: Average | None
 
 
 def begin_from(
-    recipe: GeneratorRecipe, run: Path, store: Path, *, keep: bool, say: Say = lambda text: None
+    recipe: GeneratorRecipe,
+    run: Path,
+    store: Path,
+    *,
+    keep: bool,
+    reads: bool = True,
+    say: Say = lambda text: None,
 ) -> tuple[GeneratorRecipe, FirstWeights]:
     """The recipe with the record of ``run``, and the weights to begin with.
 
@@ -43,6 +50,7 @@ def begin_from(
     store : one of those to train on
     keep : go on from the weights and the moving average of ``run``, as far as it has both; otherwise its moving
         average is what the weights begin with, and they are averaged anew
+    reads : read the weights; the first of several processes does, and sends them to the others
 
     Raises
     ------
@@ -53,7 +61,7 @@ def begin_from(
     CheckpointError
         If there is no such run.
     """
-    loaded = open_generator(run, say=say)
+    loaded = open_generator(run, say=say) if reads else identify_generator(run)
     theirs, ours = asdict(loaded.recipe.network), asdict(recipe.network)
     if theirs != ours:
         raise RecipeError(
@@ -64,12 +72,15 @@ def begin_from(
     require_fit(BitFormat.of_store(open_store(store)), learned, "begin from another run, or train on other stores")
     _check_encoder(recipe, loaded.recipe, run)
     recipe = replace(recipe, started_from={**loaded.identity, "ema": "keep" if keep else "restart"})
-    average = dict(loaded.network.state_dict())
+    average = dict(loaded.network.state_dict()) if reads else None
     if not keep:
         return recipe, FirstWeights(average, None)
-    has_weights = (loaded.checkpoint / "weights.safetensors").is_file()
-    weights = dict(open_generator(loaded.checkpoint, "weights").network.state_dict()) if has_weights else average
     steps = read_state(loaded.checkpoint).averaged or IMPORTED_STEPS
+    if not reads:
+        return recipe, FirstWeights(None, Average(None, steps))
+    weights = average
+    if has_weights(loaded.checkpoint, "weights"):
+        weights = dict(open_generator(loaded.checkpoint, "weights").network.state_dict())
     return recipe, FirstWeights(weights, Average(average, steps))
 
 

@@ -16,6 +16,7 @@ from grncli.training.captioned_samples import CaptionedSample
 from grncli.training.objective import Average, Trainable
 from grncli.training.packed_loader import PackedBatch, PackedLoader
 from grncli.training.refinement_objective import VALIDATED_RATIOS, Preview, accuracy_by_tenths, draw_ratio
+from grncli.training.wrapping import shard_generator
 
 AREA = 256 * 256  # pixels whose ratios the shift by area leaves as they are
 
@@ -46,7 +47,7 @@ class TextRefinementObjective:
 
     def trainables(self) -> Sequence[Trainable]:
         """The generator."""
-        return [Trainable("", self.network, self.losses, self.recipe.optimization, self.average)]
+        return [Trainable("", self.network, self.losses, self.recipe.optimization, self.average, shard_generator)]
 
     def batches(self, first_step: int) -> Generator[PackedBatch]:
         """Batches from ``first_step`` on."""
@@ -67,10 +68,11 @@ class TextRefinementObjective:
             name: torch.tensor(value).to(self.device) for name, value in told.items()
         }
 
-    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+    def preview(self, module: nn.Module, folder: Path | None, step: int) -> None:
         """A sheet of samples, where there is a tokenizer to decode them."""
         if self.sheet is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
             self.sheet(module, folder, step)
 
     @torch.inference_mode()

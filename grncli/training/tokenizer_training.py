@@ -12,10 +12,9 @@ from grncli.media.sources import Source, describe_arguments
 from grncli.metrics.lpips_weights import default_cache, load_lpips
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer
-from grncli.models.unfilled import made_on_meta
-from grncli.runs import weight_files
-from grncli.runs.networks import check_memory
 from grncli.runs.tokenizer_recipe import TokenizerLosses, TokenizerRecipe
+from grncli.runs.tokenizers import build_tokenizer
+from grncli.runtime import cache_folder
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.training.crops import CropLoader, CropSampler
@@ -64,27 +63,26 @@ def train_tokenizer(
         return 0
     recipe = training.recipe
     lpips = find_lpips(recipe.losses, cache or default_cache(), monitor.say)
-    sampler = crop_sampler(recipe, sources, src, context)
+    sampler = crop_sampler(recipe, sources, src, processes)
+    training = training.spread(lambda: build_tokenizer(recipe))
     with training.opened(), DecoderPool(recipe.data.workers) as pool:
-        tokenizer = training.build("train-tokenizer", lambda: Tokenizer(recipe.network, recipe.most_rounds))
-        training.train(reconstruction_objective(recipe, tokenizer, sampler, pool, lpips, context))
+        tokenizer = training.build("train-tokenizer", lambda: build_tokenizer(recipe))
+        training.train(reconstruction_objective(recipe, tokenizer, sampler, pool, lpips, training.context))
     return training.left
 
 
 def training_media(src: str | Sequence[str]) -> list[Source]:
     """The sources of a training; archives that did not change are not listed anew."""
-    return list_sources(src, ListingOptions(cache=weight_files.default_cache() / FOLDER)).sources
+    return list_sources(src, ListingOptions(cache=cache_folder.default_cache() / FOLDER)).sources
 
 
 def crop_sampler(
-    recipe: TokenizerRecipe, sources: Sequence[Source], src: str | Sequence[str], context: TrainingContext
+    recipe: TokenizerRecipe, sources: Sequence[Source], src: str | Sequence[str], processes: Processes
 ) -> CropSampler:
-    """What each step trains on; RecipeError where its batches do not divide, or the network exceeds all memory."""
+    """What each step trains on; RecipeError where its batches do not divide."""
     sampler = CropSampler(recipe.data, sources, recipe.training.seed, describe_arguments(src))
     batches = {f"data.{kind}.batch": media.batch for kind, media in sampler.media.items()}
-    check_division(batches, recipe.optimization.gradient_accumulation, context.processes)
-    network = made_on_meta(lambda: Tokenizer(recipe.network, recipe.most_rounds))
-    check_memory(network, recipe.optimization.copies, context.device)
+    check_division(batches, recipe.optimization.gradient_accumulation, processes)
     return sampler
 
 

@@ -1,22 +1,28 @@
 """What both training commands do with a run directory: settle the recipe, see what is done, open it, and train."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from grncli.runs.kinds import AnyModule, AnyRecipe
+from grncli.models.unfilled import made_on_meta
+from grncli.runs.kinds import AnyModule, AnyRecipe, RunRecipe
+from grncli.runs.networks import check_memory
 from grncli.runs.rundir import DataRecord
+from grncli.runs.shipped_recipes import COMMANDS
 from grncli.runtime.devices import DTYPES
+from grncli.runtime.writer_status import reporting
 from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.logs import check_extras
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.objective import Objective
 from grncli.training.run_setup import PresentRun, open_run, settle_dtype, touch_complete
+from grncli.training.sharded_checkpointer import ShardedCheckpointer
+from grncli.training.sharding import choose_sharding
 
 
 @dataclass(frozen=True)
@@ -46,21 +52,35 @@ class TrainingRun(Generic[AnyRecipe]):
         processes, say = self.context.processes, self.context.monitor.say
         return open_run(self.run, self.recipe, self.data, processes, overwrite=self.overwrite, say=say)
 
-    def build(self, command: str, make: Callable[[], AnyModule]) -> AnyModule:
-        """The network with its first weights; says what is trained, in which number format and where."""
+    def build(
+        self, command: str, make: Callable[[], AnyModule], weights: Mapping[str, Tensor] | None = None
+    ) -> AnyModule:
+        """The network with ``weights``, or its first ones; says what is trained, in which number format and where.
+
+        Where it is to be sharded, only that of the first process has memory.
+        """
+        processes, sharding, dtype = self.context.processes, self.context.sharding, self.recipe.training.dtype
         torch.manual_seed(self.recipe.training.seed)  # of the first weights; nothing later draws from it
-        network = make()
-        count, dtype = self.context.processes.count, self.recipe.training.dtype
+        has_memory = processes.is_main or not sharding.is_sharded
+        network = make() if has_memory else made_on_meta(make)
+        if has_memory and weights is not None:
+            network.load_state_dict(weights)
+        several = f"{processes.count} processes ({sharding.kind})"
         self.context.monitor.say(
             f"{command}: {_count(network)} parameters in {dtype} on {self.context.device}, "
-            f"{count} process{'es' if count > 1 else ''}"
+            f"{several if processes.count > 1 else '1 process'}"
         )
         return network
+
+    def spread(self, make: Callable[[], nn.Module]) -> "TrainingRun[AnyRecipe]":
+        """With a decision on how the state of the network lies in the processes; see `spread_state`."""
+        return replace(self, context=spread_state(self.recipe, make, self.context))
 
     def train(self, objective: Objective) -> None:
         """Train to the recipe's last step."""
         training = self.recipe.training
-        checkpointer = WholeFileCheckpointer(
+        kind = ShardedCheckpointer if self.context.sharding.is_sharded else WholeFileCheckpointer
+        checkpointer = kind(
             self.run,
             asdict(self.recipe.network),
             self.context.processes,
@@ -68,7 +88,18 @@ class TrainingRun(Generic[AnyRecipe]):
             keep_every=training.keep_every,
             say=self.context.monitor.say,
         )
-        TrainingLoop(objective, self.run, training, checkpointer, self.context).train()
+        with self._reported() as context:
+            TrainingLoop(objective, self.run, training, checkpointer, context).train()
+
+    @contextmanager
+    def _reported(self) -> Iterator[TrainingContext]:
+        """The first of the processes says in the run how far all are."""
+        context = self.context
+        if not context.processes.is_main:
+            yield context
+            return
+        with reporting(self.run, COMMANDS[self.recipe.kind], "steps", context.monitor) as monitor:
+            yield replace(context, monitor=monitor)
 
 
 def prepare_run(
@@ -94,6 +125,35 @@ def prepare_run(
     elif context.processes.is_main:
         touch_complete(run, recipe)
     return prepared
+
+
+def spread_state(
+    recipe: RunRecipe, make: Callable[[], nn.Module], context: TrainingContext, *, check: bool = True
+) -> TrainingContext:
+    """The context with a decision on how the state of a network lies in its processes.
+
+    Raises
+    ------
+    RecipeError
+        If ``training.parallel`` does not fit the processes, or, unless ``check`` is off, the state exceeds all memory.
+    """
+    parameters = sum(parameter.numel() for parameter in made_on_meta(make).parameters())
+    settings = recipe.optimization
+    whole = parameters * torch.float32.itemsize * settings.copies
+    sharding = choose_sharding(recipe.training.parallel, whole, context.processes, context.device)
+    context = replace(context, sharding=sharding)
+    if not check:
+        return context
+    each = sharding.bytes_of(parameters, settings)
+    kind, count = context.device.type, context.processes.count
+    if count == 1:
+        check_memory(parameters, each, sharding.memory, kind)
+    else:
+        place, saved = f"each of {count} processes on {kind}", sharding.bytes_of_save(parameters, settings)
+        saved = saved if kind == "cpu" else 0  # it lies in main memory
+        remedy = "make it smaller" if sharding.is_sharded else "say training.parallel=fsdp, or make it smaller"
+        check_memory(parameters, each, sharding.memory, place, saved=saved, remedy=remedy)
+    return context
 
 
 def _count(network: nn.Module) -> str:

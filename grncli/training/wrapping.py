@@ -1,7 +1,8 @@
 """What is applied to a network from outside before it is trained, one function for each network.
 
-Activation checkpointing, compilation, and batch norms over all processes. The networks know nothing of it, and the
-names in their state dicts stay. Copies of a network, such as its moving averages, are checkpointed too, not compiled.
+Activation checkpointing, compilation, sharding, and batch norms over all processes. The networks know nothing of it,
+and the names in their state dicts stay. Copies of a network, such as its moving averages, are checkpointed too, not
+compiled.
 """
 
 from collections.abc import Iterable
@@ -11,14 +12,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from grncli.models.generator import Generator
-from grncli.models.layers import ResidualBlock
+from grncli.models.layers import CausalConv3d, ResidualBlock
 from grncli.models.tokenizer import Tokenizer
 from grncli.runs.tokenizer_recipe import Training
 from grncli.runtime.processes import Processes
+from grncli.training.sharding import Sharding
 
 
 def wrap_generator(network: Generator, training: Training) -> None:
@@ -38,6 +41,21 @@ def wrap_tokenizer(network: Tokenizer, training: Training) -> None:
     if training.compile:
         network.encoder.compile()
         network.decoder.compile()
+
+
+def shard_generator(network: Generator, sharding: Sharding, dtype: torch.dtype) -> None:
+    """Shard the weights block by block; the rest, which reads tokens and makes logits, stays in float32."""
+    sharding.apply(network, network.transformer_blocks, dtype)
+    for method in network.entries:
+        register_fsdp_forward_method(network, method)
+
+
+def shard_tokenizer(network: Tokenizer, sharding: Sharding, dtype: torch.dtype) -> None:
+    """Shard the weights stage by stage; the rest, which makes features and pixels, stays in float32."""
+    for module in network.modules():
+        if isinstance(module, CausalConv3d):
+            module.keeps_slice = False  # weights come and go, in the same place and without a new version
+    sharding.apply(network, [*network.encoder.stages, *network.decoder.stages], dtype)
 
 
 def wrap_discriminators(network: nn.Module, processes: Processes) -> None:

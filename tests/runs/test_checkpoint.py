@@ -14,12 +14,12 @@ from grncli.runs.checkpoint import (
     find_checkpoint,
     list_checkpoints,
     prune_checkpoints,
-    read_header,
     read_state,
     run_of,
     write_checkpoint,
 )
 from grncli.runs.networks import check_config
+from grncli.runs.stored_tensors import open_stored
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.tensor_files import read_released, read_tensors, sha256_of
 
@@ -160,7 +160,8 @@ def header_only(file, header):
 def test_hostile_sizes_in_a_header_are_told_in_a_short_line(run, config):
     file = find_checkpoint(run) / "ema.safetensors"
     header_only(file, {"__metadata__": {"config": config}})
-    told = message_of(check_config, TokenizerConfig(), read_header(file), file)
+    with open_stored(file.parent, "ema") as stored:
+        told = message_of(check_config, TokenizerConfig(), stored.metadata, stored.place)
     assert "ema.safetensors: config" in told
     assert len(told) < len(str(file)) + 300
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from grncli.runs import describing, importing, loading
+from grncli.runs import describing, importing, loading, stored_tensors
 from grncli.runs.checkpoint import find_checkpoint, write_checkpoint
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import Data, ImageData, TokenizerRecipe, Training
@@ -67,18 +67,26 @@ def agrees(loaded, file, make_tokenizer):
 
 # Checkpoints that appear and go
 
+MOMENTS = [
+    (loading, "parse_own_recipe"),
+    (loading, "read_state"),
+    (stored_tensors, "HeldFile"),
+    (stored_tensors, "open_tensors"),
+    (loading, "check_tensors"),
+    (loading, "fill"),
+]
+"""In the order in which a run is read."""
 
-@pytest.mark.parametrize("moment", ["parse_own_recipe", "read_state", "open_tensors", "check_tensors", "fill"])
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_checkpoint_that_appears_while_one_is_read_changes_nothing(run, write, monkeypatch, make_tokenizer, moment):
-    once(monkeypatch, loading, moment, lambda: write(2))
+    once(monkeypatch, *moment, lambda: write(2))
     loaded = open_tokenizer(run)
     assert loaded.step == 1
     assert agrees(loaded, run / "checkpoints/step-00000001/ema.safetensors", make_tokenizer)
 
 
-@pytest.mark.parametrize(
-    "moment", ["parse_own_recipe", "read_state", "HeldFile", "open_tensors", "check_tensors", "fill"]
-)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_checkpoint_that_is_removed_while_it_is_read_gives_one_whole_network(
     run, write, monkeypatch, make_tokenizer, moment
 ):
@@ -89,18 +97,18 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_one_whole_network(
         files[2] = write(2)
         shutil.rmtree(files[1].parent)
 
-    once(monkeypatch, loading, moment, prune)
+    once(monkeypatch, *moment, prune)
     loaded = open_tokenizer(run)
     assert agrees(loaded, files[2] if loaded.step == 2 else kept, make_tokenizer)
 
 
-@pytest.mark.parametrize("moment", ["read_state", "HeldFile", "open_tensors"])
+@pytest.mark.parametrize("moment", MOMENTS[1:4])
 def test_the_only_checkpoint_removed_while_it_is_read_is_told_in_a_sentence(run, monkeypatch, moment):
-    once(monkeypatch, loading, moment, lambda: shutil.rmtree(run / "checkpoints"))
+    once(monkeypatch, *moment, lambda: shutil.rmtree(run / "checkpoints"))
     assert "has no complete checkpoint yet" in message_of(open_tokenizer, run)
 
 
-@pytest.mark.parametrize("moment", ["read_state", "open_tensors", "check_tensors"])
+@pytest.mark.parametrize("moment", MOMENTS[1:5])
 def test_a_checkpoint_written_anew_while_it_is_read_is_of_one_piece(run, monkeypatch, make_tokenizer, moment):
     folder = find_checkpoint(run)
 
@@ -110,13 +118,15 @@ def test_a_checkpoint_written_anew_while_it_is_read_is_of_one_piece(run, monkeyp
         write_checkpoint(run, 1, {"ema": network.state_dict()}, {"step": 1}, asdict(network.config))
 
     before = shutil.copy(folder / "ema.safetensors", run.parent / "before")
-    once(monkeypatch, loading, moment, again)
+    once(monkeypatch, *moment, again)
     loaded = open_tokenizer(run)
     candidates = {sha256_of(file): load_file(file)["to_moments.bias"] for file in (before, folder / "ema.safetensors")}
     assert torch.equal(loaded.network.to_moments.bias, candidates[loaded.identity["sha256"]])
 
 
-@pytest.mark.parametrize("moment", ["read_run", "HeldFile", "read_header", "made_on_meta"])
+@pytest.mark.parametrize(
+    "moment", [(describing, "read_run"), *MOMENTS[2:4], (describing, "check_config"), (describing, "made_on_meta")]
+)
 def test_a_checkpoint_that_is_removed_while_it_is_described_gives_one_whole_description(
     run, write, monkeypatch, moment
 ):
@@ -126,14 +136,14 @@ def test_a_checkpoint_that_is_removed_while_it_is_described_gives_one_whole_desc
         write(2)
         shutil.rmtree(run / "checkpoints/step-00000001")
 
-    once(monkeypatch, describing, moment, advance)
+    once(monkeypatch, *moment, advance)
     facts = describing.describe(run)
     after = sha256_of(run / "checkpoints/step-00000002/ema.safetensors")
     assert (facts["step"], facts["sha256"]) in [(1, before), (2, after)]
 
 
 def test_latest_is_followed_once(run, write, monkeypatch, make_tokenizer):
-    once(monkeypatch, loading, "weights_file", lambda: write(2))
+    once(monkeypatch, loading, "open_stored", lambda: write(2))
     loaded = open_tokenizer(run / "checkpoints" / "latest")
     assert loaded.step == 1
     assert agrees(loaded, run / "checkpoints/step-00000001/ema.safetensors", make_tokenizer)
@@ -146,20 +156,20 @@ def test_a_recipe_replaced_while_weights_are_read_is_read_again(run, monkeypatch
         recipe.write_text(recipe.read_text().replace("rounds: 4", "rounds: 6"))
         os.utime(recipe, ns=(1, 1))
 
-    once(monkeypatch, loading, "weights_file", change)
+    once(monkeypatch, loading, "open_stored", change)
     loaded = open_tokenizer(run)
     assert (loaded.network.rounds, loaded.recipe.rounds) == (6, 6)
 
 
 def test_a_run_that_never_stays_is_given_up(run, monkeypatch):
     recipe, ticks = run / "recipe.yaml", iter(range(1, 100))
-    original = loading.weights_file
+    original = loading.open_stored
 
     def restless(*arguments):
         os.utime(recipe, ns=(0, next(ticks)))
         return original(*arguments)
 
-    monkeypatch.setattr(loading, "weights_file", restless)
+    monkeypatch.setattr(loading, "open_stored", restless)
     assert "changed 5 times while it was read" in message_of(open_tokenizer, run)
 
 

@@ -3,27 +3,26 @@
 import json
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from captioned_data import CLIP, SQUARE, TASKS, WIDE, WIDTH, caption, make_features, make_store
 
+from grncli import copy
 from grncli.runs.generator_recipe import AskedGeneratorRecipe
 from grncli.runs.recipe import read_recipe
 from grncli.runs.tokenizers import open_tokenizer
 from grncli.runtime.errors import StoreError, UsageError
 from grncli.runtime.processes import Processes
 from grncli.runtime.tensor_files import read_tensors
-from grncli.store import Fingerprint, open_part, open_store
+from grncli.store import open_store
 from grncli.store.captions import Caption, CaptionLine, replace_captions
-from grncli.store.feature_settings import FeatureSettings
-from grncli.store.text_features import open_feature_part, open_features
+from grncli.store.text_features import open_features
 from grncli.text.templates import final_prompt, prompt_digest
 from grncli.training.captioned_plan import CaptionedPlan
 from grncli.training.generator_training import make_plan
@@ -31,8 +30,6 @@ from grncli.training.packed_loader import PackedLoader
 
 Grn = Callable[..., subprocess.CompletedProcess[str]]
 
-SQUARE, WIDE, CLIP = (1, 2, 2), (1, 2, 3), (3, 2, 2)
-WIDTH = 6
 RECIPE = """\
 kind: generator
 network: {type: text_transformer, depth: 2, width: 16, heads: 2, key_value_heads: 2, hidden: 16}
@@ -45,64 +42,6 @@ text:
   clip: {prefix: <T2V>, suffix: " Good."}
   first_frame: {prefix: <I2V>}
 """
-WORDS = ("", "a wide blue ring on grey", "one")
-TASKS = {"image": ("<T2I>", ""), "clip": ("<T2V>", " Good."), "first-frame": ("<I2V>", "")}
-
-
-def caption(number: int) -> tuple[str, ...]:
-    """The captions of a source: as many as its number says, 0 to 2."""
-    return tuple(f"{WORDS[number % 3]} {kind}" for kind in range(number % 3))
-
-
-def make_store(path: Path, counts: dict[tuple[int, int, int], int], first: int = 0, **changes: Any) -> Path:
-    """A store of random bits; a third of the sources has no caption."""
-    made = {
-        "rounds": 2,
-        "channels": 3,
-        "stride": (1, 16, 16),
-        "tokenizer": {"name": "toy", "sha256": "3f9c" * 16},
-        "preprocessing": {},
-        "labels": (),
-        "versions": {},
-    }
-    fingerprint = Fingerprint(**{**made, **changes})
-    lines = []
-    with open_part(path, fingerprint) as writer:
-        for grid, count in counts.items():
-            shape = (count, *grid, fingerprint.rounds, fingerprint.channels)
-            planes = np.random.default_rng(count).integers(0, 2, shape, np.uint8)
-            sources = [f"{grid[0]}-{grid[2]}-{row + first}.png" for row in range(count)]
-            records = [{"key": source, "source": source} for source in sources]
-            writer.append(grid, np.packbits(planes, axis=-1), np.full(count, -1), records)
-            texts = [caption(row + first) for row in range(count)]
-            lines += [
-                CaptionLine(source, tuple(Caption(None, each) for each in own))
-                for source, own in zip(sources, texts, strict=True)
-                if own
-            ]
-        writer.commit(1, "0" * 64, 1)
-        writer.finish()
-    replace_captions({path / "part-00000": lines})
-    return path
-
-
-def make_features(
-    path: Path, tasks: tuple[str, ...] = tuple(TASKS), width: int = WIDTH, finals: Sequence[str] = ()
-) -> Path:
-    """Features of all captions of these tasks, or of those final prompts: a token for each word."""
-    texts = {each for number in range(9) for each in caption(number)}
-    made = {final_prompt(text, *TASKS[task]) for text in texts for task in tasks} | {""}
-    settings = FeatureSettings({"name": "toy", "sha256": "a0" * 32}, width, "float32", 32)
-    by_length: dict[int, list[str]] = {}
-    for final in sorted(finals or made):
-        by_length.setdefault(max(1, len(final.split())), []).append(final)
-    with open_feature_part(path, settings) as writer:
-        for length, prompts in sorted(by_length.items()):
-            numbers = np.random.default_rng(length).normal(size=(len(prompts), length, width))
-            writer.append(torch.from_numpy(numbers.astype(np.float32)), prompts, list(map(prompt_digest, prompts)))
-            writer.commit(writer.position + 1, "")
-        writer.finish()
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +97,26 @@ def test_sizes_encoder_and_grids_are_settled_by_bits_and_features(plan: Captione
     assert text.max_tokens == 32
     assert text.clip.prefix == "<T2V>"
     assert plan.recipe.bits.grids == {"1x2x2": 31, "1x2x3": 9, "3x2x2": 9}
+
+
+def test_stores_and_features_by_url_give_the_same_batches(
+    plan: CaptionedPlan, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("a", "b", "f"):
+        copy(folder / f"{name}.zarr", f"memory://text-by-url/{name}.zarr")
+    recipe = read_recipe(folder / "recipe.yaml", AskedGeneratorRecipe)
+    urls = [Path(f"memory://text-by-url/{name}.zarr") for name in "abf"]
+    remote = make_plan(recipe, urls[:2], text=urls[2])
+    assert isinstance(remote, CaptionedPlan)
+    assert (remote.captions, remote.recipe) == (plan.captions, plan.recipe)
+    loaders = [PackedLoader(each.samples, each.rows, each.recipe).batches(0) for each in (remote, plan)]
+    for found, expected in islice(zip(*loaders, strict=True), 6):
+        for ours, theirs in zip(chain(*found.sequences), chain(*expected.sequences), strict=True):
+            assert torch.equal(ours.bits, theirs.bits)
+            assert torch.equal(ours.text, theirs.text)
+    for loader in loaders:
+        loader.close()
 
 
 def test_samples_without_a_caption_are_left_out(plan: CaptionedPlan, folder: Path) -> None:
@@ -259,17 +218,6 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(trained: Path, 
     for name in ("weights", "ema", "optimizer"):
         whole, parts = weights(trained, name=name), weights(out, name=name)
         assert all(torch.equal(whole[key], parts[key]) for key in whole)
-
-
-def test_two_processes_do_what_one_does(trained: Path, folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]
-    command += map(str, asked(folder, text=folder / "f.zarr", out=tmp_path / "two"))
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    for name in ("weights", "ema"):
-        one, two = weights(trained, name=name), weights(tmp_path / "two", name=name)
-        for key in one:
-            torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=0, msg=f"{name} {key}")
 
 
 def test_new_captions_are_other_data(trained: Path, folder: Path, grn_inside: Grn, tmp_path: Path) -> None:

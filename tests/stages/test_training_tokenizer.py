@@ -1,9 +1,7 @@
 """``grn train-tokenizer`` from Python: its batches, its run directory, and that it learns."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +17,6 @@ from grncli.media.listing import list_sources
 from grncli.models.lpips import LPIPS
 from grncli.models.tokenizer import Tokenizer, TokenizerConfig
 from grncli.runs.checkpoint import list_checkpoints
-from grncli.runs.recipe import dump_recipe
 from grncli.runs.tokenizer_recipe import (
     ClipData,
     Data,
@@ -233,34 +230,6 @@ def test_recomputing_activations_changes_nothing(media_dir: Path, tmp_path: Path
         train_tokenizer(replace(recipe(), training=again), str(media_dir), tmp_path / name, device=CPU)
     kept, recomputed = losses_of(tmp_path / "kept", "weights"), losses_of(tmp_path / "recomputed", "weights")
     assert all(torch.allclose(kept[key], recomputed[key], atol=1e-6) for key in kept)
-
-
-def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """What an attention's bias adds to all keys cancels in the softmax: Adam makes steps of its gradient's rounding."""
-    if not name.endswith("attention.qkv.bias"):
-        return tensor
-    query, _, value = tensor.chunk(3)
-    return torch.cat([query, value])
-
-
-def test_two_processes_do_what_one_does(media_dir: Path, tmp_path: Path) -> None:
-    whole = recipe(4, bit_errors=0.1, **SMALL_GAN)
-    train_tokenizer(whole, str(media_dir), tmp_path / "one", device=CPU)
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(whole, [key for key in vars(whole) if key != "imported"]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grncli"]
-    command += ["train-tokenizer", tmp_path / "recipe.yaml", "--data", media_dir, "--out", tmp_path / "two"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.count("trained to step 4") == 1
-    assert "Warning" not in result.stderr
-    for name in ("weights", "ema", "discriminator_weights"):
-        one, two = losses_of(tmp_path / "one", name), losses_of(tmp_path / "two", name)
-        for key in one:
-            left, right = (without_key_bias(key, tensors[key]) for tensors in (two, one))
-            torch.testing.assert_close(left, right, atol=2e-4, rtol=2e-3, msg=f"{name} {key}")
-    ones, twos = ([line["loss"] for line in lines(tmp_path / run)] for run in ("one", "two"))
-    assert twos == pytest.approx(ones, rel=1e-4)
 
 
 def test_a_batch_that_does_not_divide_is_refused(media_dir: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from grncli.runtime.errors import RecipeError, StoreError, StoreMismatch
 from grncli.runtime.processes import Processes
-from grncli.store import Fingerprint, open_part, open_store
+from grncli.store import Fingerprint, GridView, open_part, open_store
 from grncli.training import bit_loader as bits
 from grncli.training.bit_loader import BitLoader, combine_stores
 
@@ -333,3 +333,38 @@ def test_stores_without_a_sample_are_refused(tmp_path):
 def test_a_store_without_a_sample_beside_others_is_ignored(one, tmp_path):
     empty = make_store(tmp_path / "none.zarr", {})
     assert len(set(keys_of(take(load(one, empty), 7)))) == 26
+
+
+# Stores behind URLs
+
+
+@BUFFERS
+def test_batches_from_a_url_are_those_of_the_local_store(one, buffer, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    batches = take(load(remote(one), buffer=buffer), 20)
+    for found, expected in zip(batches, take(load(one, buffer=buffer), 20), strict=True):
+        for part in ("data", "labels", "numbers"):
+            assert torch.equal(getattr(found, part), getattr(expected, part)), part
+
+
+def test_the_next_window_of_a_url_is_expected_while_one_is_used(one, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    expected = []
+    monkeypatch.setattr(GridView, "expect_rows", lambda view, name, rows: expected.append(sorted(map(int, rows))))
+    order = load(remote(one), buffer=MANY_WINDOWS)._orders[0]
+    order.read(np.arange(4), np.arange(4))
+    read, ahead = expected
+    order.read(np.arange(4, 9), np.arange(5))
+    assert len(read) == len(ahead) == 2 * BLOCK
+    assert expected[2] == ahead != read
+
+
+def remote(store):
+    """The same store, by a URL."""
+    from fsspec import filesystem
+
+    place, memory = f"{store.path.parent.name}.zarr", filesystem("memory")
+    for path in store.path.rglob("*"):
+        if path.is_file():
+            memory.pipe_file(f"/{place}/{path.relative_to(store.path)}", path.read_bytes())
+    return open_store(f"memory://{place}")

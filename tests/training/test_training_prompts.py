@@ -8,7 +8,7 @@ from grncli.store.feature_settings import FeatureSettings
 from grncli.store.text_features import open_feature_part, open_features
 from grncli.text.templates import prompt_digest
 from grncli.text.text_encoder import TextEncoder, TokenizedPrompt
-from grncli.training.training_prompts import OnlineSource, PromptTable, StoredSource
+from grncli.training.training_prompts import OnlineSource, StoredSource
 
 WIDTH, MOST = 5, 6
 PROMPTS = ["a red star", "green", "a red star", "one two three", ""]
@@ -40,12 +40,17 @@ def encoder():
     return Letters()
 
 
-@pytest.fixture
-def table():
-    table = PromptTable()
-    for prompt in PROMPTS:
-        table.add([prompt], "a.zarr", "image")
-    return table
+class Texts:
+    """The prompts but the last, which is the empty one."""
+
+    prompts = PROMPTS[:-1]
+
+    def of(self, numbers):
+        return [self.prompts[number] for number in numbers]
+
+
+def numbered(source):
+    return source.number(Texts(), source.measure(PROMPTS, "a.zarr", "image"))
 
 
 @pytest.fixture
@@ -59,9 +64,9 @@ def stored(tmp_path, encoder):
     return StoredSource(open_features(tmp_path / "f.zarr"))
 
 
-def test_an_encoder_gives_what_a_store_of_its_features_gives_bit_for_bit(stored, encoder, table):
+def test_an_encoder_gives_what_a_store_of_its_features_gives_bit_for_bit(stored, encoder):
     numbers = [3, -1, 0, 2, 1, 0, 4]
-    of_store, on_line = stored.number(table), OnlineSource(encoder).number(table)
+    of_store, on_line = numbered(stored), numbered(OnlineSource(encoder))
     assert np.array_equal(of_store.lengths, on_line.lengths)
     assert of_store.lengths.tolist() == [4, 2, 4, 4, 1]
     for one, other in zip(of_store.read(numbers), on_line.read(numbers), strict=True):
@@ -69,8 +74,8 @@ def test_an_encoder_gives_what_a_store_of_its_features_gives_bit_for_bit(stored,
         assert torch.equal(one, other)
 
 
-def test_a_step_encodes_each_of_its_prompts_once_and_the_empty_one_never(encoder, table):
-    prompts = OnlineSource(encoder).number(table)
+def test_a_step_encodes_each_of_its_prompts_once_and_the_empty_one_never(encoder):
+    prompts = numbered(OnlineSource(encoder))
     encoder.encoded.clear()
     first, second, empty = prompts.read([0, 0, -1])
     assert first is second
@@ -78,10 +83,12 @@ def test_a_step_encodes_each_of_its_prompts_once_and_the_empty_one_never(encoder
     assert encoder.encoded == [encoder.tokenize(["a red star"])[0].ids]
 
 
-def test_prompts_that_are_cut_are_named_once(encoder, table):
+def test_prompts_that_are_cut_are_named_once(encoder):
     said = []
-    table.add(["a b c d e f g", "a b c d e f g"], "a.zarr", "image")
-    OnlineSource(encoder, said.append).number(table)
+    source = OnlineSource(encoder, said.append)
+    for _ in range(2):
+        source.measure(["a b c d e f g", "a b c d e f g"], "a.zarr", "image")
+    numbered(source)
     (sentence,) = said
     assert "a prompt has more than 6 tokens and is cut" in sentence
     assert "f" in sentence

@@ -6,14 +6,16 @@ import torch
 from torch import nn
 
 from grncli.runs.checkpoint import list_checkpoints, read_state
+from grncli.runs.stored_tensors import open_stored
 from grncli.runs.tokenizer_recipe import Optimization, Training
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS
 from grncli.runtime.stopping import Stop
-from grncli.runtime.tensor_files import read_tensors
 from grncli.training.checkpointer import WholeFileCheckpointer
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.objective import Batch, Trainable
+from grncli.training.sharded_checkpointer import ShardedCheckpointer
+from grncli.training.sharding import WHOLE
 
 TIMINGS = ("seconds", "waiting_share")
 
@@ -38,7 +40,7 @@ class Toy:
             self.open -= 1
 
     def trainables(self):
-        return [Trainable("", self.module, self.losses, self.optimization)]
+        return [Trainable("", self.module, self.losses, self.optimization, shard=shard_layers)]
 
     def losses(self, batch, step):
         error = (self.module(batch.data) - batch.data.sin()).square().mean()
@@ -63,6 +65,11 @@ class StopAfter(Stop):
         return "SIGTERM" if self.asked() else None
 
 
+def shard_layers(module, sharding, dtype):
+    """Every layer by itself; the last has three rows, fewer than some tests have processes."""
+    sharding.apply(module, [module[0], module[2]], dtype)
+
+
 def network(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
@@ -78,6 +85,8 @@ def launch(
     report=None,
     say=None,
     optimization=None,
+    processes=SINGLE_PROCESS,
+    sharding=WHOLE,
     **training,
 ):
     defaults = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "preview_every": 4, "keep": 2}
@@ -87,10 +96,16 @@ def launch(
     settings = Training(**{**defaults, **training})
     monitor = Monitor(stop or Stop(), say=say or (lambda _: None))
     context = TrainingContext(
-        device=torch.device("cpu"), dtype=dtype, monitor=monitor, report=report or (lambda _: None)
+        device=torch.device("cpu"),
+        dtype=dtype,
+        processes=processes,
+        sharding=sharding,
+        monitor=monitor,
+        report=report or (lambda _: None),
     )
-    checkpointer = WholeFileCheckpointer(
-        run, {"width": 16}, SINGLE_PROCESS, keep=settings.keep, keep_every=settings.keep_every, say=monitor.say
+    kind = ShardedCheckpointer if sharding.is_sharded else WholeFileCheckpointer
+    checkpointer = kind(
+        run, {"width": 16}, processes, keep=settings.keep, keep_every=settings.keep_every, say=monitor.say
     )
     TrainingLoop(objective, run, settings, checkpointer, context).train()
 
@@ -101,8 +116,11 @@ def metrics(run, leave_out=()):
 
 
 def files(run):
-    newest = list_checkpoints(run)[-1]
-    return {name: read_tensors(newest / f"{name}.safetensors") for name in ("ema", "weights", "optimizer")}
+    newest, tensors = list_checkpoints(run)[-1], {}
+    for name in ("ema", "weights", "optimizer"):
+        with open_stored(newest, name) as stored:
+            tensors[name] = {key: stored.read(key) for key in stored.sizes}
+    return tensors
 
 
 def assert_same_end(run, other):

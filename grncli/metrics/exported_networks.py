@@ -16,6 +16,7 @@ from torch import Tensor
 
 from grncli.runtime.errors import CheckpointError, GrnError
 from grncli.runtime.held_files import HeldFile
+from grncli.runtime.tensor_files import utf8_name
 from grncli.runtime.text import one_line
 
 TEXTS, TENSOR = "List[str]", "Tensor"  # types of an argument, as TorchScript writes them
@@ -74,9 +75,9 @@ def is_torchscript(file: Path) -> bool:
 def load_torchscript(file: Path) -> torch.jit.ScriptModule:
     """The module of an archive, in evaluation mode on the CPU; CheckpointError where it is damaged."""
     try:
-        with warnings.catch_warnings():
+        with utf8_name(file) as name, warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-            module: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+            module: torch.jit.ScriptModule = torch.jit.load(name, map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # it raises whatever the bytes lead it to
         reason = one_line(error, _REASON)
         raise CheckpointError(f"{file}: cannot be read as TorchScript ({reason}); get it again") from None
@@ -150,7 +151,8 @@ def _scripted(file: Path, device: str | torch.device) -> tuple[Callable[..., Any
 def _program(file: Path, device: str | torch.device) -> tuple[Callable[..., Any], list[str]]:
     """The same of a .pt2 file, whose inputs are tensors."""
     try:
-        program = torch.export.load(file)
+        with file.open("rb") as stream:  # of a name it wants UTF-8 and .pt2 at its end
+            program = torch.export.load(stream)
         if torch.device(device).type != "cpu":
             from torch.export.passes import move_to_device_pass  # takes half a second
 

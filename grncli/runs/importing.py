@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +12,9 @@ from torch import Tensor
 from grncli.models.unfilled import made_on_meta
 from grncli.runs.checkpoint import EMA, RECIPE, check_tensors, take_checkpoint, write_checkpoint
 from grncli.runs.describing import describe_run
-from grncli.runs.kinds import NetworkKind, ReleasedLayout, ReleasedWeights, Weights
+from grncli.runs.kinds import SETTINGS, NetworkKind, ReleasedLayout, ReleasedWeights, Weights
 from grncli.runs.loading import OpenedRun
-from grncli.runs.networks import FORMATS, check_finite
+from grncli.runs.networks import FORMATS, checked_weights
 from grncli.runs.recipe import dump_recipe
 from grncli.runs.registry import KINDS
 from grncli.runs.release_settings import read_settings
@@ -33,9 +32,9 @@ from grncli.runs.rundir import (
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.files import whole_file
 from grncli.runtime.held_files import HeldFile
-from grncli.runtime.jsonfiles import brief
+from grncli.runtime.jsonfiles import brief, parse_json
 from grncli.runtime.monitor import Monitor
-from grncli.runtime.tensor_files import REASON, LazyTensor, read_released, sha256_of
+from grncli.runtime.tensor_files import REASON, SAFETENSORS, open_tensors, read_released, sha256_of
 from grncli.runtime.text import one_line
 
 AnyKind = NetworkKind[Any, Any]
@@ -48,6 +47,7 @@ class Released(NamedTuple):
     file: Path
     contents: dict[str, Any]
     held: HeldFile
+    settings: dict[str, Any]  # what the header of a file that grn export wrote says beside its weights
 
 
 def import_released(
@@ -84,7 +84,10 @@ def import_released(
         kind, layout = recognize(released)
         check_run_is_free(run, kind.name, overwrite=overwrite)
         name, chosen = choose_weights(released, layout, weights)
-        known = read_settings(settings, layout.settings, layout.texts)
+        known = {
+            **header_settings(released, layout),
+            **read_settings(settings, layout.settings, layout.texts),
+        }
         source = ReleasedWeights(file=file, contents=released.contents, weights=chosen, settings=known)
         try:
             recipe, tensors = layout.convert(source)
@@ -96,7 +99,7 @@ def import_released(
         origin = {"file": file.name, "weights": name, "sha256": released.held.sha256()}
         recipe = replace(recipe, imported=origin)
         checkpoint = _write_run(
-            run, kind, recipe, _checked(tensors, file, monitor or Monitor()), released.held, overwrite=overwrite
+            run, kind, recipe, checked_weights(tensors, file, monitor or Monitor()), released.held, overwrite=overwrite
         )
     opened = OpenedRun(run=run, checkpoint=checkpoint, kind=kind, recipe=recipe, step=0)
     return describe_run(opened, network, sha256_of(checkpoint / EMA))
@@ -109,8 +112,28 @@ def open_released(file: Path) -> Iterator[Released]:
         read_released(file)  # which raises the error
     with HeldFile(file) as held:
         contents = read_released(file, mapped=True)
+        settings = _settings_in(file) if file.suffix == SAFETENSORS else {}
         held.confirm()
-        yield Released(file, contents, held)
+        yield Released(file, contents, held, settings)
+
+
+def _settings_in(file: Path) -> dict[str, Any]:
+    with open_tensors(file) as opened:
+        text = (opened.metadata() or {}).get(SETTINGS, "{}")
+    parsed = parse_json(text.encode(), f"{file}: {SETTINGS}", error=CheckpointError, remedy="get the file anew")
+    if not isinstance(parsed, dict):
+        raise CheckpointError(f"{file}: {SETTINGS} is {brief(parsed)}, expected fields and values; get the file anew")
+    return parsed
+
+
+def header_settings(released: Released, layout: AnyLayout) -> dict[str, Any]:
+    """What a file says of itself; CheckpointError for what it cannot say of such a network."""
+    unknown = next((name for name in released.settings if name not in layout.settings), None)
+    if unknown is not None:
+        raise CheckpointError(
+            f"{released.file}: {SETTINGS} has the field {brief(unknown)}, which no {layout.name} has; get the file anew"
+        )
+    return released.settings
 
 
 def recognize(released: Released) -> tuple[AnyKind, AnyLayout]:
@@ -140,25 +163,6 @@ def choose_weights(released: Released, layout: AnyLayout, wanted: str | None) ->
 
 def _is_dense(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-
-
-def _checked(tensors: Weights, file: Path, monitor: Monitor) -> Weights:
-    """The same tensors; one with a value that is no finite number is refused when it is made."""
-    sizes = {name: tensor.dtype.itemsize * torch.Size(tensor.shape).numel() for name, tensor in tensors.items()}
-    total, written = sum(sizes.values()), 0
-
-    def make(name: str) -> Tensor:
-        nonlocal written
-        tensor = tensors[name]
-        made = tensor.make() if isinstance(tensor, LazyTensor) else tensor
-        check_finite(made, name, str(file))
-        written += sizes[name]
-        monitor.progress(written, total, "")
-        return made
-
-    return {
-        name: LazyTensor(partial(make, name), tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()
-    }
 
 
 def _write_run(run: Path, kind: AnyKind, recipe: Any, tensors: Weights, source: HeldFile, *, overwrite: bool) -> Path:

@@ -1,4 +1,4 @@
-"""Importing the released class-conditional generators."""
+"""The released class-conditional generators: importing them, and writing others as they are."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,15 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
+from grncli.models.class_transformer import ClassTransformerConfig
 from grncli.runs.generator_recipe import GeneratorRecipe
-from grncli.runs.kinds import ReleasedLayout, ReleasedWeights
+from grncli.runs.kinds import ReleasedLayout, ReleasedWeights, Weights
 from grncli.runs.recipe import parse_recipe
-from grncli.runs.release_settings import check_settings, is_count
+from grncli.runs.release_settings import check_settings, is_count, require_true_bits
 from grncli.runs.released_names import POSITIONS, generator_config, generator_weights
+from grncli.runs.released_weights import released_class_generator
 from grncli.runtime.errors import CheckpointError, UsageError
+from grncli.runtime.jsonfiles import brief
+from grncli.store import parse_grid
 from grncli.tokens import Prediction
 
-SETTINGS = {"in_context_start": "in_context_start=4", "rounds": "rounds=4", "prediction": "prediction=ind"}
+SETTINGS = {
+    "in_context_start": "in_context_start=4",
+    "rounds": "rounds=4",
+    "prediction": "prediction=ind",
+    "stride": "stride=[4,16,16]",
+}
 CONTEXT_STARTS = {12: 4, 24: 8, 32: 10, 40: 10}  # of the released depths
 TIME_STRIDE = 4  # of the released tokenizers
 METHODS: dict[str, Prediction] = {"GRN_ind": "ind", "GRN_bit": "bit"}
@@ -34,10 +43,9 @@ def _convert(released: ReleasedWeights) -> tuple[GeneratorRecipe, dict[str, Tens
         rounds=settings["rounds"],
         in_context_start=_in_context_start(weights, released.file) if start is None else start,
     )
-    data = {
-        "network": asdict(network),
-        "bits": _bits(released.weights, arguments["side"], network.classes),
-    }
+    bits = _bits(released.weights, arguments["side"], network.classes)
+    bits["stride"] = settings.get("stride", bits["stride"])
+    data = {"network": asdict(network), "bits": bits}
     return parse_recipe(data, GeneratorRecipe, str(released.file)), weights
 
 
@@ -84,9 +92,24 @@ def _bits(released: Mapping[str, Tensor], pixels: int | None, classes: int) -> d
     }
 
 
+def _release(recipe: GeneratorRecipe, weights: Weights) -> tuple[Weights, dict[str, Any]]:
+    """The released positions are those of one grid, and what is predicted is the true bits."""
+    network, (name, *more) = recipe.network, recipe.bits.grids
+    assert isinstance(network, ClassTransformerConfig)
+    grid = parse_grid(name)
+    if more or grid is None or grid[0] != 1 or grid[1] != grid[2]:
+        raise ValueError(f"bits.grids is {brief(list(recipe.bits.grids))}, expected one grid of square pictures")
+    require_true_bits(recipe)
+    settings = {name: getattr(network, name) for name in ("prediction", "rounds", "in_context_start")}
+    return released_class_generator(weights, network, grid), settings | {"stride": list(recipe.bits.stride)}
+
+
 CLASS_GENERATORS = ReleasedLayout(
     name="class-conditional generator",
     entries={"ema1": "model_ema1", "ema2": "model_ema2", "model": "model"},
     settings=SETTINGS,
     convert=_convert,
+    network=ClassTransformerConfig,
+    release=_release,
+    plain=("net.blocks.", "net.x_embedder."),
 )

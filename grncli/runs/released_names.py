@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -14,51 +15,52 @@ from grncli.runs.kinds import plain_name
 from grncli.runtime.tensor_files import LazyTensor
 from grncli.tokens import Prediction, TokenCodec
 
-# (pattern, replacement) tried in order; the first that matches a whole name applies.
+# Released names to ours. What stands in braces is the same on both sides: see ``_PLACES``.
 RESIDUAL = {"residual.0": "norm1", "residual.2": "conv1", "residual.3": "norm2", "residual.6": "conv2"}
-STAGE = r"(encoder|decoder)\.(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\."
-TOKENIZER_NAMES = [
-    *((rf"{STAGE}{re.escape(old)}\.(\w+)", rf"\1.stages.\2.blocks.\3.{new}.\4") for old, new in RESIDUAL.items()),
-    (rf"{STAGE}shortcut\.(\w+)", r"\1.stages.\2.blocks.\3.shortcut.\4"),
-    (r"encoder\.downsamples\.(\d+)\.downsamples\.\d+\.resample\.1\.(\w+)", r"encoder.stages.\1.down.space.\2"),
-    (r"encoder\.downsamples\.(\d+)\.downsamples\.\d+\.time_conv\.(\w+)", r"encoder.stages.\1.down.time.\2"),
-    (r"decoder\.upsamples\.(\d+)\.upsamples\.\d+\.resample\.1\.(\w+)", r"decoder.stages.\1.up.space.\2"),
-    (r"decoder\.upsamples\.(\d+)\.upsamples\.\d+\.time_conv\.(\w+)", r"decoder.stages.\1.up.time.\2"),
-    *(
-        (rf"(\w+)\.middle\.{place}\.{re.escape(old)}\.(\w+)", rf"\1.middle.block{block}.{new}.\2")
+STAGE, OUR_STAGE = "{part}.{way}samples.{stage}.{way}samples.", "{part}.stages.{stage}."
+TOKENIZER_NAMES = {
+    **{
+        f"{STAGE}{{block}}.{old}.{{leaf}}": f"{OUR_STAGE}blocks.{{block}}.{new}.{{leaf}}"
+        for old, new in RESIDUAL.items()
+    },
+    f"{STAGE}{{block}}.shortcut.{{leaf}}": f"{OUR_STAGE}blocks.{{block}}.shortcut.{{leaf}}",
+    f"{STAGE}{{last}}.resample.1.{{leaf}}": f"{OUR_STAGE}{{way}}.space.{{leaf}}",
+    f"{STAGE}{{last}}.time_conv.{{leaf}}": f"{OUR_STAGE}{{way}}.time.{{leaf}}",
+    **{
+        f"{{part}}.middle.{place}.{old}.{{leaf}}": f"{{part}}.middle.block{block}.{new}.{{leaf}}"
         for place, block in ((0, 1), (2, 2))
         for old, new in RESIDUAL.items()
-    ),
-    (r"(\w+)\.middle\.1\.to_qkv\.(\w+)", r"\1.middle.attention.qkv.\2"),
-    (r"(\w+)\.middle\.1\.proj\.(\w+)", r"\1.middle.attention.projection.\2"),
-    (r"(\w+)\.middle\.1\.norm\.(\w+)", r"\1.middle.attention.norm.\2"),
-    (r"(encoder|decoder)\.head\.0\.(\w+)", r"\1.head.norm.\2"),
-    (r"(encoder|decoder)\.head\.2\.(\w+)", r"\1.head.conv.\2"),
-    (r"(encoder|decoder)\.conv1\.(\w+)", r"\1.stem.\2"),
-    (r"conv1\.(\w+)", r"to_moments.\1"),
-    (r"conv2\.(\w+)", r"from_feature.\1"),
-]
-
-
-GENERATOR_NAMES = [
-    (r"x_embedder\.proj1\.weight", "embedding.table"),
-    (r"x_embedder\.proj2\.(\w+)", r"embedding.expand.\1"),
-    (r"t_embedder\.mlp\.0\.(\w+)", r"ratio.first.\1"),
-    (r"t_embedder\.mlp\.2\.(\w+)", r"ratio.second.\1"),
-    (r"y_embedder\.embedding_table\.weight", "classes"),
-    (r"in_context_posemb", "context"),
-    (r"blocks\.(\d+)\.norm([12])\.weight", r"blocks.\1.norm\2.gain"),
-    (r"blocks\.(\d+)\.attn\.q_norm\.weight", r"blocks.\1.attention.query_norm.gain"),
-    (r"blocks\.(\d+)\.attn\.k_norm\.weight", r"blocks.\1.attention.key_norm.gain"),
-    (r"blocks\.(\d+)\.attn\.qkv\.(\w+)", r"blocks.\1.attention.qkv.\2"),
-    (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"blocks.\1.attention.projection.\2"),
-    (r"blocks\.(\d+)\.mlp\.w12\.(\w+)", r"blocks.\1.mlp.gate_and_up.\2"),
-    (r"blocks\.(\d+)\.mlp\.w3\.(\w+)", r"blocks.\1.mlp.down.\2"),
-    (r"blocks\.(\d+)\.adaLN_modulation\.1\.(\w+)", r"blocks.\1.modulation.\2"),
-    (r"final_layer\.norm_final\.weight", "head.norm.gain"),
-    (r"final_layer\.linear\.(\w+)", r"head.linear.\1"),
-    (r"final_layer\.adaLN_modulation\.1\.(\w+)", r"head.modulation.\1"),
-]
+    },
+    "{part}.middle.1.to_qkv.{leaf}": "{part}.middle.attention.qkv.{leaf}",
+    "{part}.middle.1.proj.{leaf}": "{part}.middle.attention.projection.{leaf}",
+    "{part}.middle.1.norm.{leaf}": "{part}.middle.attention.norm.{leaf}",
+    "{part}.head.0.{leaf}": "{part}.head.norm.{leaf}",
+    "{part}.head.2.{leaf}": "{part}.head.conv.{leaf}",
+    "{part}.conv1.{leaf}": "{part}.stem.{leaf}",
+    "conv1.{leaf}": "to_moments.{leaf}",
+    "conv2.{leaf}": "from_feature.{leaf}",
+}
+GENERATOR_NAMES = {
+    "x_embedder.proj1.weight": "embedding.table",
+    "x_embedder.proj2.{leaf}": "embedding.expand.{leaf}",
+    "t_embedder.mlp.0.{leaf}": "ratio.first.{leaf}",
+    "t_embedder.mlp.2.{leaf}": "ratio.second.{leaf}",
+    "y_embedder.embedding_table.weight": "classes",
+    "in_context_posemb": "context",
+    "blocks.{block}.norm{norm}.weight": "blocks.{block}.norm{norm}.gain",
+    "blocks.{block}.attn.q_norm.weight": "blocks.{block}.attention.query_norm.gain",
+    "blocks.{block}.attn.k_norm.weight": "blocks.{block}.attention.key_norm.gain",
+    "blocks.{block}.attn.qkv.{leaf}": "blocks.{block}.attention.qkv.{leaf}",
+    "blocks.{block}.attn.proj.{leaf}": "blocks.{block}.attention.projection.{leaf}",
+    "blocks.{block}.mlp.w12.{leaf}": "blocks.{block}.mlp.gate_and_up.{leaf}",
+    "blocks.{block}.mlp.w3.{leaf}": "blocks.{block}.mlp.down.{leaf}",
+    "blocks.{block}.adaLN_modulation.1.{leaf}": "blocks.{block}.modulation.{leaf}",
+    "final_layer.norm_final.weight": "head.norm.gain",
+    "final_layer.linear.{leaf}": "head.linear.{leaf}",
+    "final_layer.adaLN_modulation.1.{leaf}": "head.modulation.{leaf}",
+}
+_PLACES = {"part": "encoder|decoder", "way": "down|up", "norm": "[12]", "leaf": r"\w+"}
+_PLACES |= dict.fromkeys(("stage", "block", "last"), r"\d+")
 POSITIONS = "net.pos_embed"  # fixed sinusoids, which we compute
 
 # Our names to the released ones; what has several there is joined here, in this order.
@@ -98,7 +100,7 @@ def tokenizer_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     weights = {}
     for name, tensor in released.items():
-        ours = _rename(name, TOKENIZER_NAMES, "tokenizer")
+        ours = rename(str(name), TOKENIZER_NAMES, "released tokenizer")
         if ours.endswith(".gamma"):
             ours, tensor = ours.removesuffix("gamma") + "gain", tensor.flatten()
         weights[ours] = tensor.float().contiguous()
@@ -147,7 +149,7 @@ def generator_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in released.items():
         if name == POSITIONS:
             continue
-        ours = _rename(str(name).removeprefix("net."), GENERATOR_NAMES, "class-conditional generator")
+        ours = rename(str(name).removeprefix("net."), GENERATOR_NAMES, "released class-conditional generator")
         tensor = tensor.float()
         if ours == "embedding.table":  # a 1x1 convolution there, whose columns we look up
             tensor = tensor.flatten(1).t()
@@ -298,9 +300,35 @@ def _count(weights: Mapping[str, object], pattern: str) -> int:
     return 1 + max((int(m[1]) for name in weights if (m := re.match(pattern, name))), default=-1)
 
 
-def _rename(name: str, names: Sequence[tuple[str, str]], kind: str) -> str:
-    for pattern, replacement in names:
-        match = re.fullmatch(pattern, name)
+def rename(name: str, names: Mapping[str, str], kind: str, **known: object) -> str:
+    """What a name becomes by a table of templates.
+
+    Parameters
+    ----------
+    kind : of the networks that have the names on the left, for the message
+    known : values of what stands in braces on the right alone
+
+    Raises
+    ------
+    ValueError
+        If no template is that of the name.
+    """
+    for template, other in names.items():
+        match = _pattern(template).fullmatch(name)
         if match:
-            return match.expand(replacement)
-    raise ValueError(f"the weights hold {name!r}, which no released {kind} has")
+            return other.format(**{**known, **match.groupdict()})
+    raise ValueError(f"the weights hold {name!r}, which no {kind} has")
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """A template as an expression; what stands in it twice is the same both times."""
+    seen: set[str] = set()
+
+    def place(match: re.Match[str]) -> str:
+        name = match[1]
+        again = name in seen
+        seen.add(name)
+        return f"(?P={name})" if again else f"(?P<{name}>{_PLACES[name]})"
+
+    return re.compile(re.sub(r"\\{(\w+)\\}", place, re.escape(template)))

@@ -1,15 +1,17 @@
-"""Importing the released text-conditional generators, and checkpoints of their trainers."""
+"""The released text-conditional generators: importing them and checkpoints of their trainers, and writing others."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from grncli.runs.generator_recipe import GeneratorRecipe
+from grncli.models.text_transformer import TextTransformerConfig
+from grncli.runs.generator_recipe import GeneratorRecipe, TextConditioning
 from grncli.runs.kinds import ReleasedLayout, ReleasedWeights, Weights
 from grncli.runs.recipe import parse_recipe
-from grncli.runs.release_settings import check_settings
+from grncli.runs.release_settings import check_settings, require_true_bits
 from grncli.runs.released_names import text_config, text_weights
+from grncli.runs.released_weights import released_text_generator
 from grncli.runs.text_releases import FPS, STRIDE, UMT5_WIDTH, KnownText, recognize_text
 from grncli.store import parse_grid
 
@@ -78,6 +80,22 @@ def _conditioning(known: KnownText, text_width: int, settings: Mapping[str, Any]
     return text
 
 
+def _release(recipe: GeneratorRecipe, weights: Weights) -> tuple[Weights, dict[str, Any]]:
+    """Of several grids the one with most samples is told, which is what is sampled by default."""
+    network, bits = recipe.network, recipe.bits
+    text = recipe.text or TextConditioning()
+    assert isinstance(network, TextTransformerConfig)
+    require_true_bits(recipe)
+    settings = {name: getattr(network, name) for name in NETWORK}
+    settings |= {"stride": list(bits.stride), "fps": bits.fps, "grid": max(bits.grids, key=bits.grids.__getitem__)}
+    settings |= {name: getattr(text, name) for name in CONDITIONING}
+    settings |= {name: text.encoder[name.removeprefix("encoder.")] for name in ENCODER if name[8:] in text.encoder}
+    settings |= {
+        f"{task}.{name}": getattr(getattr(text, task), name) for task in TASKS for name in (*TASK_TEXTS, *TASK)
+    }
+    return released_text_generator(weights, network), settings
+
+
 TEXT_GENERATORS = ReleasedLayout(
     name="text-conditional generator",
     entries={"ema": "trainer.gpt_ema_fsdp", "model": "trainer.gpt_fsdp"},
@@ -85,4 +103,6 @@ TEXT_GENERATORS = ReleasedLayout(
     settings=SETTINGS,
     texts=tuple(TEXTS),
     convert=_convert,
+    network=TextTransformerConfig,
+    release=_release,
 )

@@ -438,7 +438,7 @@ def test_a_file_that_is_written_to_meanwhile_is_refused(layout, save, tmp_path, 
 
 
 def test_settings_are_refused_before_the_file_is_hashed(layout, save, tmp_path, monkeypatch):
-    monkeypatch.setattr("grncli.runs.loading.HeldFile.sha256", lambda held: pytest.fail("gigabytes were read"))
+    monkeypatch.setattr("grncli.runtime.held_files.HeldFile.sha256", lambda held: pytest.fail("gigabytes were read"))
     message_of(import_released, save(layout), tmp_path / "run", settings=["attention=x"], error=UsageError)
 
 

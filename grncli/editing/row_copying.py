@@ -24,12 +24,10 @@ from grncli.store.rows.claiming import claim_part, explained
 from grncli.store.rows.dropped_rows import DroppedRows, Rows
 from grncli.store.rows.row_lines import Line
 from grncli.store.rows.row_writer import RowWriter
-from grncli.store.rows.schema import COMPLETE, Schema, part_name
+from grncli.store.rows.schema import COMPLETE, EDITED, Schema, part_name
 from grncli.store.rows.stored import StoredArray, StoredChunk
 from grncli.store.rows.stored_part import StoredPart
 
-EDITED = "edited"
-"""What ``versions`` in the root of a store calls the command that made it of others, with a hash of what it took."""
 COMMIT_SECONDS = 5.0
 
 

@@ -1,6 +1,5 @@
 """Weight files of other authors: where they are published, finding or fetching them, and taking tensors from them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -34,11 +33,6 @@ class WeightFile:
     def checksum(self) -> str:
         """Its SHA-256 for reading; dots follow where only the beginning is known."""
         return self.sha256 if len(self.sha256) == 64 else f"{self.sha256}..."
-
-
-def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/grn``, by default below ``~/.cache``; for the commands, which read the environment."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grn"
 
 
 def find_weights(folder: Path, files: Sequence[WeightFile], *, download: bool, say: Say, remedy: str) -> list[Path]:

@@ -7,11 +7,11 @@ import torch
 
 from grncli.runs.weight_files import (
     WeightFile,
-    default_cache,
     find_weights,
     present_weights,
     take_weights,
 )
+from grncli.runtime.cache_folder import default_cache
 from grncli.runtime.errors import CheckpointError
 
 CONTENT = b"weights"

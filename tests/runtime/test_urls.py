@@ -23,12 +23,12 @@ URLS = [
 def test_a_url_is_refused(url, wrap, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"^{re.escape(url.split(':')[0])}.*: is a URL, expected a path; "):
-        refuse_urls([None, 5, wrap(url)])
+        refuse_urls(print, {"a": None, "b": 5, "c": wrap(url)})
 
 
 def test_a_url_is_shown_as_it_was_given():
     with pytest.raises(UsageError, match=r"^s3://bucket/o\.zarr: "):
-        refuse_urls([Path("s3://bucket/o.zarr")])
+        refuse_urls(print, {"out": Path("s3://bucket/o.zarr")})
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_a_url_is_shown_as_it_was_given():
 )
 def test_other_arguments_are_taken(text):
     assert not is_url(text)
-    refuse_urls([text, Path(text), [text]])
+    refuse_urls(print, {"a": text, "b": Path(text), "c": [text]})
 
 
 def test_what_is_there_under_such_a_name_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s3:" / "bucket").mkdir(parents=True)
-    refuse_urls(["s3://bucket", Path("s3://bucket")])
+    refuse_urls(print, {"a": "s3://bucket", "b": Path("s3://bucket")})
     with pytest.raises(UsageError, match="s3://bucket/new"):
-        refuse_urls([Path("s3://bucket/new")])
+        refuse_urls(print, {"out": Path("s3://bucket/new")})

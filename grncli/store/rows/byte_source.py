@@ -8,10 +8,11 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from weakref import WeakSet
 
 from grncli.runtime.errors import StoreError
@@ -22,6 +23,13 @@ from grncli.store.rows.schema import METADATA
 
 _MOST_OPEN_FILES = 4096
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
+
+class Committed(NamedTuple):
+    """The first bytes of a file as a commit record counts them: how many, and their crc32c."""
+
+    size: int
+    crc32c: int
 
 
 class ByteFile(Protocol):
@@ -36,26 +44,38 @@ class ByteFile(Protocol):
 
 
 class ByteSource(Protocol):
-    """A store's files, by their names below its root, such as ``part-00000/commit.json``; can be pickled."""
+    """A store's files, by their names below its root, such as ``part-00000/commit.json``; can be pickled.
+
+    ``committed`` is what a record says of a file: one that is far away is checked by it, and need not be fetched again.
+    """
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it helps to `expect`."""
 
     def where(self, name: str) -> str:
         """What messages call a file, or with an empty name the store."""
 
-    def open(self, name: str) -> ByteFile:
-        """A file; FileNotFoundError where there is none, OSError where it cannot be read."""
+    def open(self, name: str, committed: Committed | None = None) -> ByteFile:
+        """A file; FileNotFoundError where there is none, OSError or RemoteError where it cannot be read."""
 
-    def stream(self, name: str) -> BinaryIO:
+    def stream(self, name: str, committed: Committed | None = None) -> BinaryIO:
         """As ``open``, to be read from front to back."""
 
     def size(self, name: str) -> int | None:
         """Bytes of a plain file, None where there is none."""
 
-    def list(self, folder: str) -> list[str]:
-        """Names of what a folder holds, in order; none where there is no folder."""
+    def list(self, folder: str) -> list[str] | None:
+        """Names of what a folder holds, in order; none where there is no folder, None where it cannot be told."""
+
+    def expect(self, wanted: Iterable[tuple[str, Committed | None]], *, streamed: bool = False) -> None:
+        """Files that are going to be opened or ``streamed``, in this order: a remote source fetches from here on."""
 
 
 class LocalFiles:
     """The files of a store in a local folder."""
+
+    is_remote = False
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
@@ -64,7 +84,7 @@ class LocalFiles:
         """Path of a file."""
         return f"{self._root}/{name}" if name else self._root
 
-    def open(self, name: str) -> "LocalFile":
+    def open(self, name: str, committed: Committed | None = None) -> "LocalFile":
         """Open a file; where the process may open no more, every cache keeps fewer open from here on."""
         while True:
             try:
@@ -73,7 +93,7 @@ class LocalFiles:
                 if error.errno not in _TOO_MANY or not any(cache.shrink() for cache in list(_caches)):
                     raise
 
-    def stream(self, name: str) -> BinaryIO:
+    def stream(self, name: str, committed: Committed | None = None) -> BinaryIO:
         """Open a file to be read from front to back."""
         return os.fdopen(open_plain(self.where(name)), "rb")
 
@@ -90,15 +110,18 @@ class LocalFiles:
         path = self.where(folder)
         return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
+    def expect(self, wanted: Iterable[tuple[str, Committed | None]], *, streamed: bool = False) -> None:
+        """Nothing: the system reads ahead."""
+
 
 class LocalFile:
     """A descriptor, closed with its last user."""
 
     __slots__ = ("_fd", "size")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, size: int | None = None) -> None:
         self._fd = fd
-        self.size = os.fstat(fd).st_size
+        self.size = os.fstat(fd).st_size if size is None else size
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` from ``offset`` on; EOFError where the file ends before."""
@@ -150,13 +173,31 @@ _caches: "WeakSet[OpenFiles]" = WeakSet()  # of this process, whose files all co
 
 
 @contextmanager
-def reading(source: ByteSource, name: str) -> Iterator[BinaryIO]:
-    """A file to be read from front to back; StoreError where it cannot be."""
+def reading(
+    source: ByteSource, name: str, committed: Committed | None = None, *, missing: bool = False
+) -> Iterator[BinaryIO]:
+    """A file to be read from front to back; StoreError where it cannot be; empty where it may be ``missing``."""
+    with read_from(lambda: _stream(source, name, committed, missing), source.where(name)) as file:
+        yield file
+
+
+@contextmanager
+def read_from(opener: Callable[[], BinaryIO], where: str) -> Iterator[BinaryIO]:
+    """What an opener gives; StoreError where it cannot be opened or read."""
     try:
-        with source.stream(name) as file:
+        with opener() as file:
             yield file
     except OSError as error:
-        raise StoreError(f"{source.where(name)} cannot be read ({error.strerror}); restore it from a copy.") from None
+        raise StoreError(f"{where} cannot be read ({error.strerror}); restore it from a copy.") from None
+
+
+def _stream(source: ByteSource, name: str, committed: Committed | None, missing: bool) -> BinaryIO:
+    try:
+        return source.stream(name, committed)
+    except FileNotFoundError:
+        if missing:
+            return BytesIO()
+        raise
 
 
 def read_document(
@@ -176,12 +217,13 @@ def read_document(
 
 def root_attributes(source: ByteSource) -> dict[str, Any] | None:
     """Attributes of the Zarr group at the root of a source, None when there is no Zarr v3 document."""
-    if METADATA not in source.list(""):
+    names = source.list("")
+    if names is not None and METADATA not in names:
         return None
     remedy = "restore it, or move the directory away."
     try:
         document = read_document(source, METADATA, remedy)
-    except FileNotFoundError:  # of a link that leads nowhere, or removed meanwhile
+    except FileNotFoundError:  # also of a link that leads nowhere, or removed meanwhile
         return None
     attributes = document.get("attributes", {}) if isinstance(document, dict) else None
     if not isinstance(attributes, dict):

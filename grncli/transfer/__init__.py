@@ -1,0 +1,1 @@
+"""``grn copy``: stores and run directories to and from URLs, with checksums."""

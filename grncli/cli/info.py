@@ -14,9 +14,11 @@ from grncli.cli.terminal import Field, field, field_lines, screen_width, shorten
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.text import counted
+from grncli.runtime.urls import reads_urls
 
 SHOWN_FAILURES = 10
 SHOWN_LABELS = 12
+SHOWN_PARTS = 16
 LONGEST_PROMPT = 120  # columns
 LONGEST_HEAD = 24
 
@@ -28,9 +30,15 @@ LONGEST_HEAD = 24
     "grn info photos.zarr other.zarr",
 )
 @guarded
+@reads_urls("path", "other")
 def info(
     path: Annotated[
-        Path, Argument(metavar="PATH", help="A bit store, a features store or a run directory.", show_default=False)
+        Path,
+        Argument(
+            metavar="PATH",
+            help="A bit store, a features store, the URL of one, or a run directory.",
+            show_default=False,
+        ),
     ],
     other: Annotated[
         Path | None,
@@ -105,12 +113,13 @@ def _show_store(path: Path, facts: dict[str, Any]) -> list[Field]:
             f"{counted(facts['rounds'], 'round')} x {facts['channels']} channels a token of {time}x{height}x{width} "
             f"pixels, {facts['bits_per_pixel']:.3g} bits a pixel",
         ),
-        field("size", f"{format_bytes(facts['bits_bytes'])} of bits, {format_bytes(facts['disk_bytes'])} on disk"),
+        field("size", _size(facts["bits_bytes"], "bits", facts["disk_bytes"])),
         field("tokenizer", _tokenizer(facts["tokenizer"])),
         field("preprocessing", ", ".join(f"{k}={v}" for k, v in facts["preprocessing"].items() if v is not None)),
         *([field("labels", ", ".join(_some(labels, SHOWN_LABELS)))] if labels else []),
         *(_show_captions(facts) if "captions" in facts else []),
-        *map(_show_part, facts["parts"]),
+        *_show_parts(facts["parts"]),
+        *_under("parts", facts["faults"]),
         *_show_failures(facts["failures"]),
     ]
 
@@ -127,7 +136,7 @@ def _show_captions(facts: dict[str, Any]) -> list[Field]:
 
 def _show_features(path: Path, facts: dict[str, Any]) -> list[Field]:
     lengths = [f"{length} ({count})" for length, count in facts["lengths"].items()]
-    size = f"{format_bytes(facts['features_bytes'])} of features, {format_bytes(facts['disk_bytes'])} on disk"
+    size = _size(facts["features_bytes"], "features", facts["disk_bytes"])
     parts = facts["parts"] if len(facts["parts"]) > 1 else []
     return [
         ("", f"{path}: features store, {_state(facts)}"),
@@ -141,6 +150,10 @@ def _show_features(path: Path, facts: dict[str, Any]) -> list[Field]:
     ]
 
 
+def _size(data: int, noun: str, on_disk: int | None) -> str:
+    return f"{format_bytes(data)} of {noun}" + ("" if on_disk is None else f", {format_bytes(on_disk)} on disk")
+
+
 def _show_feature_part(part: dict[str, Any]) -> Field:
     of = "?" if part["asked"] is None else part["asked"]
     state = "" if part["complete"] else ", not complete"
@@ -151,11 +164,25 @@ def _state(facts: dict[str, Any]) -> str:
     return "complete" if facts["complete"] else "NOT complete: run the command that makes it again to resume it"
 
 
+def _show_parts(parts: Sequence[dict[str, Any]]) -> list[Field]:
+    """A line for each of a few parts; of many for those that are not complete, and one for all."""
+    if len(parts) <= SHOWN_PARTS:
+        return list(map(_show_part, parts))
+    lacking = [part for part in parts if not part["complete"]]
+    done, failed = (sum(part[name] for part in parts) for name in ("done", "failed"))
+    whole = f"{len(parts) - len(lacking)} of {len(parts)} complete, with {done} sources, {failed} failed"
+    more = len(lacking) - SHOWN_PARTS
+    rest = [field("", f"and {more} more are not complete; --json lists them all")] if more > 0 else []
+    return [field("parts", whole), *map(_show_part, lacking[:SHOWN_PARTS]), *rest]
+
+
 def _show_part(part: dict[str, Any]) -> Field:
     of = "?" if part["sources"] is None else part["sources"]
     state = "" if part["complete"] else ", not complete"
     dropped = f" ({part['dropped']} dropped)" if part["dropped"] else ""
     sources = f"{part['done']}/{of} sources, {part['failed']} failed"
+    if part["missing"]:
+        return field(f"part {part['part']}", "missing")
     return field(f"part {part['part']}", f"{counted(part['samples'], 'sample')}{dropped} of {sources}{state}")
 
 

@@ -13,7 +13,7 @@ from grncli.datasets.shuffled_windows import Numbers
 from grncli.hbq import index_to_bits, unpack
 from grncli.runtime.errors import UsageError
 from grncli.store import BitStore, Grid, Sample, open_store
-from grncli.store.captions import Captions, read_captions
+from grncli.store.caption_index import CaptionIndex
 
 Field = Literal["bits", "label", "index", "key", "source", "caption", "captions"]
 Form = Literal["bits", "index", "packed"]
@@ -57,8 +57,8 @@ class SampleItems:
         self._numbers = None if grid is None else views[0].indices
         total = sum(len(view) * int(np.prod(view.row_shape)) for view in views)
         self.row_bytes = max(1, total // max(1, len(self)))
-        wants_captions = bool({"caption", "captions"}.intersection(self._fields))
-        self._captions = read_captions(self.store) if wants_captions else Captions()
+        self._wants_captions = bool({"caption", "captions"}.intersection(self._fields))
+        self._captions = CaptionIndex(self.store)
 
     def __len__(self) -> int:
         return len(self.store) if self._numbers is None else len(self._numbers)
@@ -81,9 +81,12 @@ class SampleItems:
             columns["bits"] = self._formed(torch.from_numpy(np.stack([sample.bits for sample in samples])))
         if _OF_LINES.intersection(self._fields):
             lines = list(self.store.records(sample.index for sample in samples))
-            texts = [[caption.text for caption in self._captions.of_sample(line)] for line in lines]
             columns |= {name: [line[name] for line in lines] for name in ("key", "source")}
-            columns |= {"captions": texts, "caption": [some[0] if some else "" for some in texts]}
+            if self._wants_captions:
+                places = [self.store.place_of(sample.index)[0] for sample in samples]
+                said = map(self._captions.of_sample, places, lines)
+                texts = [[caption.text for caption in some] for some in said]
+                columns |= {"captions": texts, "caption": [some[0] if some else "" for some in texts]}
         columns["label"] = [sample.label for sample in samples]
         columns["index"] = [sample.index for sample in samples]
         rows = zip(*(columns[name] for name in self._fields), strict=True)

@@ -29,24 +29,30 @@ class ShuffledWindows:
         self.rows = rows
         self._entropy = entropy
         self._shuffle = lru_cache(maxsize=4)(self._shuffled)  # of an epoch's blocks, and of a window or two
-        self._blocks = np.array_split(rows, range(block, len(rows), block))
+        self._block = block
+        self._blocks = max(1, -(-len(rows) // block))
         self._together = together
+        self._ends = lru_cache(maxsize=2)(self._added_up)  # every batch asks, and there may be millions of blocks
 
     @property
     def whole(self) -> bool:
         """Whether everything is one window, whose stored rows are then the same in every epoch."""
-        return self._together >= len(self._blocks)
+        return self._together >= self._blocks
 
     def ends(self, epoch: int) -> Numbers:
         """Place behind the last row of each window of an epoch."""
-        sizes = np.array([len(block) for block in self._blocks])[self._block_order(epoch)]
+        return self._ends(epoch)
+
+    def _added_up(self, epoch: int) -> Numbers:
+        places = np.minimum(np.arange(self._blocks + 1) * self._block, len(self.rows))
+        sizes = np.diff(places)[self._block_order(epoch)]
         ends = np.cumsum(sizes)[self._together - 1 :: self._together]
         return ends if len(ends) and ends[-1] == len(self.rows) else np.append(ends, len(self.rows))
 
     def stored(self, epoch: int, window: int) -> Numbers:
         """Rows of a window, block after block as they are stored."""
         order = self._block_order(epoch)[window * self._together : (window + 1) * self._together]
-        return np.concatenate([self._blocks[i] for i in order.tolist()])
+        return np.concatenate([self.rows[i * self._block : (i + 1) * self._block] for i in order.tolist()])
 
     def order(self, epoch: int, window: int, count: int) -> Numbers:
         """Which of the ``count`` stored rows of a window comes first, second, and so on."""
@@ -54,8 +60,8 @@ class ShuffledWindows:
 
     def _block_order(self, epoch: int) -> Numbers:
         if self.whole:
-            return np.arange(len(self._blocks))
-        return self._shuffle(epoch, 0, len(self._blocks))
+            return np.arange(self._blocks)
+        return self._shuffle(epoch, 0, self._blocks)
 
     def _shuffled(self, epoch: int, number: int, count: int) -> Numbers:
         return np.random.default_rng([*self._entropy, epoch, number]).permutation(count)

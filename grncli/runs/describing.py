@@ -1,25 +1,28 @@
 """``grn info``: what a path is, in words and numbers."""
 
-from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from grncli.models.unfilled import made_on_meta
-from grncli.runs.checkpoint import CHECKPOINTS, EMA, RECIPE, read_header, run_of
+from grncli.runs.checkpoint import CHECKPOINTS, RECIPE, holds_weights, run_of
 from grncli.runs.describing_captions import describe_captions
 from grncli.runs.describing_features import describe_features, disk_bytes
 from grncli.runs.loading import OpenedRun, load_network, read_newest, read_run
 from grncli.runs.networks import check_config
 from grncli.runs.registry import KINDS
 from grncli.runs.rundir import is_run
+from grncli.runs.stored_tensors import open_stored
 from grncli.runtime.errors import GrnError
-from grncli.runtime.held_files import HeldFile
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.urls import UrlPath, located
 from grncli.store import METADATA, BitStore, open_store, verify_store
+from grncli.store.part_faults import doubled_samples, part_faults
 from grncli.store.root_kinds import names_store
 from grncli.store.rows.byte_source import LocalFiles, root_attributes
 from grncli.store.text_features import is_features_store, open_features, verify_features
@@ -39,21 +42,28 @@ def describe(path: Path, *, verify: bool = False, monitor: Monitor | None = None
     GrnError
         If it is neither, or damaged and not to be verified.
     """
+    path = located(path)
+    if isinstance(path, UrlPath):
+        return _store(path, verify=verify, monitor=monitor)
     if not path.exists():
         raise GrnError(f"{path} does not exist, expected a bit store, a features store or a run directory")
     if _is_run(path):
         _check_recipe(path)
         return _verified_run(path) if verify else _newest_run(path)
-    if is_features_store(path):
-        problems = verify_features(path, monitor) if verify else None
-        return _with_problems(problems, lambda: describe_features(open_features(path)))
-    if (path / METADATA).is_file() and not _is_inner_group(path):
-        problems = verify_store(path, monitor) if verify else None
-        return _with_problems(problems, lambda: describe_store(open_store(path)))
+    if is_features_store(path) or ((path / METADATA).is_file() and not _is_inner_group(path)):
+        return _store(path, verify=verify, monitor=monitor)
     raise GrnError(
         f"{path}: {_nature(path)}, neither a bit store nor a features store (zarr.json), nor a run directory "
         f"(recipe.yaml){_belongs_to(path)}"
     )
+
+
+def _store(path: Path, *, verify: bool, monitor: Monitor | None) -> dict[str, Any]:
+    if is_features_store(path):
+        problems = verify_features(path, monitor) if verify else None
+        return _with_problems(problems, lambda: describe_features(open_features(path)))
+    problems = _problems(path, monitor) if verify else None
+    return _with_problems(problems, lambda: describe_store(open_store(path)))
 
 
 def _with_problems(problems: list[str] | None, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -64,6 +74,16 @@ def _with_problems(problems: list[str] | None, describe: Callable[[], dict[str, 
         return {**describe(), "problems": problems}
     except GrnError as error:
         return {"problems": problems if str(error) in problems else [*problems, str(error)]}
+
+
+def _problems(path: Path, monitor: Monitor | None) -> list[str]:
+    """What is wrong with the bytes of a bit store, and with its division into parts."""
+    problems = verify_store(path, monitor)
+    with suppress(GrnError):  # which is among these
+        store = open_store(path)
+        problems += [fault for fault in part_faults(store) if fault not in problems]
+        problems += doubled_samples(store)
+    return problems
 
 
 def _verified_run(path: Path) -> dict[str, Any]:
@@ -77,11 +97,10 @@ def _verified_run(path: Path) -> dict[str, Any]:
 def _newest_run(path: Path) -> dict[str, Any]:
     def read(checkpoint: Path) -> dict[str, Any]:
         opened = read_run(path, checkpoint, KINDS)
-        with HeldFile(checkpoint / EMA) as held:
-            check_config(opened.recipe.network, read_header(checkpoint / EMA), checkpoint / EMA)
-            held.confirm()
+        with open_stored(checkpoint, "ema") as stored:
+            check_config(opened.recipe.network, stored.metadata, stored.place)
             network = made_on_meta(lambda: opened.kind.build(opened.recipe))
-            return describe_run(opened, network, held.sha256())
+            return describe_run(opened, network, stored.sha256())
 
     return read_newest(path, read)
 
@@ -134,6 +153,7 @@ def describe_store(store: BitStore) -> dict[str, Any]:
     """Settings, shapes, counts, labels and failures of a store."""
     fingerprint = store.fingerprint
     bits_per_token = store.rounds * store.channels
+    committed = {number for number, part in store.stored_parts().items() if part.committed}
     return {
         "kind": "store",
         "complete": store.complete,
@@ -145,7 +165,7 @@ def describe_store(store: BitStore) -> dict[str, Any]:
         "bits_per_token": bits_per_token,
         "bits_per_pixel": bits_per_token / (store.stride[0] * store.stride[1] * store.stride[2]),
         "bits_bytes": store.nbytes,
-        "disk_bytes": disk_bytes(store.path),
+        "disk_bytes": disk_bytes(store),
         "tokenizer": dict(fingerprint.tokenizer),
         "preprocessing": dict(fingerprint.preprocessing),
         "labels": _label_counts(store),
@@ -158,10 +178,12 @@ def describe_store(store: BitStore) -> dict[str, Any]:
                 "sources": part.sources,
                 "failed": part.failed,
                 "complete": part.complete,
+                "missing": part.part not in committed,
             }
             for part in store.parts
         ],
         **({} if (captions := describe_captions(store)) is None else {"captions": captions}),
+        "faults": part_faults(store),
         "failures": list(store.failures()),
         "versions": dict(fingerprint.versions),
     }
@@ -174,11 +196,12 @@ def _check_recipe(path: Path) -> None:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / RECIPE).is_file() or (path / EMA).is_file()
+    return (path / RECIPE).is_file() or holds_weights(path)
 
 
 def _label_counts(store: BitStore) -> dict[str, int]:
-    counts: Counter[int] = Counter()
+    counts = np.zeros(len(store.labels), np.int64)
     for grid in store.grids:
-        counts.update(store.grid(grid).labels().tolist())
-    return {name: counts[i] for i, name in enumerate(store.labels)}
+        labels = store.grid(grid).labels()
+        counts += np.bincount(labels[(labels >= 0) & (labels < len(counts))], minlength=len(counts))
+    return dict(zip(store.labels, counts.tolist(), strict=True))

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.urls import located
 from grncli.store.bits import BITS, LABEL, BitSchema, Grid, grid_name, grid_of
 from grncli.store.fingerprint import read_fingerprint
-from grncli.store.rows.byte_source import ByteSource, LocalFiles
+from grncli.store.rows.byte_source import ByteSource
 from grncli.store.rows.row_reader import GroupView, RowStore, checked
+from grncli.store.rows.store_places import files_of
 from grncli.store.rows.stored import Segment
 from grncli.store.rows.verifying import verify_rows
 
@@ -31,8 +33,13 @@ class Sample:
 
 
 def open_store(path: str | Path) -> "BitStore":
-    """Open a bit store for reading, also while other processes write it; StoreError when it cannot be."""
-    return BitStore(Path(path))
+    """Open a bit store for reading, also while other processes write it; StoreError when it cannot be.
+
+    Parameters
+    ----------
+    path : folder, or URL of any scheme that fsspec knows; of a URL, RemoteError where the server cannot be read
+    """
+    return BitStore(located(path))
 
 
 def verify_store(path: str | Path, monitor: Monitor | None = None) -> list[str]:
@@ -40,7 +47,7 @@ def verify_store(path: str | Path, monitor: Monitor | None = None) -> list[str]:
 
     Parameters
     ----------
-    path : store directory; it may be incomplete, or be written meanwhile
+    path : folder or URL of a store; it may be incomplete, or be written meanwhile
     monitor : gets the bytes of arrays checked, and those in all
 
     Raises
@@ -50,7 +57,7 @@ def verify_store(path: str | Path, monitor: Monitor | None = None) -> list[str]:
     Unfinished
         If the monitor asked to stop.
     """
-    source = LocalFiles(Path(path))
+    source = files_of(path, cached=False)
     return verify_rows(source, BitSchema(read_fingerprint(source)), monitor or Monitor())
 
 
@@ -71,7 +78,7 @@ class BitStore(RowStore["GridView"]):
     def __init__(self, path: Path, source: ByteSource | None = None) -> None:
         """Use ``open_store``."""
         self.path = path
-        source = source or LocalFiles(path)
+        source = source or files_of(path)
         self.fingerprint = read_fingerprint(source)
         super().__init__(source, BitSchema(self.fingerprint), GridView)
         self._grids = {name: grid_of(name) for name in self.groups}
@@ -207,7 +214,7 @@ class GridView(GroupView):
     def labels(self, rows: ArrayLike | None = None) -> NDArray[np.int32]:
         """Labels [n] of ``rows`` in the order given, or of all."""
         if self._labels is None:
-            self._labels = np.concatenate([segment.kept_column(LABEL) for segment in self._segments])
+            self._labels = self.column(LABEL)
         return self._labels.copy() if rows is None else self._labels[checked(rows, len(self))]
 
     def chunks(self) -> Iterator[tuple[int, Bits]]:

@@ -14,7 +14,9 @@ from hashlib import sha256
 from math import inf
 from os import fsync
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import google_crc32c
 
 from grncli.runtime.errors import GrnError, StoreError
 from grncli.runtime.files import sync_directory, whole_file
@@ -62,6 +64,10 @@ class CaptionLine:
         """The line as JSON data."""
         captions = [{"type": caption.kind, "content": caption.text} for caption in self.captions]
         return {"source": self.source, "captions": captions, **self.fields}
+
+    def hash(self) -> int:
+        """A number of 256 bits for all that the line says."""
+        return int.from_bytes(sha256(json.dumps(self.record(), sort_keys=True).encode()).digest())
 
 
 class Captions:
@@ -114,11 +120,7 @@ class Captions:
 
     def digest(self) -> str:
         """Hash of all captions and fields, whatever the order of the lines and however they are divided into parts."""
-        total = sha256()
-        for source in sorted(self._by_source):
-            for line in sorted(self._by_source[source], key=_place):
-                total.update(json.dumps(line.record(), sort_keys=True).encode() + b"\n")
-        return total.hexdigest()
+        return digest_of(sum(line.hash() for lines in self._by_source.values() for line in lines))
 
     def __len__(self) -> int:
         return len(self._by_source)
@@ -146,21 +148,47 @@ def read_captions(store: BitStore) -> Captions:
     StoreError
         If a line is none, naming file and line.
     """
-    parts = (part.part for part in store.parts)
+    parts = [part.part for part in store.parts]
+    store.source.expect(((f"{part_name(part)}/{CAPTIONS}", None) for part in parts), streamed=True)
     return Captions(line for part in parts for line in read_part_captions(store.source, part))
+
+
+def digest_of(hashes: int) -> str:
+    """Hash of lines by the sum of theirs, so that processes that read some parts each find it together."""
+    return f"{hashes % (1 << 256):064x}"
 
 
 def read_part_captions(source: ByteSource, part: int) -> Iterator[CaptionLine]:
     """The captions of one part of a store, in the order of their lines; StoreError as `read_captions`."""
+    return (line for line, _ in located_captions(source, part))
+
+
+class LinePlace(NamedTuple):
+    """Where a line of captions stands: its part, first byte in the file, number of bytes, and their crc32c."""
+
+    part: int
+    offset: int
+    size: int
+    crc32c: int
+
+
+def located_captions(source: ByteSource, part: int) -> Iterator[tuple[CaptionLine, LinePlace]]:
+    """As `read_part_captions`, each with its place."""
     name = f"{part_name(part)}/{CAPTIONS}"
-    if CAPTIONS not in source.list(part_name(part)):
+    if not source.is_remote and CAPTIONS not in (source.list(part_name(part)) or ()):
         return
-    where = source.where(name)
-    with reading(source, name) as file:
+    where, offset = source.where(name), 0
+    with reading(source, name, missing=source.is_remote) as file:
         for number, data in enumerate(file, start=1):
-            place = f"{where}:{number}"
-            line = parse_line(data, place, error=StoreError, remedy=_REMEDY)
-            yield parse_captions(line, place, error=StoreError, remedy=_REMEDY)
+            place = LinePlace(part, offset, len(data), google_crc32c.value(data))
+            yield parse_caption_line(data, f"{where}:{number}"), place
+            offset += len(data)
+
+
+def parse_caption_line(data: bytes, place: str) -> CaptionLine:
+    """A line of ``captions.jsonl``; StoreError that names its place."""
+    line = parse_line(data, place, error=StoreError, remedy=_REMEDY)
+    return parse_captions(line, place, error=StoreError, remedy=_REMEDY)
 
 
 def parse_captions(line: Mapping[str, Any], place: str, *, error: type[GrnError], remedy: str) -> CaptionLine:

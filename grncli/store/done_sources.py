@@ -1,22 +1,25 @@
 """Which sources a part of a bit store has done, by the lines it has of them, and digests of their keys."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
+from grncli.runtime.overlap import in_threads
 from grncli.store.bits import BitSchema
 from grncli.store.fingerprint import Fingerprint
 from grncli.store.rows.byte_source import LocalFiles
-from grncli.store.rows.dropped_rows import read_dropped
+from grncli.store.rows.dropped_rows import DroppedRows, read_dropped
 from grncli.store.rows.record import PartRecord, read_record
-from grncli.store.rows.row_lines import read_failures, read_lines, unresolved
+from grncli.store.rows.row_lines import read_failures, read_rows, unresolved
 from grncli.store.rows.schema import FAILURES, SAMPLES, part_name
 
 _SET = "set:"
 _BITS = 256  # of a hash, and of a sum of hashes
+_HASHED_AT_ONCE = 4096  # keys: every part of a store looks at those of all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,12 @@ class StoredSources:
         """Read the commit records; StoreError for one that is damaged."""
         self._source = LocalFiles(path)
         self._schema = BitSchema(fingerprint)
-        parts = range(fingerprint.parts)
         # What is dropped first, as it is among the rows that the record counts then.
-        self._dropped = [read_dropped(self._source, part) for part in parts]
-        self.records = [read_record(self._source, part, self._schema) or PartRecord() for part in parts]
+        read = list(in_threads(self._read, range(fingerprint.parts)))
+        self._dropped, self.records = [dropped for dropped, _ in read], [record for _, record in read]
+
+    def _read(self, part: int) -> tuple[DroppedRows, PartRecord]:
+        return read_dropped(self._source, part), read_record(self._source, part, self._schema) or PartRecord()
 
     def of(self, part: int) -> Iterator[DoneSource]:
         """What the lines of a part name: a source once for each of its samples, or as one that failed.
@@ -62,16 +67,16 @@ class StoredSources:
             If a line cannot be read.
         """
         folder, record = part_name(part), self.records[part]
-        fields, required = self._schema.line_fields, self._schema.required_fields
         dropped = self._dropped[part]
         rows = {group: frozenset(dropped.rows(group).tolist()) for group in dropped.groups}
-        for _, line in read_lines(self._source, f"{folder}/{SAMPLES}", record.samples_bytes, fields, required):
+        stored = {group: each.rows for group, each in record.groups.items()}
+        for line in read_rows(self._source, f"{folder}/{SAMPLES}", record.committed_lines, self._schema, stored):
             gone = line["row"] in rows.get(line["grid"], ())
             key, label = source_key(line), line.get("label")
             yield DoneSource(key, line["source"], line.get("bytes"), failed=False, dropped=gone, label=label)
         for key in dropped.gone:
             yield DoneSource(key, key, None, failed=False, dropped=True)
-        failures = read_failures(self._source, f"{folder}/{FAILURES}", record.failures_bytes)
+        failures = read_failures(self._source, f"{folder}/{FAILURES}", record.committed_failures)
         for line in unresolved(failures).values():
             name: str = line["source"]
             yield DoneSource(line.get("key", name), name, None, failed=True)  # lines of older versions have no key
@@ -99,8 +104,9 @@ class OrderedKeys:
 
     def add(self, keys: Iterable[str]) -> None:
         """Take further keys."""
-        for key in keys:
-            self._hash.update(json.dumps(key).encode())
+        encoded = map(encode_basestring_ascii, keys)
+        while some := "".join(islice(encoded, _HASHED_AT_ONCE)):
+            self._hash.update(some.encode())
 
     def digest(self) -> str:
         """Of all keys so far, 64 hexadecimal digits."""
@@ -116,7 +122,7 @@ class KeySet:
 
     def add(self, keys: Iterable[str]) -> None:
         """Take further keys, none of them twice."""
-        hashes = (hashlib.sha256(json.dumps(key).encode()).digest() for key in keys)
+        hashes = (hashlib.sha256(encode_basestring_ascii(key).encode()).digest() for key in keys)
         self._sum = (self._sum + sum(map(int.from_bytes, hashes))) % (1 << _BITS)
 
     def digest(self) -> str:

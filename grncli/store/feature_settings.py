@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from grncli.runtime.differences import describe_differences
 from grncli.runtime.errors import StoreError, StoreMismatch
 from grncli.runtime.jsonfiles import brief
+from grncli.runtime.urls import is_url
 from grncli.store.root_kinds import FEATURES_ATTRIBUTE, kind_of_group
 from grncli.store.rows.byte_source import ByteSource, root_attributes
-from grncli.store.rows.schema import FORMAT, MAX_PARTS, METADATA, TEXT, ArrayLayout, Schema, array_layout
+from grncli.store.rows.schema import FORMAT, MAX_PARTS, METADATA, TEXT, WHOLE, ArrayLayout, Schema, array_layout
 
 FEATURES = "features"
 DIGEST = "digest"
@@ -97,7 +98,7 @@ def read_feature_settings(source: ByteSource) -> FeatureSettings:
     where = source.where("")
     attributes = root_attributes(source)
     if attributes is None:
-        state = "is not a store" if Path(where).exists() else "does not exist"
+        state = "is not a store" if is_url(where) or Path(where).exists() else "does not exist"
         raise StoreError(f"{where} {state}; give a features store made by grn encode-text.")
     return FeatureSettings.from_attributes(attributes, where)
 
@@ -115,7 +116,7 @@ class FeatureSchema(Schema):
     attribute = FEATURES_ATTRIBUTE
     array_names = (FEATURES, DIGEST)
     group_field = "tokens"
-    line_fields: ClassVar = {"tokens": TEXT, "prompt": TEXT}
+    line_fields: ClassVar = {"row": WHOLE, "tokens": TEXT, "prompt": TEXT}
     required_fields = ("prompt",)
 
     @property

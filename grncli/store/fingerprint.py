@@ -11,6 +11,7 @@ from typing import Any
 from grncli.runtime.differences import Difference, differences
 from grncli.runtime.errors import StoreError, StoreMismatch
 from grncli.runtime.jsonfiles import brief
+from grncli.runtime.urls import is_url
 from grncli.store.root_kinds import BITS_ATTRIBUTE, kind_of_group
 from grncli.store.rows.byte_source import ByteSource, root_attributes
 from grncli.store.rows.schema import FORMAT, MAX_PARTS, METADATA
@@ -156,6 +157,8 @@ def _same_network(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
 
 
 def _not_a_store(store: str) -> str:
+    if is_url(store):
+        return f"{store}: there is no bit store (no {METADATA}); give the URL of one that grn copy has put there."
     if not os.path.exists(store):
         return f"{store} does not exist; give the path of a store made by grn tokenize or grn sample."
     if not os.path.isdir(store):

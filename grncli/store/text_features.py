@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.urls import UrlPath, located
 from grncli.store.feature_settings import (
     DIGEST,
     DIGEST_BYTES,
@@ -20,10 +21,11 @@ from grncli.store.feature_settings import (
     read_feature_settings,
 )
 from grncli.store.root_kinds import BITS_ATTRIBUTE, FEATURES_ATTRIBUTE
-from grncli.store.rows.byte_source import ByteSource, LocalFiles, root_attributes
+from grncli.store.rows.byte_source import ByteSource, root_attributes
 from grncli.store.rows.claiming import Claim, Overwrite, claim_part, explained
 from grncli.store.rows.row_reader import GroupView, RowStore
 from grncli.store.rows.row_writer import RowWriter
+from grncli.store.rows.store_places import files_of
 from grncli.store.rows.stored import stored_arrays
 from grncli.store.rows.verifying import verify_rows
 
@@ -32,17 +34,18 @@ _DIGEST = np.dtype(f"S{DIGEST_BYTES}")  # arrays of it compare by all their byte
 
 def open_features(path: str | Path) -> "FeatureStore":
     """Open a features store for reading, also while other processes write it; StoreError when it cannot be."""
-    return FeatureStore(Path(path))
+    return FeatureStore(located(path))
 
 
 def is_features_store(path: Path) -> bool:
-    """Whether a folder says that it is one."""
-    return FEATURES_ATTRIBUTE in (root_attributes(LocalFiles(path)) or {})
+    """Whether a folder or URL says that it is one."""
+    return FEATURES_ATTRIBUTE in (root_attributes(files_of(path)) or {})
 
 
 def is_bit_store(path: Path) -> bool:
-    """Whether a folder says that it is a bit store."""
-    return path.is_dir() and BITS_ATTRIBUTE in (root_attributes(LocalFiles(path)) or {})
+    """Whether a folder or URL says that it is a bit store."""
+    there = path.is_dir() or isinstance(located(path), UrlPath)
+    return there and BITS_ATTRIBUTE in (root_attributes(files_of(path)) or {})
 
 
 def verify_features(path: str | Path, monitor: Monitor | None = None) -> list[str]:
@@ -59,7 +62,7 @@ def verify_features(path: str | Path, monitor: Monitor | None = None) -> list[st
     Unfinished
         If the monitor asked to stop.
     """
-    source = LocalFiles(Path(path))
+    source = files_of(path, cached=False)
     return verify_rows(source, FeatureSchema(read_feature_settings(source)), monitor or Monitor())
 
 
@@ -148,7 +151,7 @@ class FeatureStore(RowStore[GroupView]):
     def __init__(self, path: Path, source: ByteSource | None = None) -> None:
         """Use ``open_features``."""
         self.path = path
-        source = source or LocalFiles(path)
+        source = source or files_of(path)
         self.settings = read_feature_settings(source)
         super().__init__(source, FeatureSchema(self.settings), GroupView)
         self._groups = [self.group(name) for name in self.groups]

@@ -19,6 +19,10 @@ from grncli.runtime.jsonfiles import brief
 from grncli.runtime.text import counted
 from grncli.store import is_interrupted, open_store, part_name
 from grncli.store.done_sources import DoneSource, KeySet, OrderedKeys, StoredSources, is_of_a_set
+from grncli.store.fingerprint import read_fingerprint
+from grncli.store.rows.byte_source import LocalFiles
+from grncli.store.rows.record import PartRecord
+from grncli.store.rows.schema import EDITED
 from grncli.tokenizing.tokenizing_plan import ChosenSources, TokenizeSettings, TokenizingPlan, begin_with
 
 _NONE = -1
@@ -90,6 +94,25 @@ def find_work(out: Path, plan: TokenizingPlan, settings: TokenizeSettings) -> Pa
     kept = [sentence for check in checks for sentence in check(out, comparison, settings)]
     sources = [*comparison.as_recorded(known), *left]
     return PartWork(sources, len(known), record.position, comparison.failed(known), digest, kept)
+
+
+def require_one_list(out: Path, plan: TokenizingPlan, records: Sequence[PartRecord]) -> None:
+    """StoreMismatch unless all parts, now that they are complete, were made of the list of this one.
+
+    Jobs that began at the same time did not see of each other that SRC held other files when they listed it. Parts of
+    a store that was merged or split are of no common list, nor are those that were added to.
+    """
+    is_edited = EDITED in read_fingerprint(LocalFiles(out)).versions
+    if is_edited or any(is_of_a_set(record.digest) for record in records):
+        return
+    listed = plan.chosen.sources
+    for part, record in enumerate(records):
+        if not begin_with(listed[part :: len(records)], record.position, record.digest):
+            raise StoreMismatch(
+                f"{out / part_name(part)} was made of another list of sources than this part, so that some are doubled "
+                f"or left out, and the store is not marked as complete; make that part of the same SRC with --part "
+                f"{part}/{len(records)} --overwrite, then run this command again"
+            )
 
 
 class SourceComparison:

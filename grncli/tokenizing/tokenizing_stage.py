@@ -17,10 +17,11 @@ from grncli.runtime.errors import MediaError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
+from grncli.runtime.writer_status import reporting
 from grncli.store import add_classes, open_part
 from grncli.tokenizing.bit_encoder import BitEncoder
 from grncli.tokenizing.caption_writing import add_captions
-from grncli.tokenizing.part_work import PartWork, find_work
+from grncli.tokenizing.part_work import PartWork, find_work, require_one_list
 from grncli.tokenizing.sample_writer import SampleWriter
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings, TokenizingPlan, make_plan, with_classes_of
 
@@ -78,14 +79,15 @@ def tokenize(
         work = find_work(out, plan, settings)
         if plan.new_classes:
             add_classes(out, plan.fingerprint.labels)
-        samples = SampleWriter(plan, work, settings, part, monitor)
-        samples.require_strict()
-        for line in [*plan.lines(), *plan.chosen.doubts, *work.lines()]:
-            monitor.say(line)
-        _encode(work, plan, settings, samples, monitor)
-        sources = work.sources if settings.captions else ()
-        captioned = len(add_captions(sources, part, monitor, strict=settings.strict))
-        part.finish()
+        with reporting(part.directory, "tokenize", "sources", monitor) as monitor:
+            samples = SampleWriter(plan, work, settings, part, monitor)
+            samples.require_strict()
+            for line in [*plan.lines(), *plan.chosen.doubts, *work.lines()]:
+                monitor.say(line)
+            _encode(work, plan, settings, samples, monitor)
+            sources = work.sources if settings.captions else ()
+            captioned = len(add_captions(sources, part, monitor, strict=settings.strict))
+            part.finish(partial(require_one_list, out, plan))
         if work.total and not part.samples:
             raise MediaError(
                 f"{describe_arguments(src)}: none of {work.total} sources could be read; {out} holds no sample"

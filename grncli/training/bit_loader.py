@@ -20,7 +20,10 @@ from grncli.runtime.errors import RecipeError, StoreError
 from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore, Grid, GridView, grid_name
+from grncli.store.bits import BITS
 from grncli.training.objective import Batch
+
+EXPECTED_BYTES = 1 << 30  # of the next window of a remote store that are fetched while one is used
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class GridSamples:
     grid: Grid
     views: Sequence[GridView]
     names: Sequence[str]  # of the stores
-    labels: Numbers  # into the class names of all stores, -1 for none
+    labels: NDArray[np.int32]  # into the class names of all stores, -1 for none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +53,17 @@ class GridSamples:
             inside = which == i
             bits[inside] = self.views[i].read(within[inside])
         return bits
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of the stores is behind a URL."""
+        return any(view.is_remote for view in self.views)
+
+    def expect(self, rows: Numbers) -> None:
+        """Say that ``rows`` are going to be read, so that those of remote stores are fetched from here on."""
+        which, within = self._places(rows)
+        for i in np.unique(which).tolist():
+            self.views[i].expect_rows(BITS, within[which == i])
 
     def keys(self, rows: Numbers) -> tuple[str, ...]:
         """What to call samples by in a message."""
@@ -87,7 +101,7 @@ def combine_stores(stores: Sequence[BitStore]) -> tuple[Bits, list[GridSamples]]
         own = [store for store in stores if grid in store.grids]
         labels = [_renamed(store.grid(grid).labels(), store.labels, names) for store in own]
         views, paths = [store.grid(grid) for store in own], [str(store.path) for store in own]
-        samples.append(GridSamples(grid, views, paths, np.concatenate(labels)))
+        samples.append(GridSamples(grid, views, paths, labels[0] if len(labels) == 1 else np.concatenate(labels)))
     rates = {store.fingerprint.preprocessing.get("fps") for store in stores}
     bits = Bits(
         tokenizer=dict(first.fingerprint.tokenizer),
@@ -198,7 +212,14 @@ class Order:
             self._loaded = None  # two would not fit
             rows = self._windows.stored(epoch, window)
             self._loaded = key, rows, self.samples.read(rows)
+            if self.samples.is_remote and not self._windows.whole:
+                self._expect_window_after(epoch, window)
         return self._loaded[1:]
+
+    def _expect_window_after(self, epoch: int, window: int) -> None:
+        last = window + 1 == len(self._windows.ends(epoch))
+        rows = self._windows.stored(epoch + 1, 0) if last else self._windows.stored(epoch, window + 1)
+        self.samples.expect(rows[: EXPECTED_BYTES // self.samples.row_bytes])
 
 
 def most_frequent(samples: Sequence[GridSamples]) -> GridSamples:
@@ -215,12 +236,14 @@ def check_validation(samples: Sequence[GridSamples], validation: int) -> None:
 
 def _batch(samples: GridSamples, rows: Numbers, numbers: Numbers, bits: NDArray[np.uint8] | None = None) -> Batch:
     bits = samples.read(rows) if bits is None else bits
-    return Batch(
-        torch.from_numpy(bits), samples.keys(rows), torch.from_numpy(samples.labels[rows]), torch.from_numpy(numbers)
-    )
+    labels = samples.labels[rows].astype(np.int64)
+    return Batch(torch.from_numpy(bits), samples.keys(rows), torch.from_numpy(labels), torch.from_numpy(numbers))
 
 
-def _renamed(labels: NDArray[np.int32], own: Sequence[str], names: Sequence[str]) -> Numbers:
+def _renamed(labels: NDArray[np.int32], own: Sequence[str], names: Sequence[str]) -> NDArray[np.int32]:
     """Labels of one store in the class names of all."""
-    table = np.array([*(names.index(name) for name in own), -1], np.int64)  # -1 picks the last
+    if tuple(own) == tuple(names):
+        return labels
+    numbers = {name: number for number, name in enumerate(names)}
+    table = np.array([*(numbers[name] for name in own), -1], np.int32)  # -1 picks the last
     return table[labels]

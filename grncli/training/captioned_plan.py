@@ -13,19 +13,14 @@ from grncli.runs.generator_recipe import (
 )
 from grncli.runtime.errors import RecipeError, StoreError, UsageError
 from grncli.runtime.monitor import Say
+from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.store import BitStore
-from grncli.store.captions import read_captions
 from grncli.store.text_features import FeatureStore, open_features
 from grncli.text.prompt_features import PromptFeatures
 from grncli.text.text_encoder import TextEncoder
 from grncli.training.bit_loader import combine_stores
-from grncli.training.captioned_samples import (
-    CaptionedSamples,
-    collect_prompts,
-    count_tokens,
-    fitting_rows,
-    tokens_needed,
-)
+from grncli.training.captioned_samples import CaptionedSamples, fitting_rows, tokens_needed
+from grncli.training.collecting_prompts import collect_prompts
 from grncli.training.packing import Numbers
 from grncli.training.training_prompts import OnlineSource, PromptSource, StoredSource
 
@@ -59,6 +54,7 @@ def make_captioned_plan(
     place: str | None = None,
     allow_incomplete: bool = False,
     say: Say = lambda text: None,
+    processes: Processes = SINGLE_PROCESS,
 ) -> CaptionedPlan:
     """Settle the recipe by stores, captions and features; nothing is written.
 
@@ -66,9 +62,10 @@ def make_captioned_plan(
     ----------
     stores : whose bits fit the recipe
     text : a features store
-    open_encoder : in its place; called once the captions are read
+    open_encoder : in its place
     place : path of the recipe, for the command that a message gives
     allow_incomplete : use what an unfinished features store holds so far
+    processes : which share the work of counting; all call this with the same arguments
 
     Raises
     ------
@@ -85,8 +82,6 @@ def make_captioned_plan(
             "grn encode-text made of them, or a --text-encoder"
         )
     bits, parts = combine_stores(stores)
-    captions = [read_captions(store) for store in stores]
-    counted = collect_prompts(stores, captions, parts, asked_text, first_frame=recipe.refinement.first_frame > 0)
     source: PromptSource
     if stored is not None:
         source = StoredSource(stored, place)
@@ -96,20 +91,20 @@ def make_captioned_plan(
     network = recipe.network
     assert isinstance(network, AskedTextGenerator)
     settled_text = _settle_text(asked_text, network, source)
-    prompts = source.number(counted.table)
-    longest, most = int(prompts.lengths.max()), settled_text.max_tokens
+    first_frame = recipe.refinement.first_frame > 0
+    found = collect_prompts(stores, parts, asked_text, source, first_frame=first_frame, processes=processes)
+    longest, most = int(found.counts.lengths.max()), settled_text.max_tokens
     if longest > most:
         raise RecipeError(
             f"{source.name}: prompts have up to {longest} tokens, and the recipe says text.max_tokens={most}; raise "
             "it, or shorten the captions"
         )
-    samples = CaptionedSamples(parts, count_tokens(counted, parts, prompts.lengths), prompts)
+    samples = CaptionedSamples(parts, found.counts, found.prompts)
     config = network.settle(
         rounds=network.rounds or stores[0].rounds, channels=stores[0].channels, text_width=source.width
     )
     settled = recipe.settle(config, replace(bits, labels=()), settled_text)
-    digests = tuple(each.digest() for each in captions)
-    return CaptionedPlan(settled, samples, _rows(samples, data, say), digests, source.features, source.dtype)
+    return CaptionedPlan(settled, samples, _rows(samples, data, say), found.digests, source.features, source.dtype)
 
 
 def _open_features(path: Path, allow_incomplete: bool) -> FeatureStore:

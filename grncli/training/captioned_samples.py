@@ -1,6 +1,6 @@
 """The samples of bit stores with the prompts that they are trained with, and reading both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,17 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grncli.runs.caption_prompts import caption_prompts, suffix_of
-from grncli.runs.generator_recipe import Task, TextConditioning
-from grncli.runtime.errors import StoreError
-from grncli.store import BitStore, Grid
-from grncli.store.captions import Caption, CaptionLine, Captions
-from grncli.text.templates import final_prompt
+from grncli.store import Grid
 from grncli.training.bit_loader import GridSamples
-from grncli.training.packing import DROPPED, RATIO_TOKENS, Entries, Numbers, TokenCounts
-from grncli.training.training_prompts import PromptTable, TrainingPrompts
-
-NO_PROMPT = -1  # the first prompt of a sample that has none
+from grncli.training.packing import DROPPED, NO_PROMPT, RATIO_TOKENS, Entries, Numbers, TokenCounts
+from grncli.training.training_prompts import TrainingPrompts
 
 
 @dataclass(frozen=True)
@@ -79,6 +72,17 @@ class CaptionedSamples:
             for i, (number, epoch, clean) in enumerate(described)
         ]
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of the stores is behind a URL."""
+        return any(part.is_remote for part in self.parts)
+
+    def expect(self, entries: Entries) -> None:
+        """Say that samples are going to be read, so that those of remote stores are fetched from here on."""
+        places, rows = self._places(entries["sample"])
+        for place in np.unique(places).tolist():
+            self.parts[place].expect(rows[places == place])
+
     def key(self, number: int) -> str:
         """What to call a sample in a message."""
         (place,), rows = self._places(np.array([number]))
@@ -93,88 +97,6 @@ class CaptionedSamples:
         """Part of each sample, and its row there."""
         places = np.searchsorted(self._starts, numbers, "right") - 1
         return places, numbers - self._starts[places]
-
-
-@dataclass(frozen=True)
-class CaptionCounts:
-    """The prompts of all samples: `TokenCounts` before their tokens are counted."""
-
-    table: PromptTable
-    first: NDArray[np.int32]
-    clean_first: NDArray[np.int32]
-    prompts: NDArray[np.int32]
-
-
-def collect_prompts(
-    stores: Sequence[BitStore],
-    captions: Sequence[Captions],
-    parts: Sequence[GridSamples],
-    text: TextConditioning,
-    *,
-    first_frame: bool,
-) -> CaptionCounts:
-    """Bring the captions of all samples to their final form.
-
-    Parameters
-    ----------
-    captions : of each store
-    first_frame : whether clips may be trained with a clean first frame, with prompts of their own
-
-    Raises
-    ------
-    StoreError
-        If no sample has a caption.
-    """
-    tasks: Mapping[str, Task] = {"image": text.image, "clip": text.clip, "first-frame": text.first_frame}
-    prompts_of = _SharedPrompts()
-    first, clean, prompts = list[int](), list[int](), list[int]()
-    for part in parts:
-        own = "image" if part.grid[0] == 1 else "clip"
-        for store, spoken in zip(stores, captions, strict=True):
-            if part.grid not in store.grids:
-                continue
-            for line in store.records(store.grid(part.grid).indices.tolist()):
-                said = spoken.lines_of_sample(line)
-                place, starts = str(store.path), said if first_frame and own == "clip" else ()
-                first.append(prompts_of.first(place, own, said, tasks[own]))
-                clean.append(prompts_of.first(place, "first-frame", starts, tasks["first-frame"]))
-                prompts.append(sum(len(each.captions) for each in said))
-    table = prompts_of.table
-    if not table.prompts:
-        paths = ", ".join(str(store.path) for store in stores)
-        raise StoreError(f"{paths}: no sample has a caption; add them with: grn captions {stores[0].path} FILE")
-    table.add([final_prompt("")], str(stores[0].path), "image")
-    return CaptionCounts(table, np.array(first, np.int32), np.array(clean, np.int32), np.array(prompts, np.int32))
-
-
-def count_tokens(counted: CaptionCounts, parts: Sequence[GridSamples], lengths: NDArray[np.int32]) -> TokenCounts:
-    """What each sample counts in a sequence, with the tokens of each prompt, the empty one last."""
-    return TokenCounts(
-        visual=np.repeat([int(np.prod(part.grid)) for part in parts], [len(part) for part in parts]).astype(np.int32),
-        first=counted.first,
-        prompts=counted.prompts,
-        clean_first=counted.clean_first,
-        lengths=lengths,
-        empty=int(lengths[-1]),
-    )
-
-
-class _SharedPrompts:
-    """A table of prompts in which samples of the same captions share theirs."""
-
-    def __init__(self) -> None:
-        self.table = PromptTable()
-        self._firsts: dict[tuple[str, tuple[tuple[str, tuple[Caption, ...]], ...]], int] = {}
-
-    def first(self, store: str, task: str, lines: Sequence[CaptionLine], templates: Task) -> int:
-        """Number of the first prompt of a sample with the captions of these lines; ``NO_PROMPT`` for none."""
-        if not lines:
-            return NO_PROMPT
-        key = task, tuple((suffix_of(line, templates), line.captions) for line in lines)
-        if key not in self._firsts:
-            prompts = [prompt for line in lines for prompt in caption_prompts(line, templates)]
-            self._firsts[key] = self.table.add(prompts, store, task)
-        return self._firsts[key]
 
 
 def fitting_rows(samples: CaptionedSamples, tokens: int) -> tuple[Numbers, NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """Packed batches: the sequences of a step, read ahead of the network."""
 
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ from grncli.runs.generator_recipe import GeneratorRecipe, PackedData
 from grncli.runtime.overlap import Prefetcher
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
 from grncli.training.captioned_samples import CaptionedSample, CaptionedSamples
-from grncli.training.packing import Numbers, PackingPlan, first_fit_decreasing
+from grncli.training.packing import Entries, Numbers, PackingPlan, first_fit_decreasing
+
+EXPECTED_STEPS = 8  # whose samples are fetched from a remote store before they are read
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,18 @@ class PackedLoader:
             yield PackedBatch([self.samples.read(entries[bins == place])])
 
     def _read(self, first_step: int) -> Iterator[PackedBatch]:
-        for step in self.plan.steps(first_step):
-            mine = step[self.processes.rank :: self.processes.count]
+        steps = (step[self.processes.rank :: self.processes.count] for step in self.plan.steps(first_step))
+        for mine in self._expected(steps) if self.samples.is_remote else steps:
             yield PackedBatch([self.samples.read(sequence) for sequence in mine])
+
+    def _expected(self, steps: Iterator[list[Entries]]) -> Iterator[list[Entries]]:
+        """The steps, of which some more are looked at than are read so far."""
+        waiting = deque[list[Entries]]()
+        for step in steps:
+            self.samples.expect(np.concatenate(step))
+            waiting.append(step)
+            if len(waiting) > EXPECTED_STEPS:
+                yield waiting.popleft()
 
 
 def hold_out(rows: Numbers, count: int, seed: int) -> tuple[Numbers, Numbers]:

@@ -22,6 +22,7 @@ Numbers = NDArray[np.int64]
 Entries = NDArray[np.void]
 
 RATIO_TOKENS = 1  # of each sample
+NO_PROMPT = -1  # the first prompt of a sample that has no caption
 DROPPED = -1  # the prompt of an entry that is trained without one
 FEW_ITEMS = 4  # are placed one by one, which is quicker
 

@@ -6,6 +6,7 @@ import itertools
 import pytest
 from small_stores import GRIDS, fingerprint, random_bits
 
+from grncli.runtime.errors import StoreError
 from grncli.store import open_part
 from grncli.store.done_sources import DoneSource, KeySet, OrderedKeys, StoredSources, is_of_a_set, source_key
 
@@ -59,3 +60,14 @@ def test_a_part_names_what_it_has_read_and_what_failed(tmp_path):
         DoneSource("b.mp4", "in/b.mp4", None, failed=True),
         DoneSource("old.mp4", "old.mp4", None, failed=True),
     ]
+
+
+@pytest.mark.parametrize("field", ["grid", "row"])
+def test_a_line_that_does_not_say_which_row_it_is_of_is_an_error(tmp_path, field):
+    with open_part(tmp_path / "s.zarr", fingerprint()) as writer:
+        writer.append(GRIDS[0], random_bits(1, GRIDS[0]), None, [{"key": "d.mp4", "source": "in/d.mp4"}])
+        writer.commit(1, "", 1)
+    file = tmp_path / "s.zarr/part-00000/samples.jsonl"
+    file.write_text(file.read_text().replace(f'"{field}"', f'"{field[:-1]}_"'))
+    with pytest.raises(StoreError, match=f"samples.jsonl:1: has no field {field}"):
+        list(StoredSources(tmp_path / "s.zarr", fingerprint()).of(0))

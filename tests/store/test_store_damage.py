@@ -168,7 +168,7 @@ def test_marker_that_does_not_fit_is_found(path, part):
     (part / "commit.json").write_text(json.dumps({**record, "complete": False}))
     assert verify_store(path) == []
     (path / "COMPLETE").touch()
-    assert any("not all of its parts are" in problem for problem in verify_store(path))
+    assert any("but part-00000 is not; restore it" in problem for problem in verify_store(path))
     assert not open_store(path).complete
 
 

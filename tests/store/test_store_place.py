@@ -93,14 +93,17 @@ def test_a_complete_part_that_cannot_be_written_is_done(tmp_path, small_chunks, 
     assert tree(path) == before
 
 
-@pytest.fixture
-def few_files():
-    """As under ``ulimit -n 64``, whatever else is open."""
+@pytest.fixture(params=[0, 300], ids=["few others open", "many others open"])
+def few_files(request):
+    """As under ``ulimit -n 64``, whatever else is open: 30 files can be opened."""
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(request.param)]
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd"))) if os.path.isdir("/proc/self/fd") else 40
+    highest = max(map(int, os.listdir("/proc/self/fd"))) if os.path.isdir("/proc/self/fd") else 40 + request.param
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 30, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for fd in held:
+        os.close(fd)
 
 
 def test_more_grids_than_a_process_may_open_files(tmp_path, small_chunks, few_files):

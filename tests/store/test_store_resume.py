@@ -171,9 +171,19 @@ def test_everything_a_commit_speaks_of_is_on_disk_before_it(tmp_path, small_chun
 
 def test_finished_run_repeated_changes_nothing(memory_disk, uninterrupted):
     path = memory_disk / "uninterrupted"
-    before = {entry: entry.stat().st_mtime_ns for entry in path.rglob("*")}
+    entries = [entry for entry in path.rglob("*") if entry.name != "COMPLETE"]
+    before = [entry.stat().st_mtime_ns for entry in entries]
     run(path)
-    assert {entry: entry.stat().st_mtime_ns for entry in path.rglob("*")} == before
+    assert {*path.rglob("*")} == {*entries, path / "COMPLETE"}
+    assert [entry.stat().st_mtime_ns for entry in entries] == before
+
+
+def test_a_finished_run_repeated_renews_the_date_of_the_marker_for_make(tmp_path):
+    run(tmp_path / "store")
+    marker = tmp_path / "store" / "COMPLETE"
+    os.utime(marker, (0, 0))
+    run(tmp_path / "store")
+    assert marker.stat().st_mtime > 0
 
 
 def test_what_was_not_committed_is_gone_after_closing(tmp_path, small_chunks):

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -20,6 +20,8 @@ from grncli.runtime.system import most_open_files, open_file
 from grncli.store.rows.record import GroupRecord, PartRecord
 from grncli.store.rows.schema import METADATA, ArrayLayout, Schema, group_document, unreadable
 from grncli.store.rows.stored import StoredChunk
+
+Result = TypeVar("Result")
 
 # A native-size folder has hundreds of grids, each with several arrays; stay far below the usual 1024 that a process
 # may open, and below any other limit.
@@ -53,18 +55,21 @@ class UnsyncedFiles:
         return fd
 
     def _open(self, path: Path, creating: int) -> int:
+        return self._with_fewer_open(lambda: open_file(path, os.O_RDWR | creating, follow=False))
+
+    def _with_fewer_open(self, work: Callable[[], Result]) -> Result:
+        """What ``work`` gives that opens a file, tried again where other parts of the process left it too few."""
         try:
-            return open_file(path, os.O_RDWR | creating, follow=False)
+            return work()
         except OSError as error:
             if error.errno not in _TOO_MANY or not self._fds:
                 raise
-        # Other parts of the process hold more than was left to them.
         self._sync_files()
-        return open_file(path, os.O_RDWR | creating, follow=False)
+        return work()
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file whole. Only what is read after the next ``sync`` may depend on it."""
-        replace_file(path, content, sync=False)
+        self._with_fewer_open(lambda: replace_file(path, content, sync=False))
         replaced = self._fds.pop(path, None)
         if replaced is not None:
             os.close(replaced)

@@ -8,17 +8,19 @@ resumes instead of discarding its own rows.
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.files import replace_file, sync_directory, temporary_path
 from grncli.runtime.folders import make_folder, remove_now
+from grncli.runtime.lease import is_lease
 from grncli.runtime.lock import PathLock
 from grncli.store.rows.byte_source import LocalFiles, root_attributes
-from grncli.store.rows.record import read_record
+from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.schema import (
     COMMIT,
     COMPLETE,
@@ -34,6 +36,9 @@ from grncli.store.rows.schema import (
 _UNFINISHED = {LOCK, temporary_path(Path(METADATA)).name}
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Agreement = Callable[[Sequence[PartRecord]], None]
+"""Raises where the records of all parts do not go together."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def claim_part(store: Path, schema: Schema, part: int, overwrite: Overwrite | No
         if overwrite or error.errno not in _UNWRITABLE or root_attributes(LocalFiles(store)) is None:
             raise
         _require_same(store, schema, overwrite)  # before the record is read, which other settings make look damaged
-        if not _is_complete(store, part, schema):
+        if not _is_complete(read_record(LocalFiles(store), part, schema)):
             raise
         return Claim(None, f"{error.filename or store} cannot be written ({error.strerror}); fix that and try again.")
 
@@ -105,7 +110,7 @@ def _refuse_foreign(store: Path, schema: Schema) -> None:
     if not store.is_dir():
         raise StoreError(f"{store} is a file, not a {schema.noun}; choose another OUT.")
     # Listed before the document is read: another process may create the store in between.
-    names = set(os.listdir(store)) - _UNFINISHED
+    names = {name for name in os.listdir(store) if not is_lease(name)} - _UNFINISHED
     if names and schema.attribute not in (root_attributes(LocalFiles(store)) or {}):
         raise StoreError(
             f"{store} holds something else than a {schema.noun}; choose another OUT, or empty it yourself."
@@ -120,8 +125,7 @@ def _require_same(store: Path, schema: Schema, overwrite: Overwrite | None) -> N
     schema.require_same(root_attributes(LocalFiles(store)) or {}, store, remedy)
 
 
-def _is_complete(store: Path, part: int, schema: Schema) -> bool:
-    record = read_record(LocalFiles(store), part, schema)
+def _is_complete(record: PartRecord | None) -> bool:
     return record is not None and record.complete
 
 
@@ -195,12 +199,26 @@ def _hidden(part: Path) -> Path:
     return part.with_name(f".{part.name}.old")
 
 
-def mark_complete(store: Path, schema: Schema) -> None:
-    """Put the marker in place once every part is complete; last of all, so that it can be depended on."""
+def mark_complete(store: Path, schema: Schema, agree: Agreement = lambda records: None) -> None:
+    """Put the marker in place once every part is complete; last of all, so that it can be depended on.
+
+    One that is there gets a new date: make compares it with that of what the store is made of. ``agree`` raises where
+    the parts, all complete, do not go together.
+    """
     marker = store / COMPLETE
+    with suppress(OSError):  # it is not there, or the store can only be read
+        os.utime(marker, follow_symlinks=False)
 
     def is_due() -> bool:
-        return not marker.exists() and all(_is_complete(store, part, schema) for part in range(schema.parts))
+        if marker.exists():
+            return False
+        records = list(
+            takewhile(_is_complete, (read_record(LocalFiles(store), i, schema) for i in range(schema.parts)))
+        )
+        if len(records) < schema.parts:
+            return False
+        agree([record for record in records if record is not None])
+        return True
 
     # First without the lock, which a store that cannot be written does not give: the part that is completed last
     # sees that all are.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from grncli.runtime.errors import StoreError
 from grncli.runtime.jsonfiles import brief
 from grncli.runtime.jsonlines import LineFile, encode_lines, parse_line
-from grncli.store.rows.byte_source import ByteSource, reading
+from grncli.store.rows.byte_source import ByteSource, Committed, reading
 from grncli.store.rows.dropped_rows import DroppedRows
 from grncli.store.rows.schema import RESTORE, TEXT, TEXT_OR_NULL, WHOLE, LineField, Schema
 
@@ -79,7 +79,7 @@ class CommittedLines:
 
 
 class RowLines:
-    """The committed ``size`` bytes of a part's ``samples.jsonl``; its index is 8 bytes a row, once needed.
+    """The committed bytes of a part's ``samples.jsonl``; its index is 8 bytes a row, once needed.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class RowLines:
         self,
         source: ByteSource,
         name: str,
-        size: int,
+        committed: Committed,
         rows: Mapping[str, int],
         schema: Schema,
         dropped: DroppedRows,
@@ -99,11 +99,15 @@ class RowLines:
         self._source = source
         self._name = name
         self._where = source.where(name)
-        self._size = size
+        self._committed = committed
         self._rows = rows
         self._schema = schema
         self._dropped = dropped
         self._offsets: dict[str, NDArray[np.int64]] | None = None
+
+    def to_expect(self) -> tuple[str, Committed]:
+        """The file as its source is told of it."""
+        return self._name, self._committed
 
     def of(self, group: str, rows: Sequence[int]) -> Iterator[Line]:
         """Lines of some rows of a group, by their place on disk, in the order given."""
@@ -117,15 +121,14 @@ class RowLines:
 
     def stored(self) -> Iterator[Line]:
         """Every line as the file has them, also those of dropped rows."""
-        fields, required = self._schema.line_fields, self._schema.required_fields
-        return map(itemgetter(1), read_lines(self._source, self._name, self._size, fields, required))
+        return read_rows(self._source, self._name, self._committed, self._schema, self._rows)
 
     def _kept(self, group: str) -> NDArray[np.int64] | slice:
         kept = self._dropped.kept(group, self._rows[group])
         return slice(None) if kept is None else kept
 
     def _read(self, offsets: NDArray[np.int64]) -> Iterator[Line]:
-        with reading(self._source, self._name) as file:
+        with reading(self._source, self._name, self._committed) as file:
             for offset in offsets.tolist():
                 file.seek(offset)
                 place = f"{self._where}, byte {offset}"
@@ -139,11 +142,11 @@ class RowLines:
             head = _head(self._schema)
             index = {name: np.full(rows, -1, np.int64) for name, rows in self._rows.items()}
             offset = 0
-            with reading(self._source, self._name) as file:
-                size = self._source.size(self._name) or 0
-                if size < self._size:
-                    raise self._damaged(f"{size} bytes, expected at least {self._size}")
-                while offset < self._size:
+            with reading(self._source, self._name, self._committed) as file:
+                size, expected = self._source.size(self._name) or 0, self._committed.size
+                if size < expected:
+                    raise self._damaged(f"{size} bytes, expected at least {expected}")
+                while offset < expected:
                     line = file.readline()
                     match = head.match(line)
                     offsets = index.get(match[1].decode()) if match else None
@@ -182,19 +185,40 @@ def encode_rows(group: str, first: int, records: Sequence[Mapping[str, Any]], sc
     return encode_lines(lines, first=field)
 
 
-def read_failures(source: ByteSource, name: str, size: int) -> Iterator[Line]:
+def read_rows(
+    source: ByteSource, name: str, committed: Committed, schema: Schema, rows: Mapping[str, int]
+) -> Iterator[Line]:
+    """Committed lines of ``samples.jsonl``; StoreError unless they are those of the rows of each group, in order."""
+    required = (schema.group_field, "row", *schema.required_fields)
+    following = dict.fromkeys(rows, 0)
+    for place, line in read_lines(source, name, committed, schema.line_fields, required):
+        group, row = line[schema.group_field], line["row"]
+        if row != following.get(group) or row == rows[group]:
+            raise StoreError(f"{place}: is row {row} of {group}, which is out of its place; {_REMEDY}")
+        following[group] += 1
+        yield line
+    if following != rows:
+        raise StoreError(f"{source.where(name)}: has no line for some samples; {_REMEDY}")
+
+
+def read_failures(source: ByteSource, name: str, committed: Committed) -> Iterator[Line]:
     """Committed lines of ``failures.jsonl``."""
-    return map(itemgetter(1), read_lines(source, name, size, _FAILURE_FIELDS, _REQUIRED_OF_FAILURES))
+    return map(itemgetter(1), read_lines(source, name, committed, _FAILURE_FIELDS, _REQUIRED_OF_FAILURES))
 
 
 def read_lines(
-    source: ByteSource, name: str, size: int, fields: Mapping[str, LineField], required: Iterable[str] = ()
+    source: ByteSource,
+    name: str,
+    committed: Committed,
+    fields: Mapping[str, LineField],
+    required: Iterable[str] = (),
 ) -> Iterator[tuple[str, Line]]:
     """Committed lines in the order they were written, each with its place; StoreError for a field that is not right."""
+    size = committed.size
     if not size:
         return
     where, number = source.where(name), 0
-    with reading(source, name) as file:
+    with reading(source, name, committed) as file:
         while size > 0:
             data, number = file.readline(), number + 1
             size -= len(data)

@@ -8,6 +8,7 @@ number otherwise.
 import hashlib
 import operator
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grncli.runtime.errors import StoreError
+from grncli.runtime.overlap import in_threads
 from grncli.store.rows.byte_source import ByteSource, OpenFiles
-from grncli.store.rows.schema import COMPLETE, Schema, parse_part
+from grncli.store.rows.dropped_rows import DROPPED
+from grncli.store.rows.schema import COMMIT, COMPLETE, Schema, parse_part, part_name
 from grncli.store.rows.stored import ArrayReader, Segment
 from grncli.store.rows.stored_part import StoredPart
 
@@ -55,6 +58,7 @@ class RowStore(Generic[View]):
     ----------
     complete : whether every part was finished
     parts : a summary of each part
+    strays : folders of parts that the store is not divided into, which are not read
     groups : samples of each group
     columns : dtype of each further number per sample, by name
     """
@@ -64,12 +68,13 @@ class RowStore(Generic[View]):
         self.schema = schema
         # The marker first: a writer that resumes removes it before it changes its record.
         marked = source.size(COMPLETE) is not None
-        there = {parse_part(name) for name in source.list("")}
-        digest = hashlib.sha256()
-        self._parts = {
-            part: StoredPart(source, schema, part, digest.update) for part in range(schema.parts) if part in there
-        }
-        self._digest = digest.hexdigest()
+        names = source.list("")  # None where the source cannot tell
+        there = {number: name for name in names or () if (number := parse_part(name)) is not None}
+        self.strays = [name for number, name in sorted(there.items()) if number >= schema.parts]
+        parts = [part for part in range(schema.parts) if names is None or part in there]
+        documents = ((f"{part_name(part)}/{file}", None) for part in parts for file in (DROPPED, COMMIT))
+        source.expect(documents, streamed=True)
+        self._parts, self._digest = self._open_parts(parts)
         self.parts = [_summary(part, self._parts.get(part)) for part in range(schema.parts)]
         self.complete = marked and all(part.complete for part in self.parts)
         self.columns = next((dict(part.record.columns) for part in self._parts.values() if part.committed), {})
@@ -79,8 +84,10 @@ class RowStore(Generic[View]):
         for part in self._parts.values():
             self._add_part(part)
         self._starts = [segment.start for segment in self._segments]
-        groups = schema.in_order({segment.group for segment in self._segments})
-        self._views = {name: view([s for s in self._segments if s.group == name]) for name in groups}
+        by_group = defaultdict[str, list[Segment]](list)
+        for segment in self._segments:
+            by_group[segment.group].append(segment)
+        self._views = {name: view(by_group[name]) for name in schema.in_order(by_group)}
         self.groups = {name: len(group) for name, group in self._views.items()}
 
     def __len__(self) -> int:
@@ -103,6 +110,7 @@ class RowStore(Generic[View]):
     def records(self, indices: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """The lines of all samples in the order of the store, or of some in the order given."""
         if indices is None:
+            self.source.expect((part.lines.to_expect() for part in self._parts.values()), streamed=True)
             for part in self._parts.values():
                 yield from part.lines.records()
             return
@@ -129,6 +137,20 @@ class RowStore(Generic[View]):
         """Part, group and stored row of one sample."""
         segment, row = self._locate(index)
         return segment.part, segment.group, segment.stored(row)
+
+    def _open_parts(self, numbers: Sequence[int]) -> tuple[dict[int, StoredPart], str]:
+        """These parts, and a hash of their records."""
+
+        def open_part(number: int) -> tuple[StoredPart, list[bytes]]:
+            seen = list[bytes]()
+            return StoredPart(self.source, self.schema, number, seen.append), seen
+
+        parts, digest = dict[int, StoredPart](), hashlib.sha256()
+        for part, seen in in_threads(open_part, numbers):
+            parts[part.number] = part
+            for data in seen:
+                digest.update(data)
+        return parts, digest.hexdigest()
 
     def _add_part(self, part: StoredPart) -> None:
         for group, arrays in part.arrays.items():
@@ -175,6 +197,7 @@ class GroupView:
         self._skipping = any(segment.kept is not None for segment in segments)
         # First row of each segment, and the number of rows after the last.
         self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
+        self._first_rows = {segment.start: row for segment, row in zip(segments, self._starts.tolist(), strict=False)}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -191,6 +214,7 @@ class GroupView:
         values = np.empty((len(places), *layout.row_shape), layout.dtype)
         target, size = values.reshape(-1).view(np.uint8).data, layout.row_bytes
         readers = [segment.readers[name] for segment in self._segments]
+        self.expect_rows(name, places)
         for segment, chunk, first, place, count in self._runs(places, layout.chunk_rows):
             readers[segment].read_into(target[place * size : (place + count) * size], chunk, first)
         return values
@@ -201,13 +225,34 @@ class GroupView:
             for first, rows in segment.chunks(name):
                 yield start + first, rows
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it helps to say what is going to be read."""
+        return next(iter(self._segments[0].readers.values())).array.source.is_remote
+
+    def expect_rows(self, name: str, rows: ArrayLike) -> None:
+        """Say that ``rows`` of an array are going to be read: the chunks of a remote store are fetched from here on."""
+        if self.is_remote:
+            source = self._segments[0].readers[name].array.source
+            which, stored = self._stored(checked(rows, len(self)))
+            chunks = np.unique(np.stack([which, stored // self.layouts[name].chunk_rows], axis=1), axis=0)
+            arrays = [segment.readers[name].array for segment in self._segments]
+            source.expect(arrays[segment].chunk_to_expect(chunk) for segment, chunk in chunks.tolist())
+
+    def expect_column(self, name: str) -> None:
+        """Say that an array is going to be read whole."""
+        arrays = [segment.readers[name].array for segment in self._segments if name in segment.readers]
+        if arrays and self.is_remote:
+            arrays[0].source.expect(array.chunk_to_expect(chunk) for array in arrays for chunk in range(array.chunks))
+
     def column(self, name: str) -> NDArray[Any]:
         """A number of every row."""
-        return np.concatenate([segment.column(name) for segment in self._segments])
+        self.expect_column(name)
+        return np.concatenate(list(in_threads(lambda segment: segment.column(name), self._segments)))
 
     def start_of(self, segment: Segment) -> int:
         """Row of this view at which a segment starts."""
-        return int(self._starts[self._segments.index(segment)])
+        return self._first_rows[segment.start]
 
     def _runs(self, places: NDArray[np.int64], chunk_rows: int) -> Iterator[tuple[int, int, int, int, int]]:
         """(segment, chunk, row in chunk, place in the result, count) of stretches that one read can fetch.
@@ -216,18 +261,23 @@ class GroupView:
         """
         order = np.argsort(places, kind="stable")
         rows = places[order]
-        which = np.searchsorted(self._starts, rows, "right") - 1
-        stored = rows - self._starts[which]
-        for number in np.unique(which) if self._skipping else ():
-            kept, inside = self._segments[number].kept, which == number
-            if kept is not None:
-                stored[inside] = kept[stored[inside]]
+        which, stored = self._stored(rows)
         chunks, firsts = np.divmod(stored, chunk_rows)
         breaks = (np.diff(stored) != 1) | (np.diff(which) != 0) | (np.diff(order) != 1) | (firsts[1:] == 0)
         heads = np.flatnonzero(np.concatenate([[True], breaks])[: len(rows)])
         counts = np.diff(heads, append=len(rows))
         columns = (which[heads], chunks[heads], firsts[heads], order[heads], counts)
         return zip(*(column.tolist() for column in columns), strict=True)
+
+    def _stored(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Segment of each row, and where in it the row lies on disk."""
+        which = np.searchsorted(self._starts, rows, "right") - 1
+        stored = rows - self._starts[which]
+        for number in np.unique(which) if self._skipping else ():
+            kept, inside = self._segments[number].kept, which == number
+            if kept is not None:
+                stored[inside] = kept[stored[inside]]
+        return which, stored
 
 
 def _summary(number: int, part: StoredPart | None) -> PartSummary:

@@ -18,7 +18,7 @@ from grncli.runtime.folders import HeldFolder
 from grncli.runtime.jsonlines import encode_line
 from grncli.store.rows.array_files import PartArrays
 from grncli.store.rows.byte_source import LocalFiles
-from grncli.store.rows.claiming import Claim, explained, mark_complete, store_lock, unmark
+from grncli.store.rows.claiming import Agreement, Claim, explained, mark_complete, store_lock, unmark
 from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.row_lines import CommittedLines, encode_rows, note_failure, read_failures, unresolved
 from grncli.store.rows.schema import COMMIT, FAILURES, OVERWRITING, SAMPLES, ArrayLayout, Schema, part_name
@@ -59,7 +59,7 @@ class RowWriter:
             self._failed = CommittedLines(self.directory / FAILURES, record.failures_bytes, record.failures_crc32c)
             opened.callback(self._samples.close)
             opened.callback(self._failed.close)
-            failures = read_failures(self._source, f"{part_name(part)}/{FAILURES}", record.failures_bytes)
+            failures = read_failures(self._source, f"{part_name(part)}/{FAILURES}", record.committed_failures)
             self.failures = unresolved(failures)
             # A complete part is opened without a change, so that one that cannot be written is done all the same.
             if not record.complete:
@@ -166,8 +166,12 @@ class RowWriter:
             self._arrays.write_documents(self.schema.in_order(self._changed))
             self._changed.clear()
 
-    def finish(self) -> None:
-        """Declare the part complete, and the store when all its parts are. Harmless when it is already."""
+    def finish(self, agree: Agreement = lambda records: None) -> None:
+        """Declare the part complete, and the store when all its parts are. Harmless when it is already.
+
+        ``agree`` is called with the records of all parts before the store is complete, and raises where they do not go
+        together.
+        """
         if self._pending():
             raise ValueError("commit before finish: something was added since the last commit")
         with self._breakable():
@@ -178,7 +182,7 @@ class RowWriter:
             self._require_stored()
             if not self._obstacle:
                 (self.directory / OVERWRITING).unlink(missing_ok=True)
-            mark_complete(self.store, self.schema)
+            mark_complete(self.store, self.schema, agree)
             self._require_in_place()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ FORMAT = 1
 CHUNK_BYTES = 4 << 20
 NUMBER_CHUNK_ROWS = 65536
 MAX_PARTS = 100_000
+_SHOWN_PARTS = 3
 RESTORE = "restore it from a copy, or make the store again with --overwrite."
 
 METADATA = "zarr.json"
@@ -31,6 +32,9 @@ FAILURES = "failures.jsonl"
 COMPLETE = "COMPLETE"
 LOCK = ".lock"
 OVERWRITING = ".overwriting"  # in a part that --overwrite began, until it is complete
+
+EDITED = "edited"
+"""What ``versions`` in the root of a store calls the command that made it of others, with a hash of what it took."""
 
 LineField = tuple[tuple[type, ...], str]
 """Types that a field of a line may have, and what messages call them; numbers are whole or finite, and from 0."""
@@ -56,6 +60,14 @@ def parse_part(name: str) -> int | None:
     """Part number of a directory name, None when it is not a part."""
     match = _PART_NAME.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def named_parts(parts: Sequence[int]) -> str:
+    """Some parts as the subject of a sentence, with its verb: ``part-00003 and part-00007 are``."""
+    names, more = [part_name(part) for part in parts[:_SHOWN_PARTS]], len(parts) - _SHOWN_PARTS
+    if more > 0:
+        return f"{', '.join(names)} and {more} more are"
+    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 def unreadable(path: Path | str, state: str, expected: str) -> StoreError:
@@ -162,7 +174,7 @@ class Schema(ABC):
     attribute: ClassVar[str]
     array_names: ClassVar[tuple[str, ...]]
     group_field: ClassVar[str]
-    line_fields: ClassVar[Mapping[str, LineField]] = {"key": TEXT, "source": TEXT}
+    line_fields: ClassVar[Mapping[str, LineField]] = {"row": WHOLE, "key": TEXT, "source": TEXT}
     required_fields: ClassVar[tuple[str, ...]] = ("key", "source")
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grncli.runtime.errors import StoreError
-from grncli.store.rows.byte_source import ByteFile, ByteSource, OpenFiles
+from grncli.store.rows.byte_source import ByteFile, ByteSource, Committed, OpenFiles
 from grncli.store.rows.dropped_rows import Rows
 from grncli.store.rows.record import PartRecord
 from grncli.store.rows.schema import ArrayLayout, Schema, changed, part_name, unreadable
@@ -45,6 +45,11 @@ class StoredArray:
         """Bytes of the committed rows."""
         return self.rows * self.layout.row_bytes
 
+    def disk_bytes(self, complete: bool) -> int:
+        """Bytes of its chunk files, and of its document, in a part that is complete or not."""
+        chunk = self.layout.stored_chunk_rows(self.rows, complete) * self.layout.row_bytes
+        return self.chunks * chunk + len(self.layout.document(self.rows, complete))
+
     def chunk_name(self, chunk: int) -> str:
         """File of one chunk in the source."""
         return f"{self.folder}/{self.layout.chunk_name(chunk)}"
@@ -61,6 +66,15 @@ class StoredArray:
         """Bytes of the committed rows of one chunk."""
         return self.rows_in(chunk) * self.layout.row_bytes
 
+    def chunk_to_expect(self, chunk: int) -> tuple[str, Committed]:
+        """One chunk as the source is told of it."""
+        return self.chunk_name(chunk), Committed(self.bytes_in(chunk), self.checksums[chunk])
+
+    def expect(self) -> None:
+        """Say that all chunks are going to be read, the first one first."""
+        if self.source.is_remote:
+            self.source.expect(map(self.chunk_to_expect, range(self.chunks)))
+
     def require_files(self) -> None:
         """StoreError unless every chunk file is there with the size that `open_chunk` wants: a look at each."""
         for chunk in range(self.chunks):
@@ -75,7 +89,7 @@ class StoredArray:
         """
         expected = self.bytes_in(chunk)
         try:
-            file = self.source.open(self.chunk_name(chunk))
+            file = self.source.open(*self.chunk_to_expect(chunk))
         except OSError as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
             raise unreadable(self.chunk_path(chunk), what, f"{expected}") from error
@@ -104,6 +118,7 @@ class StoredArray:
 
     def read_all(self) -> NDArray[Any]:
         """Every committed row."""
+        self.expect()
         for chunk in {0, self.chunks - 1} if self.chunks else ():
             self.open_chunk(chunk)
         rows = np.empty((self.rows, *self.layout.row_shape), self.layout.dtype)
@@ -224,6 +239,7 @@ class Segment:
     def chunks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
         """First row and rows of one chunk file of an array after the other."""
         array = self.readers[name].array
+        array.expect()
         for chunk in range(array.chunks):
             first = chunk * array.layout.chunk_rows
             if self.kept is None:

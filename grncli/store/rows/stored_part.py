@@ -38,7 +38,7 @@ class StoredPart:
         require_within(self.dropped, record, source.where(folder))
         self.arrays = dict(stored_arrays(source, number, record, schema))
         rows = {name: group.rows for name, group in record.groups.items()}
-        self.lines = RowLines(source, f"{folder}/{SAMPLES}", record.samples_bytes, rows, schema, self.dropped)
+        self.lines = RowLines(source, f"{folder}/{SAMPLES}", record.committed_lines, rows, schema, self.dropped)
         self._source = source
         self._failures = f"{folder}/{FAILURES}"
 
@@ -50,4 +50,4 @@ class StoredPart:
 
     def failures(self) -> dict[str, Line]:
         """The latest line of each source that could not be read, and was not since."""
-        return unresolved(read_failures(self._source, self._failures, self.record.failures_bytes))
+        return unresolved(read_failures(self._source, self._failures, self.record.committed_failures))

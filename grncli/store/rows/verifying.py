@@ -8,11 +8,21 @@ import google_crc32c
 
 from grncli.runtime.errors import StoreError
 from grncli.runtime.monitor import Monitor
-from grncli.store.rows.byte_source import ByteSource, read_document, reading
+from grncli.store.rows.byte_source import ByteSource, Committed, read_document, reading
 from grncli.store.rows.dropped_rows import DroppedRows, read_dropped, require_within
 from grncli.store.rows.record import PartRecord, read_record
 from grncli.store.rows.row_lines import read_failures, read_lines
-from grncli.store.rows.schema import COMPLETE, FAILURES, METADATA, SAMPLES, Schema, changed, parse_part, part_name
+from grncli.store.rows.schema import (
+    COMPLETE,
+    FAILURES,
+    METADATA,
+    SAMPLES,
+    Schema,
+    changed,
+    named_parts,
+    parse_part,
+    part_name,
+)
 from grncli.store.rows.stored import StoredArray, stored_arrays
 
 _LOG_PIECE = 1 << 20
@@ -54,30 +64,31 @@ def verify_rows(source: ByteSource, schema: Schema, monitor: Monitor) -> list[st
 
 
 def _marker(source: ByteSource, schema: Schema, records: dict[int, PartRecord], marked: bool) -> Iterator[str]:
-    whole = len(records) == schema.parts and all(record.complete for record in records.values())
+    lacking = [part for part in range(schema.parts) if part not in records or not records[part].complete]
     marker = source.where(COMPLETE)
-    if marked and not whole:
-        yield f"{marker} says the store is complete, but not all of its parts are; remove that file."
-    if whole and source.size(COMPLETE) is None:
+    if marked and lacking:
+        yield f"{marker} says the store is complete, but {named_parts(lacking)} not; restore it, or remove that file."
+    if not lacking and source.size(COMPLETE) is None:
         yield f"{marker} is missing though every part is complete; run the command that wrote it again."
-    for name in source.list(""):
+    for name in source.list("") or ():
         if (parse_part(name) or 0) >= schema.parts:
             yield f"{source.where(name)} is not one of the store's {schema.parts} parts; move it away."
 
 
 def _lines(source: ByteSource, folder: str, record: PartRecord, schema: Schema) -> Iterator[str]:
     samples, failures = f"{folder}/{SAMPLES}", f"{folder}/{FAILURES}"
-    yield from _log(source, samples, record.samples_bytes, record.samples_crc32c)
+    yield from _log(source, samples, record.committed_lines)
     yield from _samples(source, samples, record, schema)
-    yield from _log(source, failures, record.failures_bytes, record.failures_crc32c)
+    yield from _log(source, failures, record.committed_failures)
     try:
-        for _ in read_failures(source, failures, record.failures_bytes):
+        for _ in read_failures(source, failures, record.committed_failures):
             pass
     except StoreError as error:
         yield str(error)
 
 
 def _array(array: StoredArray, schema: Schema, checked: Callable[[int], None]) -> Iterator[str]:
+    array.expect()
     for chunk in range(array.chunks):
         try:
             yield from schema.problems_in(array.layout, array.checked_chunk(chunk), array.chunk_path(chunk))
@@ -86,13 +97,14 @@ def _array(array: StoredArray, schema: Schema, checked: Callable[[int], None]) -
         checked(array.bytes_in(chunk))
 
 
-def _log(source: ByteSource, name: str, size: int, expected: int) -> Iterator[str]:
+def _log(source: ByteSource, name: str, committed: Committed) -> Iterator[str]:
     """Compare the committed bytes of a log with their checksum, a piece at a time."""
+    size, expected = committed
     if not size:
         return
     checksum, where = 0, source.where(name)
     try:
-        with reading(source, name) as file:
+        with reading(source, name, committed) as file:
             while size > 0 and (piece := file.read(min(size, _LOG_PIECE))):
                 checksum, size = google_crc32c.extend(checksum, piece), size - len(piece)
     except StoreError as error:
@@ -111,7 +123,7 @@ def _settled(array: StoredArray) -> Iterator[str]:
         present = source.size(array.chunk_name(chunk))
         if present not in (size, None):
             yield f"{array.chunk_path(chunk)} has {present} bytes, expected {size}; Zarr readers cannot read it."
-    for name in source.list(array.folder):
+    for name in source.list(array.folder) or ():
         if (array.layout.parse_chunk(name) or 0) >= array.chunks:
             yield f"{source.where(f'{array.folder}/{name}')} was never committed; remove it."
     name = f"{array.folder}/{METADATA}"
@@ -130,7 +142,7 @@ def _samples(source: ByteSource, name: str, record: PartRecord, schema: Schema) 
     """Each group's lines come in the order of its rows, so a count per group finds what is missing or doubled."""
     kind, following, wrong = schema.group_field, dict.fromkeys(record.groups, 0), set()
     try:
-        for place, line in read_lines(source, name, record.samples_bytes, schema.line_fields):
+        for place, line in read_lines(source, name, record.committed_lines, schema.line_fields):
             group, row = str(line.get(kind)), line.get("row")
             if not all(isinstance(line.get(field), str) for field in schema.required_fields):
                 yield f"{place} has no {' or no '.join(schema.required_fields)}; restore the file from a copy."

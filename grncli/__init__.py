@@ -12,6 +12,7 @@ __all__ = [
     "Stopped",
     "add_captions",
     "compact_store",
+    "copy",
     "decode",
     "dedupe_store",
     "draw_shapes",
@@ -20,6 +21,7 @@ __all__ = [
     "estimate_costs",
     "evaluate",
     "evaluate_reconstruction",
+    "export_run",
     "export_samples",
     "load_generator",
     "load_text_encoder",
@@ -35,20 +37,24 @@ __all__ = [
     "tokenize",
     "train_generator",
     "train_tokenizer",
+    "work_status",
 ]
 
 if TYPE_CHECKING:
     __version__: str
     from grncli.calls.captions_call import add_captions
+    from grncli.calls.copy_call import copy
     from grncli.calls.costs_call import estimate_costs
     from grncli.calls.export_call import export_samples
     from grncli.calls.measuring_calls import evaluate, evaluate_reconstruction
     from grncli.calls.media_calls import decode, tokenize
     from grncli.calls.reference_call import save_statistics
+    from grncli.calls.run_export_call import export_run
     from grncli.calls.sampling_files import sample
     from grncli.calls.search_call import search_settings
     from grncli.calls.shapes_call import draw_shapes
     from grncli.calls.statistics_call import quantize_stats
+    from grncli.calls.status_call import work_status
     from grncli.calls.store_calls import compact_store, dedupe_store, drop_samples, merge_stores, split_store
     from grncli.calls.text_calls import encode_text
     from grncli.calls.training_calls import train_generator, train_tokenizer
@@ -72,6 +78,7 @@ _MODULES = {
     "Stopped": "grncli.runtime.stopping",
     "add_captions": "grncli.calls.captions_call",
     "compact_store": "grncli.calls.store_calls",
+    "copy": "grncli.calls.copy_call",
     "decode": "grncli.calls.media_calls",
     "dedupe_store": "grncli.calls.store_calls",
     "draw_shapes": "grncli.calls.shapes_call",
@@ -80,6 +87,7 @@ _MODULES = {
     "estimate_costs": "grncli.calls.costs_call",
     "evaluate": "grncli.calls.measuring_calls",
     "evaluate_reconstruction": "grncli.calls.measuring_calls",
+    "export_run": "grncli.calls.run_export_call",
     "export_samples": "grncli.calls.export_call",
     "load_generator": "grncli.runs.generators",
     "load_text_encoder": "grncli.text.encoders",
@@ -95,6 +103,7 @@ _MODULES = {
     "tokenize": "grncli.calls.media_calls",
     "train_generator": "grncli.calls.training_calls",
     "train_tokenizer": "grncli.calls.training_calls",
+    "work_status": "grncli.calls.status_call",
 }
 
 

@@ -17,12 +17,12 @@ from grncli.runtime.devices import dtype_name
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stopped
 from grncli.training.bit_loader import BitLoader
-from grncli.training.checkpointer import Position
 from grncli.training.estimate import estimate
 from grncli.training.generator_training import GIB, GeneratorPlan
 from grncli.training.logs import LogLine
 from grncli.training.loop import TrainingContext, TrainingLoop
 from grncli.training.refinement_objective import RefinementObjective
+from grncli.training.restoring import Position
 from grncli.training.training_state import TrainingState
 from grncli.training.wrapping import wrap_generator
 
@@ -109,10 +109,18 @@ class _StepWatch:
 class _Unsaved:
     """A checkpointer that keeps nothing."""
 
+    failed = False
+
     def restore(self, states: Sequence[TrainingState]) -> Position:
         return Position()
 
     def save(self, position: Position, states: Sequence[TrainingState]) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def leave(self) -> None:
         pass
 
     def newest(self) -> Path | None:

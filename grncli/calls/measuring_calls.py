@@ -27,6 +27,7 @@ from grncli.reporting.generation_report import generation_report
 from grncli.reporting.reconstruction_report import reconstruction_report
 from grncli.runtime.errors import UsageError
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
+from grncli.runtime.urls import reads_urls
 
 
 class NetworkChoice(TypedDict, total=False):
@@ -74,6 +75,7 @@ class ReconstructionOptions(ComparedOptions, total=False):
 
 
 @takes_options(PictureReading, seed=0, download=False)
+@reads_urls("samples", "reference")
 def evaluate(
     samples: Place,
     reference: Place | None = None,
@@ -124,6 +126,7 @@ def evaluate(
 
 
 @takes_options(PictureReading, download=False)
+@reads_urls("src")
 def evaluate_reconstruction(
     src: Place,
     *,

@@ -21,8 +21,9 @@ from grncli.decoding.output_form import parse_output_form
 from grncli.decoding.store_decoding import DecodeSettings, DecodingSummary
 from grncli.media.listing.listing_cache import FOLDER
 from grncli.media.listing.manifest_rows import parse_columns
-from grncli.runs.weight_files import default_cache
+from grncli.runtime.cache_folder import default_cache
 from grncli.runtime.errors import UsageError
+from grncli.runtime.urls import located, reads_urls
 from grncli.tokenizing import tokenizing_stage
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings
 from grncli.tokenizing.tokenizing_stage import TokenizingSummary
@@ -48,7 +49,7 @@ class TokenizeOptions(TypedDict, total=False):
     workers: int | None  # decoding processes; None: half the cores, at most 8
     device: object  # "auto", "cpu", "cuda", "cuda:1", "mps", or a torch.device
     dtype: str | None  # number format of the arithmetic: "float32", the default, or "bfloat16"
-    part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, counted from 0
+    part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, from 0; "auto": that of this process
     limit: int | None  # only the first N sources
     sample: int | None  # only N sources, drawn by a hash of their names
     strict: bool  # stop at the first source that cannot be read
@@ -132,6 +133,7 @@ def tokenize_settings(options: TokenizeOptions) -> TokenizeSettings:
 
 
 @takes_options(DecodeSettings, select=":", format="png")
+@reads_urls("store")
 def decode(
     store: Place,
     out: Place,
@@ -165,7 +167,7 @@ def decode(
         `UsageError`, `StoreMismatch`, `StoreError` or `CheckpointError`.
     """
     return store_decoding.decode(
-        Path(store), Path(out), str(tokenizer), decode_settings(options), monitor=following(progress, max_time)
+        located(store), Path(out), str(tokenizer), decode_settings(options), monitor=following(progress, max_time)
     )
 
 

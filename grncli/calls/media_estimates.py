@@ -9,6 +9,7 @@ from grncli.calls.option_forms import Place, Progress, following, source_argumen
 from grncli.costs.decoding_costs import decoding_costs
 from grncli.costs.run_costs import RunCosts
 from grncli.costs.tokenizing_costs import tokenizing_costs
+from grncli.runtime.urls import located
 from grncli.tokenizing.part_work import describe_target
 from grncli.tokenizing.tokenizing_plan import make_plan, with_classes_of
 
@@ -42,4 +43,4 @@ def estimate_decode(
 ) -> RunCosts:
     """Costs of ``grncli.decode`` with these arguments."""
     settings, monitor = decode_settings(options), following(progress, max_time)  # type: ignore[arg-type]
-    return decoding_costs(Path(store), Path(out), str(tokenizer), settings, monitor=monitor)
+    return decoding_costs(located(store), Path(out), str(tokenizer), settings, monitor=monitor)

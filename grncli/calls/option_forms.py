@@ -1,6 +1,7 @@
 """Options of the commands as Python values: what a call may be given, and what the stages take."""
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 from grncli.runtime.errors import UsageError
+from grncli.runtime.launch import read_launch, read_part
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, parse_duration
 from grncli.runtime.system import usable_cores
@@ -69,7 +71,7 @@ def following(progress: Progress, max_time: str | float | None = None) -> Monito
 
 
 def takes_options(settings: type | None = None, **defaults: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For a call: no URL is taken for a path, and its typed ``**options`` are shown and checked one by one.
+    """For a call: URLs are taken for stores only, and its typed ``**options`` are shown and checked one by one.
 
     Parameters
     ----------
@@ -83,8 +85,7 @@ def takes_options(settings: type | None = None, **defaults: Any) -> Callable[[Ca
         @wraps(call)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             _check_names(call.__name__, kwargs, shown.parameters)
-            shown.bind(*args, **kwargs)
-            refuse_urls((*args, *kwargs.values()))
+            refuse_urls(call, shown.bind(*args, **kwargs).arguments)
             return call(*args, **kwargs)
 
         run.__signature__ = shown  # type: ignore[attr-defined]
@@ -144,10 +145,13 @@ def _at_least(least: int, name: str, value: Any) -> int:
 
 
 def device_name(device: object) -> str:
-    """Name of the device called so, or of the quickest present for None; UsageError where there is none."""
+    """Name of the device called so, or of the quickest present for None; UsageError where there is none.
+
+    Of processes that a launcher started, each takes the GPU of its number on this machine, also where each does a part.
+    """
     from grncli.runtime.devices import pick_device  # only here: it imports torch, which the command line does later
 
-    return str(pick_device(str(device or "auto")))
+    return str(pick_device(str(device or "auto"), read_launch(os.environ).local_rank))
 
 
 def joined(value: Several, sign: str) -> str:
@@ -156,11 +160,13 @@ def joined(value: Several, sign: str) -> str:
 
 
 def parse_part(part: str | tuple[int, int]) -> tuple[int, int]:
-    """``i/n`` as two numbers; UsageError unless 0 <= i < n."""
+    """``i/n`` as two numbers, those of this process for ``auto``; UsageError unless 0 <= i < n."""
+    if part == "auto":
+        return read_part(os.environ)
     text = part if isinstance(part, str) else joined(part, "/")
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UsageError(f"--part {text}: expected i/n with i from 0 to n - 1, such as 0/4")
+        raise UsageError(f"--part {text}: expected i/n with i from 0 to n - 1, such as 0/4, or auto")
     return int(index), int(count)
 
 

@@ -9,6 +9,7 @@ from grncli.calls.statistics_call import PictureOptions
 from grncli.evaluation.measuring import PictureReading
 from grncli.evaluation.reference_writing import ReferenceSettings, ReferenceSummary, write_reference
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
+from grncli.runtime.urls import reads_urls
 
 
 class StatisticsOptions(NetworkChoice, PictureOptions, total=False):
@@ -22,6 +23,7 @@ class StatisticsOptions(NetworkChoice, PictureOptions, total=False):
 
 
 @takes_options(PictureReading, download=False, keep_features=False, as_pictures=False, overwrite=False)
+@reads_urls("src")
 def save_statistics(
     src: Place,
     out: Place,

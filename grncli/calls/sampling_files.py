@@ -13,6 +13,7 @@ from grncli.models.generator import Generator
 from grncli.models.transformer import Grid
 from grncli.runs.generators import load_generator
 from grncli.runtime.errors import UsageError
+from grncli.runtime.urls import reads_urls
 from grncli.sampling import sampling_call, stage
 from grncli.sampling.sampling_call import Refining
 from grncli.sampling.settings import SampleOptions
@@ -67,7 +68,7 @@ class SampleCallOptions(SearchedOptions, total=False):
     first_frame: Place | None  # picture that clips start from, or a folder of one for each prompt
     init: Place | None  # store of samples to start from
     keep: str | float | None  # what stays of them: a PNG mask, "first-frame", or a share
-    part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, counted from 0
+    part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, from 0; "auto": that of this process
     sheet: Place | None  # PNG file for a contact sheet
     film: Place | None  # MP4 file for a film of the refinement
     offload: bool  # let generator and tokenizer take turns on the device
@@ -142,6 +143,7 @@ def sample(generator: Generator | Place, *, out: Place | None = None, **options:
 
 
 @takes_options(SampleOptions, dtype="auto")
+@reads_urls("init")
 def sample_files(
     generator: Place,
     out: Place,

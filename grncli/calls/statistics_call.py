@@ -21,6 +21,7 @@ from grncli.reporting.bits_report import bits_report
 from grncli.reporting.rounds_report import rounds_report
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.urls import located, reads_urls
 from grncli.store import open_store
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def quantize_stats(
 
 
 @takes_options()
+@reads_urls("store")
 def quantize_stats(
     store: Place | None = None,
     *,
@@ -116,7 +118,7 @@ def quantize_stats(
     named = {"media": media, "tokenizer": tokenizer, "plot": plot, "html": html, **given}
     asked = AskedReport("quantize_stats", () if store is None else (store,), named, drawn=True)
     if store is not None:
-        statistics = _store_statistics(Path(store), monitor)
+        statistics = _store_statistics(located(store), monitor)
         asked.write(lambda: bits_report(statistics))
         return statistics
     # Only here: torch, which the bits of a store do not need.

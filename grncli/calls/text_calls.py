@@ -11,6 +11,7 @@ from grncli.calls.option_forms import Place, Progress, check_dtype, following, s
 from grncli.prompt_encoding import prompt_stage
 from grncli.prompt_encoding.prompt_plan import EncodeTextSettings
 from grncli.prompt_encoding.prompt_stage import PromptEncodingSummary
+from grncli.runtime.urls import reads_urls
 from grncli.text.encoders import load_text_encoder
 from grncli.text.text_encoder import TextEncoder
 
@@ -22,11 +23,12 @@ class EncodeTextOptions(TypedDict, total=False):
     task: Literal["image", "clip", "first-frame"] | None  # which template; None: image, for captions what they are of
     device: object  # "auto", "cpu", "cuda", "cuda:1", "mps", or a torch.device
     dtype: str | None  # number format of the arithmetic: "float32", the default, or "bfloat16"
-    part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, counted from 0
+    part: str | tuple[int, int] | None  # "i/n" or (i, n): part i of n, from 0; "auto": that of this process
     overwrite: bool  # replace an existing store
 
 
 @takes_options(EncodeTextSettings)
+@reads_urls("prompts")
 def encode_text(
     prompts: Place,
     out: Place,

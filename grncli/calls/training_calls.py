@@ -16,6 +16,7 @@ from grncli.runtime.devices import DTYPES
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
+from grncli.runtime.urls import located, reads_urls
 from grncli.sampling.sheets import preview_sheet
 from grncli.text.encoders import load_text_encoder
 from grncli.training import generator_training, tokenizer_training
@@ -96,6 +97,7 @@ def train_tokenizer(
 
 
 @takes_options()
+@reads_urls("stores", "text")
 def train_generator(
     recipe: Place,
     stores: Place | Sequence[Place],
@@ -215,7 +217,7 @@ def plan_generator(
         raise UsageError(f"--ema {ema}: expected restart or keep")
     if text is not None and text_encoder is not None:
         raise UsageError(f"--text {text}: holds features, expected it without --text-encoder {text_encoder}")
-    paths = [Path(store) for store in stores]
+    paths = [located(store) for store in stores]
     if not paths:
         raise UsageError("there is no STORE, expected the path of at least one bit store")
     asked = read_training_recipe(Path(recipe), AskedGeneratorRecipe, override_texts(overrides, dtype))
@@ -228,15 +230,18 @@ def plan_generator(
     plan = make_plan(
         asked,
         paths,
-        text=None if text is None else Path(text),
+        text=None if text is None else located(text),
         open_encoder=open_encoder,
         place=str(recipe),
         allow_incomplete=allow_incomplete,
         say=monitor.say,
+        processes=processes,
     )
     if start is None:
         return GeneratorStart(plan, None)
-    begun, first = begin_from(plan.recipe, Path(start), paths[0], keep=ema == "keep", say=monitor.say)
+    begun, first = begin_from(
+        plan.recipe, Path(start), paths[0], keep=ema == "keep", reads=processes.is_main, say=monitor.say
+    )
     return GeneratorStart(replace(plan, recipe=begun), first)
 
 

@@ -10,6 +10,7 @@ from grncli.calls.option_forms import Place, Progress, device_name, following, s
 from grncli.calls.training_calls import Overrides, override_texts, plan_generator, plan_sheet
 from grncli.costs.run_costs import RunCosts
 from grncli.costs.training_costs import generator_costs, tokenizer_costs
+from grncli.runs.generators import build_generator
 from grncli.runs.tokenizer_recipe import TokenizerRecipe
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.processes import SINGLE_PROCESS, Processes
@@ -17,6 +18,7 @@ from grncli.training.captioned_plan import CaptionedPlan
 from grncli.training.estimate import estimate, estimate_packed
 from grncli.training.loop import TrainingContext
 from grncli.training.run_setup import PresentRun, read_training_recipe, settle_dtype
+from grncli.training.training_run import spread_state
 
 
 def estimate_train_tokenizer(
@@ -81,7 +83,11 @@ def estimate_train_generator(
     run = None if out is None else Path(out)
     present = None if run is None or overwrite else PresentRun(run)
     plan = replace(begin.plan, recipe=settle_dtype(begin.plan.recipe, present, context.device, processes))
-    counted = estimate_packed(plan) if isinstance(plan, CaptionedPlan) else estimate(plan.recipe, processes.count)
+    context = spread_state(plan.recipe, lambda: build_generator(plan.recipe.network), context, check=False)
+    if isinstance(plan, CaptionedPlan):
+        counted = estimate_packed(plan, context.sharding)
+    else:
+        counted = estimate(plan.recipe, processes.count, context.sharding)
     return generator_costs(plan, run, context, counted=counted, overwrite=overwrite)
 
 

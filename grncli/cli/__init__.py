@@ -1,6 +1,5 @@
 """The ``grn`` command. One file per command; none of them imports torch before it runs."""
 
-import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -13,9 +12,11 @@ from grncli.cli import eval as evaluation
 from grncli.cli.add_captions import captions
 from grncli.cli.bench import bench
 from grncli.cli.common_options import Debug, LogFile, Quiet
+from grncli.cli.copy import copy
 from grncli.cli.decode import decode
 from grncli.cli.doctor import doctor
 from grncli.cli.encode_text import encode_text
+from grncli.cli.export_run import export
 from grncli.cli.help_pages import HelpfulApp, examples
 from grncli.cli.import_ import import_
 from grncli.cli.info import info
@@ -25,6 +26,8 @@ from grncli.cli.quantize_stats import quantize_stats
 from grncli.cli.recipes import app as recipes
 from grncli.cli.sample import sample
 from grncli.cli.shapes import shapes
+from grncli.cli.standard_output import give_up_output, name_output
+from grncli.cli.status import status
 from grncli.cli.store import app as store
 from grncli.cli.tokenize import tokenize
 from grncli.cli.train_gen import train_gen
@@ -44,11 +47,14 @@ app.command("sample", rich_help_panel=STAGES)(sample)
 app.command("decode", rich_help_panel=STAGES)(decode)
 app.command("shapes", rich_help_panel=DATA)(shapes)
 app.command("import", rich_help_panel=DATA)(import_)
+app.command("export", rich_help_panel=DATA)(export)
 app.command("captions", rich_help_panel=DATA)(captions)
 app.add_typer(store, name="store", rich_help_panel=DATA)
+app.command("copy", rich_help_panel=DATA)(copy)
 app.add_typer(recipes, name="recipe", rich_help_panel=DATA)
 app.command("encode-text", rich_help_panel=DATA)(encode_text)
 app.command("info", rich_help_panel=RESULTS)(info)
+app.command("status", rich_help_panel=RESULTS)(status)
 app.command("quantize-stats", rich_help_panel=RESULTS)(quantize_stats)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=RESULTS)
 app.command("plot", rich_help_panel=RESULTS)(plot)
@@ -124,9 +130,9 @@ def _run(arguments: list[str]) -> int:
 
 def _never_fail_to_print() -> None:
     """Names of files may hold what the output's encoding does not; they are printed with escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    name_output()
+    if isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
 
 
 def _finish_output(code: int) -> int:
@@ -142,7 +148,6 @@ def _finish_output(code: int) -> int:
 
 def _output_lost(error: OSError) -> int:
     if not isinstance(error, BrokenPipeError):
-        console.complain(f"standard output: {error.strerror}")
-    # The interpreter would try once more and complain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.complain(f"{error.filename}: {error.strerror}")
+    give_up_output()
     return console.FAILED

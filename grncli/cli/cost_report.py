@@ -77,6 +77,8 @@ def _training_fields(details: Mapping[str, Any]) -> list[Field]:
     if "state_bytes" not in details:
         return []
     state = f"{format_bytes(details['state_bytes'])} of weights, gradients, optimizer and moving averages"
+    if details["shards"] > 1:
+        state += f", in each process ({details['parallel']}, {details['shards']} shards)"
     activations = details["activation_bytes"]
     kept = "" if activations is None else f", {format_bytes(activations)} of activations ({details['dtype']})"
     return [field("parameters", f"{details['parameters'] / 1e6:.2f} M"), field("state", f"{state}{kept}")]

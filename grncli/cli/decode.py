@@ -11,6 +11,7 @@ from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
 from grncli.runtime.files import check_file
 from grncli.runtime.text import counted
+from grncli.runtime.urls import reads_urls
 
 if TYPE_CHECKING:
     from grncli.calls.media_calls import DecodeOptions
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     "    --format webdataset:jpg --quality 90",
 )
 @guarded
+@reads_urls("store")
 def decode(
-    store: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store.", show_default=False)],
+    store: Annotated[Path, Argument(metavar="OUT.zarr", help="Bit store, or its URL.", show_default=False)],
     folder: Annotated[Path, Argument(metavar="DIR", help="Folder for the files.", show_default=False)],
     tokenizer: Annotated[str, Option(metavar="RUN", help="Run directory of the tokenizer that made the store.")],
     rounds: Annotated[int | None, Option(metavar="m", min=1, max=8, help="Decode the first m rounds only.")] = None,

@@ -58,7 +58,7 @@ def _examine(folder: Path, cache: Path | None, *, verify: bool, json: bool) -> l
     """Print everything; what does not work is left to be said."""
     from grncli.machine.examination import examine
     from grncli.machine.slow_reasons import slow_reasons
-    from grncli.runs.weight_files import default_cache
+    from grncli.runtime.cache_folder import default_cache
 
     found = examine(folder, cache or default_cache(), os.environ, verify=verify)
     reasons = slow_reasons(found)

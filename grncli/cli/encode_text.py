@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.console import format_seconds, guarded, monitored, own_part, print_json, say
 from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
 from grncli.runtime.text import counted
+from grncli.runtime.urls import reads_urls
 
 if TYPE_CHECKING:
     from grncli.calls.text_calls import EncodeTextOptions
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     "    --recipe t2i.yaml",
 )
 @guarded
+@reads_urls("prompts")
 def encode_text(
     prompts: Annotated[
         str,
@@ -75,7 +77,7 @@ def encode_text(
     Each distinct prompt is encoded once, and the empty one, which guidance needs, too; those that the store has already
     are left alone. Killed or stopped, run it again: it resumes, and ends with the same bytes.
     """
-    works_alone(part)
+    part = own_part(part)
     with monitored("encode-text", "prompts", max_time) as monitor:
         from grncli.calls.text_calls import encode_text
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from grncli.cli.colour import styled
+from grncli.cli.usage_errors import told_once
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Rows = list[tuple[str, str]]
@@ -101,6 +102,11 @@ def _heading(text: str) -> str:
 class CommandHelp(TyperCommand):
     """A command with our help."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of any command; of several processes one prints what is wrong."""
+        with told_once(self):
+            return super().parse_args(ctx, args)
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the name in the line of usage."""
         return usage_pieces(self, ctx)
@@ -116,6 +122,16 @@ class CommandHelp(TyperCommand):
 
 class GroupHelp(TyperGroup):
     """A group of commands with our help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of any group; of several processes one prints what is wrong."""
+        with told_once(self):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As of any group; of several processes one prints which command there is not."""
+        with told_once(self):
+            return super().resolve_command(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the name in the line of usage."""

@@ -52,7 +52,13 @@ Batch = Annotated[
 Workers = Annotated[
     int | None, Option(metavar="W", min=0, help="Decoding processes; default: half the cores, at most 8.")
 ]
-Part = Annotated[str, Option(metavar="i/n", help="Make part i of n, counted from 0: one in each batch job.")]
+Part = Annotated[
+    str,
+    Option(
+        **one_of("auto", others=["i/n"]),
+        help="Make part i of n, counted from 0; auto: by the task of a Slurm array or the process of srun or torchrun.",
+    ),
+]
 MaxTime = Annotated[str | None, Option(metavar="3h50m", help="Stop and exit with 75 after this time.")]
 Strict = Annotated[bool, Option("--strict", help="Stop at the first source that cannot be read.")]
 Json = Annotated[bool, Option("--json", help="Print a JSON document.")]
@@ -147,7 +153,7 @@ class NetworkGroup:
     def settings(self) -> "NetworkOptions":
         """The same for the stages."""
         from grncli.evaluation.feature_collection import NetworkOptions
-        from grncli.runs.weight_files import default_cache
+        from grncli.runtime.cache_folder import default_cache
 
         return NetworkOptions(features=self.features, cache=self.cache or default_cache(), download=self.download)
 

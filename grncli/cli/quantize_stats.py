@@ -14,6 +14,7 @@ from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs
 from grncli.reporting.bits_report import bits_report
 from grncli.reporting.rounds_report import BEYOND_BOUND, rounds_report
+from grncli.runtime.urls import reads_urls
 
 
 @examples(
@@ -22,8 +23,11 @@ from grncli.reporting.rounds_report import BEYOND_BOUND, rounds_report
     "grn quantize-stats --media photos --tokenizer runs/tok --html rounds.html",
 )
 @guarded
+@reads_urls("store")
 def quantize_stats(
-    store: Annotated[Path | None, Argument(metavar="[STORE]", help="Bit store.", show_default=False)] = None,
+    store: Annotated[
+        Path | None, Argument(metavar="[STORE]", help="Bit store, or its URL.", show_default=False)
+    ] = None,
     media: Annotated[str | None, Option(metavar="SRC", help="Images and clips instead; see grn tokenize.")] = None,
     tokenizer: Annotated[str | None, Option(metavar="RUN", help="Run directory of the tokenizer, for --media.")] = None,
     rounds: Annotated[str, Option(metavar="A:B", help="Numbers of rounds to decode from.")] = "1:8",

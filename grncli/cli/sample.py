@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.console import format_seconds, guarded, monitored, own_part, print_json, say
 from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
 from grncli.cli.terminal import histogram, screen_width
 from grncli.runtime.errors import GrnError, UsageError
 from grncli.runtime.files import check_file
 from grncli.runtime.text import counted
+from grncli.runtime.urls import reads_urls
 
 if TYPE_CHECKING:
     from grncli.runtime.monitor import Monitor
@@ -207,6 +208,7 @@ class StartGroup:
     '    --prompt "a purple star" --per-prompt 4',
 )
 @guarded
+@reads_urls("init")
 @options.grouped
 def sample(
     run: Annotated[Path, Argument(metavar="RUN", help="Run directory of the generator.", show_default=False)],
@@ -245,7 +247,7 @@ def sample(
     json: options.Json = False,
 ) -> None:
     """Sample from a generator of classes or texts: bits, or pictures and clips."""
-    works_alone(part)
+    part = own_part(part)
     for path in (sheet, film):
         if path is not None:
             check_file(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import format_seconds, guarded, monitored, print_json, say, works_alone
+from grncli.cli.console import format_seconds, guarded, monitored, own_part, print_json, say
 from grncli.cli.help_pages import examples
 from grncli.cli.terminal import field_lines, screen_width
 from grncli.runtime.monitor import Monitor
@@ -108,7 +108,7 @@ def tokenize(
     has the others, wherever they sort. Captions are those of a manifest, or of text files beside media of the same
     name, one a line.
     """
-    works_alone(part)
+    part = own_part(part)
     with monitored("tokenize", "sources", max_time) as monitor:
         from grncli.calls.media_calls import tokenize
 

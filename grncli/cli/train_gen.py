@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import guarded, print_json
+from grncli.cli.console import print_json
 from grncli.cli.cost_report import say_warnings, show_costs
 from grncli.cli.help_pages import examples
-from grncli.cli.session import open_session
+from grncli.cli.session import guarded_together, open_session
 from grncli.cli.terminal import Field, field
 from grncli.cli.training_session import conclude
 from grncli.runtime.errors import UsageError
+from grncli.runtime.urls import reads_urls
 
 if TYPE_CHECKING:
     from grncli.runtime.processes import Processes
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     "# What it would cost",
     "grn train-gen c2i-l-ind photos.zarr --dry-run training.steps=1000 --json",
 )
-@guarded
+@guarded_together
+@reads_urls("stores", "text")
 def train_gen(
     recipe: Annotated[
         Path,
@@ -39,7 +41,7 @@ def train_gen(
         list[str],
         Argument(
             metavar="STORE... [FIELD=VALUE]...",
-            help="Bit stores, and fields of the recipe to change: training.steps=500",
+            help="Bit stores, folders or URLs, and fields of the recipe to change: training.steps=500",
             show_default=False,
         ),
     ],

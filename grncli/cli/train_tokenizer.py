@@ -6,10 +6,9 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import guarded
 from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
-from grncli.cli.session import open_session
+from grncli.cli.session import guarded_together, open_session
 from grncli.cli.training_session import conclude
 
 
@@ -19,7 +18,7 @@ from grncli.cli.training_session import conclude
     "grn train-tokenizer tokenizer-small training.steps=500 \\",
     "    --data media --out runs/quick --max-time 10m",
 )
-@guarded
+@guarded_together
 def train_tokenizer(
     recipe: Annotated[
         Path,

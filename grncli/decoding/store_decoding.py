@@ -28,6 +28,7 @@ from grncli.runtime.files import check_file
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
+from grncli.runtime.writer_status import reporting
 from grncli.store import BitStore, open_store
 
 
@@ -75,8 +76,8 @@ def decode(
     network = loaded.network.to(settings.device)
     decoder = StoreDecoder(store, network, rounds, settings.batch, settings.device, DTYPES[settings.dtype])
     comparison = Comparison(sources, len(indices) if settings.sheet is not None else 0)
-    with outputs:
-        _decode(decoder, indices, outputs, comparison, monitor)
+    with outputs, reporting(folder, "decode", "samples", monitor, at_once=True) as reported:
+        _decode(decoder, indices, outputs, comparison, reported)
         outputs.finish()
     if settings.sheet is not None:
         write_png(settings.sheet, comparison.sheet())

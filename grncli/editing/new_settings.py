@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from grncli.editing.opened_store import AnyStore
-from grncli.editing.row_copying import EDITED
 from grncli.store import BitStore
 from grncli.store.bits import BitSchema
 from grncli.store.feature_settings import FeatureSchema
-from grncli.store.rows.schema import Schema
+from grncli.store.rows.schema import EDITED, Schema
 
 
 def edited_schema(

@@ -14,7 +14,7 @@ from grncli.metrics.feature_files import FeatureFile
 from grncli.metrics.feature_networks import FeatureNetwork, Features, load_feature_network
 from grncli.metrics.frechet import Moments
 from grncli.metrics.statistics_files import Distribution
-from grncli.runs.weight_files import default_cache
+from grncli.runtime.cache_folder import default_cache
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
 from grncli.runtime.processes import SINGLE_PROCESS, Processes

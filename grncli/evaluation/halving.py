@@ -9,6 +9,7 @@ Distances are compared within a round only: the fewer samples, the larger they a
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from grncli.runs.recipe_first import open_recipe
 from grncli.runtime.devices import dtype_name, pick_dtype
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.writer_status import reporting
 from grncli.sampling.option_checks import check_options
 from grncli.sampling.plan import settled_options
 from grncli.sampling.sample_grid import asked_grid
@@ -66,6 +68,8 @@ def search(
     ------
     UsageError, MediaError, StoreError, CheckpointError
         Before any sampling, where options, prompts, reference, networks or ``out`` do not fit.
+    LockError
+        If another process fills ``out``.
     Stopped
         If ``monitor`` asked for it; samples and finished trials are kept.
     """
@@ -85,18 +89,19 @@ def search(
     judge = Judge(opened, reference, out, replace(settings, sampling=options), grid, monitor)
     counts = rounds_of(per_class, settings.halvings, LEAST_PER_PROMPT if prompted else LEAST_PER_CLASS)
     total, done = trials_in(len(points), len(counts)), 0
-    monitor.progress(done, total, "")
     alive: Sequence[dict[str, Value]] = points
     last: dict[str, Trial] = {}
-    for count in counts:
-        trials = []
-        for point in alive:
-            trials.append(judge.trial(point, count))
-            done += 1
-            monitor.progress(done, total, f"{name_of(point)}: {trials[-1].figure(by):.4g}")
-        trials.sort(key=lambda trial: (trial.loss(by), name_of(trial.point)))
-        last |= {name_of(trial.point): trial for trial in trials}
-        alive = [trial.point for trial in trials[: math.ceil(len(trials) / 2)]]
+    with closing(judge), reporting(out, "eval search", "trials", monitor, at_once=True) as reported:
+        reported.progress(done, total, "")
+        for count in counts:
+            trials = []
+            for point in alive:
+                trials.append(judge.trial(point, count))
+                done += 1
+                reported.progress(done, total, f"{name_of(point)}: {trials[-1].figure(by):.4g}")
+            trials.sort(key=lambda trial: (trial.loss(by), name_of(trial.point)))
+            last |= {name_of(trial.point): trial for trial in trials}
+            alive = [trial.point for trial in trials[: math.ceil(len(trials) / 2)]]
     ranked = sorted(last.values(), key=lambda trial: (-trial.per_class, trial.loss(by), name_of(trial.point)))
     return Search(
         grid={name: list(values) for name, values in settings.grid.items()},

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from grncli.models.tokenizer import Tokenizer
 from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.errors import GrnError, MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
+from grncli.runtime.urls import located
 
 Rounds = int | None  # None is the continuous feature
 
@@ -192,7 +193,7 @@ def open_pairs(
     if is_store(src):
         if reconstructions is not None:
             raise UsageError("--reconstructions goes with media; the bits of a store are decoded")
-        return Stored(StorePictures(Path(src), reading, say=say), compare, rounds, strict=reading.strict)
+        return Stored(StorePictures(located(src), reading, say=say), compare, rounds, strict=reading.strict)
     if compare is not None:
         raise UsageError(f"--compare goes with a bit store, and {src} is none")
     if (reading.tokenizer is None) == (reconstructions is None):

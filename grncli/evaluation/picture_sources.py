@@ -22,9 +22,10 @@ from grncli.media.listing.listing_cache import FOLDER
 from grncli.media.reading import parse_reading
 from grncli.media.selection import Selection
 from grncli.runs.tokenizers import LoadedTokenizer, open_tokenizer
-from grncli.runs.weight_files import default_cache
+from grncli.runtime.cache_folder import default_cache
 from grncli.runtime.errors import MediaError, UsageError
 from grncli.runtime.monitor import Monitor, Say
+from grncli.runtime.urls import UrlPath, located
 from grncli.store import METADATA, BitStore, open_store
 
 # As ADM prepared ImageNet, and as grn tokenize does it.
@@ -36,7 +37,7 @@ def open_pictures(src: str, reading: PictureReading, *, say: Say = lambda text: 
 
     ``say`` gets a sentence where a limit leaves one class of several, or a tokenizer is not fully trained.
     """
-    path = Path(src)
+    path = located(src)
     if src.endswith(".npz") and path.is_file():
         return ArrayPictures(path, reading)
     if is_store(src):
@@ -45,8 +46,9 @@ def open_pictures(src: str, reading: PictureReading, *, say: Say = lambda text: 
 
 
 def is_store(src: str) -> bool:
-    """Whether a path is that of a bit store."""
-    return (Path(src) / METADATA).is_file()
+    """Whether a path is that of a bit store; what else a URL may hold is not read."""
+    path = located(src)
+    return isinstance(path, UrlPath) or (path / METADATA).is_file()
 
 
 class MediaPictures(Pictures):

@@ -17,7 +17,7 @@ from grncli.hbq import MAX_ROUNDS
 from grncli.media.writing import Frames
 from grncli.metrics.quality import open_metrics
 from grncli.runs.tokenizers import open_tokenizer
-from grncli.runs.weight_files import default_cache
+from grncli.runtime.cache_folder import default_cache
 from grncli.runtime.errors import UsageError
 from grncli.runtime.jsonfiles import or_null
 from grncli.runtime.monitor import Monitor

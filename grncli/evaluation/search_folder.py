@@ -13,7 +13,7 @@ from pydantic import Field, Strict
 from grncli.evaluation.grids import Point, Value, name_of
 from grncli.runtime.checking import Count, Text, check
 from grncli.runtime.errors import UsageError
-from grncli.runtime.folders import FolderMarker, make_folder, remove, remove_now
+from grncli.runtime.folders import ClaimedFolder, FolderMarker, make_folder, remove, remove_now
 from grncli.runtime.jsonlines import append_line, read_lines
 
 MANIFEST, RESULTS, POINTS = "search.json", "results.jsonl", "points"
@@ -60,7 +60,7 @@ class _StoredTrial:
 
 
 class SearchFolder:
-    """Where a search keeps its samples and trials.
+    """Where a search keeps its samples and trials; one process at a time fills it, until it is closed.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ class SearchFolder:
     ------
     UsageError
         If the folder holds something else, or a damaged trial.
+    LockError
+        If another process fills it.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -83,18 +85,26 @@ class SearchFolder:
             remedy="choose another --out",
         )
         asked = json.loads(json.dumps(about))
-        stored = marker.read()
-        if stored is not None and _same_reference(stored.get("reference"), asked.get("reference")):
-            asked["reference"] = stored["reference"]
-        marker.require(asked, overwrite=overwrite)
-        remove_now(folder / f".{POINTS}.old")  # what an interrupted overwrite left
-        if stored != asked:
-            remove(folder / RESULTS)
-            remove(folder / POINTS)
-            folder.mkdir(parents=True, exist_ok=True)
-            marker.write(asked)
-        self.trials = {(name_of(trial.point), trial.per_class): trial for trial in _read_trials(folder / RESULTS)}
-        """Finished ones, by the name of their point and the samples of each class."""
+        _require_fit(marker, asked, overwrite=overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claimed = ClaimedFolder(folder)
+        try:
+            # Once more: another process may have filled it before it was claimed.
+            stored = _require_fit(marker, asked, overwrite=overwrite)
+            remove_now(folder / f".{POINTS}.old")  # what an interrupted overwrite left
+            if stored != asked:
+                remove(folder / RESULTS)
+                remove(folder / POINTS)
+                marker.write(asked)
+            self.trials = {(name_of(trial.point), trial.per_class): trial for trial in _read_trials(folder / RESULTS)}
+            """Finished ones, by the name of their point and the samples of each class."""
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others fill it; harmless when repeated."""
+        self._claimed.close()
 
     def store_of(self, point: Point) -> Path:
         """Where the samples of a point are kept."""
@@ -105,6 +115,14 @@ class SearchFolder:
         """Keep a finished trial."""
         append_line(self._folder / RESULTS, trial.to_json())
         self.trials[name_of(trial.point), trial.per_class] = trial
+
+
+def _require_fit(marker: FolderMarker, asked: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+    """As the marker does; what was ``asked`` for gets the numbers of a reference that is the same up to rounding."""
+    stored = marker.read()
+    if stored is not None and _same_reference(stored.get("reference"), asked.get("reference")):
+        asked["reference"] = stored["reference"]
+    return marker.require(asked, overwrite=overwrite)
 
 
 def _same_reference(stored: Any, asked: list[float] | None) -> bool:

@@ -102,6 +102,10 @@ class Judge:
         recognized = {} if self._reference is None else {"reference": _recognized(self._reference)}
         self._folder = SearchFolder(out, {**self.about, **recognized}, overwrite=settings.overwrite)
 
+    def close(self) -> None:
+        """Let others fill the folder; harmless when repeated."""
+        self._folder.close()
+
     @property
     def distance(self) -> str | None:
         """What the distance from the reference is called: fid, fvd or fd."""

@@ -241,7 +241,7 @@ def load_feature_network(
         of torch-fidelity (.safetensors or a PyTorch checkpoint), or a TorchScript archive, see `ScriptedFeatures`; or
         the run directory of a tokenizer. TorchScript is a program: use files of people you trust. Of a checkpoint
         nothing but its tensors is read.
-    cache : directory with published files under their names, ``features`` in `grncli.runs.weight_files.default_cache`
+    cache : directory with published files under their names, such as ``features`` in the user's cache folder
     download : fetch the published file that is missing, once; without it nothing is ever fetched
     device : where to compute
     opened : a tokenizer that is open already, used where ``which`` is its run

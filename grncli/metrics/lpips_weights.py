@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from grncli.models.lpips import LPIPS, Network
-from grncli.runs import weight_files
 from grncli.runs.weight_files import WeightFile, find_weights, take_weights
+from grncli.runtime import cache_folder
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.monitor import Say
 from grncli.runtime.tensor_files import read_released, read_tensors
@@ -34,7 +34,7 @@ FILES: dict[Network, tuple[WeightFile, WeightFile]] = {  # the trunk, then the h
 
 def default_cache() -> Path:
     """``$XDG_CACHE_HOME/grn/lpips``, by default below ``~/.cache``; for whoever reads the environment to call."""
-    return weight_files.default_cache() / "lpips"
+    return cache_folder.default_cache() / "lpips"
 
 
 def load_lpips(

@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 import torch
 
 from grncli.runs.caption_prompts import caption_prompts
-from grncli.runs.checkpoint import EMA, RECIPE, run_of
+from grncli.runs.checkpoint import RECIPE, holds_weights, run_of
 from grncli.runs.generator_recipe import Preview, Task, TextConditioning
 from grncli.runs.recipe import load_fields, parse_recipe
 from grncli.runs.shipped_recipes import find_recipe
 from grncli.runtime.errors import UsageError
 from grncli.runtime.monitor import Monitor
+from grncli.runtime.urls import located
 from grncli.store import MAX_PARTS, open_store
 from grncli.store.captions import read_captions
 from grncli.store.feature_settings import FeatureSettings
@@ -142,7 +143,7 @@ def read_texts(place: Path | None, task: TaskName | None) -> RecipeTexts:
         return RecipeTexts()
     if not place.exists():
         place = find_recipe(place)
-    run = run_of(place) if (place / EMA).is_file() else place
+    run = run_of(place) if holds_weights(place) else place
     path = run / RECIPE if run.is_dir() else run
     fields = load_fields(path)
     network: dict[str, Any] = fields["network"] if isinstance(fields.get("network"), dict) else {}
@@ -175,7 +176,7 @@ def _final_prompts(prompts: str, texts: RecipeTexts, chosen: TaskName | None) ->
     """
     names = {final_prompt(""): "the empty prompt"}
     is_store, negated = is_bit_store(Path(prompts)), set[str]()
-    found = _captions_of(Path(prompts), texts, chosen) if is_store else _prompts_in(prompts, texts, chosen)
+    found = _captions_of(located(prompts), texts, chosen) if is_store else _prompts_in(prompts, texts, chosen)
     for final, name, used in found:
         task = texts.tasks[used]
         if used not in negated:

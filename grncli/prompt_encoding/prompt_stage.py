@@ -22,6 +22,7 @@ from grncli.prompt_encoding.prompt_plan import (
 from grncli.runtime.errors import GrnError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stopped
+from grncli.runtime.writer_status import reporting
 from grncli.store.text_features import FeatureWriter, open_feature_part
 from grncli.text.prompt_batches import length_batches
 from grncli.text.text_encoder import TextEncoder
@@ -73,8 +74,9 @@ def encode_text(
         out, plan.store, settings.part, overwrite=settings.overwrite, resumes=plan.begins_with
     ) as part:
         missing = [plan.prompts[i] for i in part.lacking([prompt.digest for prompt in plan.prompts])]
-        _encode_missing(missing, plan, part, monitor)
-        part.finish()
+        with reporting(part.directory, "encode-text", "prompts", monitor) as reported:
+            _encode_missing(missing, plan, part, reported)
+            part.finish()
         return PromptEncodingSummary(
             out=out,
             distinct=plan.distinct,

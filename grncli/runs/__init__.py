@@ -1,1 +1,1 @@
-"""Run directories: recipes, checkpoints, opening the networks in them, importing released weights."""
+"""Run directories: recipes, checkpoints, opening the networks in them, importing released weights, exporting."""

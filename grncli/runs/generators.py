@@ -10,7 +10,7 @@ from grncli.models.generator import Generator
 from grncli.models.text_transformer import TextTransformer, TextTransformerConfig
 from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.runs.kinds import NetworkKind
-from grncli.runs.loading import Loaded, open_run
+from grncli.runs.loading import Loaded, identify_network, open_run, read_newest, read_run
 from grncli.runs.released_classes import CLASS_GENERATORS
 from grncli.runs.released_texts import TEXT_GENERATORS
 from grncli.runtime.monitor import Say
@@ -62,6 +62,11 @@ def open_generator(
     ``say`` is called with one sentence where the training is not finished.
     """
     return open_run(run, GENERATOR, weights=weights, device=device, dtype=dtype, say=say)
+
+
+def identify_generator(run: str | Path) -> LoadedGenerator:
+    """As `open_generator`, without its weights: see `identify_network`."""
+    return read_newest(Path(run), lambda checkpoint: identify_network(read_run(Path(run), checkpoint, [GENERATOR])))
 
 
 def build_generator(config: ClassTransformerConfig | TextTransformerConfig) -> Generator:

@@ -1,4 +1,4 @@
-"""What the user says of a released file that it does not hold: ``--set FIELD=VALUE``."""
+"""What a released file does not hold: ``--set FIELD=VALUE`` of the user, or the header of an exported one."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, get_args
 import yaml
 
 from grncli.hbq import MAX_ROUNDS
+from grncli.runs.generator_recipe import GeneratorRecipe
 from grncli.runtime.errors import UsageError
 from grncli.tokens import Prediction
 
@@ -49,6 +50,12 @@ def check_settings(settings: Mapping[str, Any], expected: Mapping[str, tuple[boo
     for field, (right, wanted) in {**bits, **expected}.items():
         if not right:
             raise UsageError(f"{file}: {field} is {settings[field]!r}, expected {wanted}; change it with --set")
+
+
+def require_true_bits(recipe: GeneratorRecipe) -> None:
+    """ValueError for a generator that predicts anything else: no released one does, and no file would say so."""
+    if recipe.refinement.target != "absolute":
+        raise ValueError(f"refinement.target is {recipe.refinement.target}, expected absolute")
 
 
 def is_count(value: Any) -> bool:

@@ -7,6 +7,7 @@ RUN/checkpoints/    see ``checkpoint``
 RUN/previews/       pictures on the way
 RUN/COMPLETE        empty; there while the run has all the steps of its recipe, so that make can depend on it
 RUN/.lock           locked by the process that writes
+RUN/.status.json    what that process says of itself: see ``writer_status``
 
 Nothing outside the directory is ever written or removed: links in the place of these are refused, or replaced by a
 run that is made anew.
@@ -30,6 +31,7 @@ from grncli import __version__
 from grncli.runs.checkpoint import (
     CHECKPOINTS,
     COMPLETE,
+    EXPORT,
     LATEST,
     LOCK,
     PREVIEWS,
@@ -50,9 +52,10 @@ from grncli.runtime.folders import ClaimedFolder, HeldFolder, is_vacant, remove_
 from grncli.runtime.folders import remove as remove_folder
 from grncli.runtime.jsonfiles import write_json
 from grncli.runtime.system import open_file
+from grncli.runtime.writer_status import STATUS
 
 STAGING = ".import.partial"  # where an imported network is made ready
-FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK)
+FILES = (RECIPE, RECORD, METRICS, SCHEDULE, COMPLETE, LOCK, STATUS)
 FOLDERS = (CHECKPOINTS, PREVIEWS, TENSORBOARD)
 _TEMPORARY = tuple(f".{name}.tmp" for name in FILES)
 # What a process that was killed before it wrote a recipe may have left.
@@ -74,6 +77,7 @@ def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
     """
     if is_vacant(run, _BEGUN):
         return
+    refuse_export(run)
     present = recipe_kind(run)
     if present is None:
         raise CheckpointError(f"{run}: exists and is no run directory; choose another name")
@@ -81,6 +85,12 @@ def check_run_is_free(run: Path, kind: str | None, *, overwrite: bool) -> None:
         raise CheckpointError(f"{run}: is the run of a {present[:40]}, expected that of a {kind} or a new name")
     if not overwrite:
         raise CheckpointError(f"{run}: is already a run directory; choose another name or add --overwrite")
+
+
+def refuse_export(run: Path) -> None:
+    """CheckpointError for a folder that ``grn export`` made: its weights would hide those of what is written."""
+    if (run / EXPORT).is_file():
+        raise CheckpointError(f"{run}: was made by grn export, which nothing else is written into; choose another name")
 
 
 def is_run(run: Path) -> bool:
@@ -151,7 +161,9 @@ def refuse_links(run: Path) -> None:
         if is_step(path):
             _refuse_link(path, "directory")
             for file in entries(path):
-                _refuse_link(file, "file")
+                is_folder = file.is_dir() and not file.is_symlink()
+                for inner in entries(file) if is_folder else (file,):
+                    _refuse_link(inner, "file")
         elif path.name == LATEST and path.exists() and not path.is_symlink():
             raise CheckpointError(f"{path}: is no link, expected one to the newest checkpoint; move it away")
     for folder in (PREVIEWS, TENSORBOARD):
@@ -182,7 +194,7 @@ def clear_run(run: Path, *, but: tuple[str, ...] = ()) -> None:
         remove(run / name)
     for folder in FOLDERS:
         _clear_folder(run / folder, _OURS[folder])
-    for name in (METRICS, SCHEDULE, STAGING, *_TEMPORARY):
+    for name in (METRICS, SCHEDULE, STATUS, STAGING, *_TEMPORARY):
         if name not in but:
             remove(run / name)
 

@@ -14,6 +14,7 @@ from grncli.runs.rundir import is_run
 from grncli.runs.shipped_recipes import find_recipe
 from grncli.runtime.differences import Difference, differences
 from grncli.runtime.errors import GrnError, RecipeError
+from grncli.runtime.urls import UrlPath, located
 from grncli.store import METADATA, open_store
 from grncli.store.text_features import is_features_store, open_features
 
@@ -42,13 +43,14 @@ def compare_settings(one: Path, other: Path) -> list[Difference]:
 
 def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     """Of which kind a path is, and what it was or is to be made with."""
+    path = located(path)
     if is_features_store(path):
         store = open_features(path).settings
         return FEATURES, {"encoder": dict(store.encoder), "width": store.width, "dtype": store.dtype} | {
             "max_tokens": store.max_tokens,
             "versions": dict(store.versions),
         }
-    if (path / METADATA).is_file():
+    if isinstance(path, UrlPath) or (path / METADATA).is_file():
         (attributes,) = open_store(path).fingerprint.to_attributes().values()
         return STORE, attributes
     if is_run(path):
@@ -73,7 +75,7 @@ def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
 
 def _format(path: Path, kind: str) -> dict[str, Any]:
     """What the bits are like that a store holds, a tokenizer makes, or a generator learned."""
-    if kind == FEATURES or not path.is_dir():
+    if kind == FEATURES or not (path.is_dir() or isinstance(located(path), UrlPath)):
         raise GrnError(
             f"{path}: is a {'features store' if kind == FEATURES else 'recipe'}, which is compared with another of its "
             "kind only; give two stores, two runs, two recipes, or a store and a run"

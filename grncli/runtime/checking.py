@@ -1,5 +1,6 @@
 """JSON documents checked against declared types, without silent conversions."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,6 +15,8 @@ Count = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 """A whole number from 0, written as one: neither ``"4"`` nor ``4.0`` nor ``true``."""
 Text = Annotated[str, Strict()]
 
+
+_adapter = cache(TypeAdapter)  # making one takes a hundred times as long as using it
 
 _WORDS = {
     "int_type": "expected a whole number",
@@ -44,7 +47,8 @@ def read_json_as(path: Path, schema: type[Schema], *, error: type[GrnError], rem
 def check(value: Any, schema: type[Schema], name: str, *, error: type[GrnError], remedy: str) -> Schema:
     """Plain data as an instance of ``schema``; ``name`` is what the error calls it."""
     try:
-        return TypeAdapter(schema).validate_python(value)
+        adapter: TypeAdapter[Schema] = _adapter(schema)  # type: ignore[arg-type]  # every class can be hashed
+        return adapter.validate_python(value)
     except ValidationError as problem:
         raise error(f"{name}: {explain(problem)}; {remedy}") from None
 

@@ -35,3 +35,7 @@ class CheckpointError(GrnError):
 
 class RecipeError(UsageError):
     """A recipe, or an override of it, with unknown, mistyped or impossible fields; exit code 2."""
+
+
+class RemoteError(GrnError):
+    """A server or object store that cannot be reached, refuses, or has no package here that can read it."""

@@ -4,14 +4,28 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _END = object()
 _LOOK_SECONDS = 0.1
+_THREADS = 16  # that wait for a file system at the same time
+
+
+def in_threads(call: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """What a call gives for each item, in order, for calls that mostly wait: a network file system takes milliseconds.
+
+    An exception of a call is raised in its place; no further calls are begun then.
+    """
+    if len(items) < 2:
+        yield from map(call, items)
+        return
+    with ThreadPoolExecutor(min(_THREADS, len(items))) as pool:
+        yield from pool.map(call, items)
 
 
 class Prefetcher(Generic[T]):

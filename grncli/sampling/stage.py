@@ -18,6 +18,7 @@ from grncli.runs.tokenizers import LoadedTokenizer
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.overlap import BackgroundWriter
 from grncli.runtime.stopping import Stopped
+from grncli.runtime.writer_status import reporting
 from grncli.sampling.calibration import settle_schedule
 from grncli.sampling.film import SAMPLES as FILMED
 from grncli.sampling.film import write_film
@@ -116,9 +117,10 @@ def _write_part(plan: SamplingPlan, monitor: Monitor) -> int:
         discarding=remove_pictures,
     ) as writer:
         before = writer.samples
-        PartSampling(plan, numbers, writer, monitor).run()
-        made = writer.samples - before
-        writer.finish()
+        with reporting(writer.directory, "sample", "samples", monitor) as reported:
+            PartSampling(plan, numbers, writer, reported).run()
+            made = writer.samples - before
+            writer.finish()
     return made
 
 

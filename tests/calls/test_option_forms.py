@@ -41,6 +41,8 @@ CALLS = {
     "eval search": grncli.search_settings,
     "eval export": grncli.export_samples,
     "captions": grncli.add_captions,
+    "status": grncli.work_status,
+    "export": grncli.export_run,
 }
 
 
@@ -48,7 +50,9 @@ def options_of(command):
     found = get_command(app)
     for word in command.split():
         found = found.commands[word]
-    return {RENAMED.get(each.name, each.name): each for each in found.params if each.name != "help"}
+    keywords = inspect.signature(CALLS[command]).parameters
+    names = {each.name: each for each in found.params if each.name != "help"}
+    return {name if name in keywords else RENAMED.get(name, name): each for name, each in names.items()}
 
 
 @pytest.mark.parametrize("command", CALLS)
@@ -98,9 +102,10 @@ def test_a_mistyped_option_is_answered_with_the_one_that_may_be_meant():
 
 
 def test_a_url_is_no_path():
-    for call in (grncli.tokenize, grncli.decode):
-        with pytest.raises(UsageError, match="is a URL"):
-            call("https://example.org/a.zip", "out", tokenizer="tok")
+    with pytest.raises(UsageError, match="is a URL"):
+        grncli.tokenize("https://example.org/a.zip", "out", tokenizer="tok")
+    with pytest.raises(UsageError, match="is a URL"):
+        grncli.decode("bits.zarr", "s3://out", tokenizer="tok")
     with pytest.raises(UsageError, match="is a URL"):
         grncli.sample("gen", out="out", tokenizer="s3://tok")
 
@@ -126,6 +131,12 @@ def test_a_url_is_no_path():
 )
 def test_values_mean_what_their_text_means(value, text):
     assert settled({**value, "device": "cpu"}) == {**text, "device": "cpu"}
+
+
+def test_the_part_of_a_process_is_that_of_its_task(monkeypatch):
+    for name, value in {"ID": 3, "MIN": 0, "MAX": 7, "COUNT": 8, "STEP": 1}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    assert settled({"part": "auto", "device": "cpu"}) == {"part": 3, "parts": 8, "device": "cpu"}
 
 
 @pytest.mark.parametrize(

@@ -167,9 +167,12 @@ def test_debug_keeps_the_exit_code(monkeypatch, capsys):
     assert (code, "Traceback" in said, said.splitlines()[-1]) == (2, True, "grn: x is y")
 
 
-def test_of_several_processes_the_first_tells_of_a_stop_and_each_of_its_errors(monkeypatch, capsys):
+def test_each_of_several_processes_but_the_first_says_which_it_is(monkeypatch, capsys):
     monkeypatch.setattr(console, "speaker", "process 1 of 2: ")
-    assert code_and_words(Stopped("SIGTERM: stopped"), capsys) == (75, "")
+    assert code_and_words(Stopped("SIGTERM: stopped"), capsys) == (
+        75,
+        f"process 1 of 2: SIGTERM: stopped. {Stopped.advice}.",
+    )
     assert code_and_words(GrnError("x is y"), capsys) == (1, "grn: process 1 of 2: x is y")
 
 
@@ -227,9 +230,12 @@ def test_results_that_nobody_reads_end_with_1_and_no_complaint(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
-def test_results_that_cannot_be_written_are_told_in_a_sentence():
+@pytest.mark.parametrize("buffering", [[], ["-u"]])
+@pytest.mark.parametrize("words", [["--version"], ["recipe", "list"]])
+def test_results_that_cannot_be_written_are_told_in_a_sentence(words, buffering, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with open("/dev/full", "w") as full:
-        result = grn(sys.executable, "-m", "grncli", "--version", stdout=full)
+        result = grn(sys.executable, *buffering, "-m", "grncli", *words, stdout=full)
     assert (result.returncode, result.stderr) == (1, b"grn: standard output: No space left on device\n")
 
 

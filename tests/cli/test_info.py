@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from grncli.cli import app, console
-from grncli.runs import loading, recipe
+from grncli.runs import loading, recipe, stored_tensors
 from grncli.store import Fingerprint, open_part
 
 
@@ -95,7 +95,7 @@ def count_calls(monkeypatch):
     watch(loading, "find_checkpoint")
     watch(recipe, "load_yaml")
     watch(recipe, "parse_recipe")
-    watch(loading, "open_tensors")
+    watch(stored_tensors, "open_tensors")
     watch(loading, "read_state")
     return counts
 
@@ -104,7 +104,7 @@ def test_a_run_is_described_from_one_reading_of_its_recipe(make_run, tmp_path, c
     run = make_run(tmp_path / "run")
     done = info(run, "--json")
     assert json.loads(done.stdout)["kind"] == "tokenizer"
-    assert count_calls == {"find_checkpoint": 1, "load_yaml": 1, "parse_recipe": 1, "read_state": 1}
+    assert count_calls == {"find_checkpoint": 1, "load_yaml": 1, "parse_recipe": 1, "read_state": 1, "open_tensors": 1}
 
 
 def test_a_run_is_checked_and_described_from_one_opening(make_run, tmp_path, count_calls):

@@ -38,6 +38,26 @@ def test_every_way_of_reading_skips_what_was_dropped(store):
     assert verify_store(store) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"row": 1}, "is row 1 of 1x2x3, which is out of its place"),
+        ({"grid": "9x9x9"}, "is row 0 of 9x9x9, which is out of its place"),
+        ({"row": None}, "field row is None, expected a whole number from 0"),
+        ({"grid": None}, "field grid is None, expected text"),
+    ],
+)
+def test_a_line_with_another_number_than_its_row_drops_nothing(store, change, words):
+    file = store / "part-00000/samples.jsonl"
+    first, rest = file.read_text().split("\n", 1)
+    # As many bytes as before: the white space is JSON too.
+    file.write_text(json.dumps(json.loads(first) | change).ljust(len(first)) + "\n" + rest)
+    before = tree(store)
+    with pytest.raises(StoreError, match=f"samples.jsonl:1: {words}; restore the file"):
+        drop_samples(store, keys=["0.png#0"])
+    assert tree(store) == before
+
+
 def test_a_source_names_all_its_samples_and_a_list_may_come_from_a_file(store, tmp_path):
     (tmp_path / "keys.txt").write_text("\ufeff8.png\r\n\n5.png#0\n")
     summary = drop_samples(store, keys=tmp_path / "keys.txt")

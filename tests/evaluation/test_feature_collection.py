@@ -168,8 +168,8 @@ class Threads(Processes):
             object.__setattr__(one, "vectors", vectors)
             yield one
 
-    def gather(self, vector):
-        self.vectors[self.rank] = np.array(vector, np.float64)
+    def gather_bytes(self, data):
+        self.vectors[self.rank] = data
         self.meeting.wait()
         found = [self.vectors[rank] for rank in range(self.count)]
         self.meeting.wait()

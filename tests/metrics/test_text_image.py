@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +125,16 @@ def test_exported_programs_give_what_torchscript_gives(colour_networks, save_scr
     scripted = load_text_image_network(colour_networks[0], save_script(CountedColours()), vocabulary)
     assert torch.equal(exported.images(pictures("yellow", "red")), scripted.images(pictures("yellow", "red")))
     assert torch.equal(exported.texts(["red", "red blue"]), scripted.texts(["red", "red blue"]))
+
+
+def test_networks_may_lie_in_a_folder_of_any_name(colour_networks, vocabulary, tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    program = torch.export.export(CountedColours(), (torch.ones(2, 3, dtype=torch.int64),))
+    torch.export.save(program, tmp_path / "text.pt2")
+    named = [shutil.copy(file, folder) for file in (colour_networks[0], tmp_path / "text.pt2", vocabulary)]
+    found = load_text_image_network(*map(Path, named)).texts(["red blue", "green green"])
+    assert found[1].tolist() == [0, 1, 0]
 
 
 def test_an_exported_program_that_takes_one_size_only_is_named(colour_networks, tmp_path):

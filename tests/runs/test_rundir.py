@@ -220,6 +220,16 @@ def test_a_link_in_the_place_of_what_is_written_is_refused_by_name(run, tmp_path
     assert message_of(CheckpointError, refuse_links, run).startswith(f"{run / name}: is a link, expected a ")
 
 
+def test_a_link_in_the_place_of_a_shard_is_refused(run, tmp_path):
+    shard = run / "checkpoints/step-00000004/weights/rank-00000.safetensors"
+    shard.parent.mkdir()
+    shard.touch()
+    refuse_links(run)
+    shard.unlink()
+    shard.symlink_to(tmp_path / "elsewhere")
+    assert message_of(CheckpointError, refuse_links, run).startswith(f"{shard}: is a link, expected a file")
+
+
 def test_a_link_in_the_place_of_a_temporary_file_is_refused(run, tmp_path):
     (run / ".metrics.jsonl.tmp").symlink_to(tmp_path / "elsewhere")
     assert ".metrics.jsonl.tmp: is a link" in message_of(CheckpointError, refuse_links, run)

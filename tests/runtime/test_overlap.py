@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grncli.runtime.overlap import BackgroundWriter, Prefetcher
+from grncli.runtime.overlap import BackgroundWriter, Prefetcher, in_threads
 
 PATIENCE = 5  # seconds after which a thread that should have moved is taken to be stuck
 
@@ -228,3 +228,29 @@ def test_leaving_by_an_exception_drops_the_calls_still_queued():
         threading.Timer(0.02, gate.set).start()
         raise ValueError("broken")
     assert done == []
+
+
+def test_calls_in_threads_give_their_results_in_order():
+    both = threading.Barrier(2)
+
+    def call(number):
+        both.wait(PATIENCE)  # two run at the same time, or none ends
+        return number * number
+
+    assert list(in_threads(call, range(40))) == [number * number for number in range(40)]
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_an_error_of_a_call_in_a_thread_comes_in_its_place(count):
+    called, got = [], []
+
+    def call(number):
+        called.append(number)
+        if number == 0:
+            raise ValueError("broken")
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="broken"):
+        got += in_threads(call, range(count))
+    assert got == []
+    assert len(called) <= max(1, count // 2)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from grncli.runtime import tensor_files
-from grncli.runtime.tensor_files import DTYPES, LazyTensor, is_finite, read_released, write_tensors
+from grncli.runtime.errors import CheckpointError
+from grncli.runtime.tensor_files import DTYPES, LazyTensor, is_finite, read_released, read_tensors, write_tensors
 
 shapes = st.lists(st.integers(0, 5), max_size=3)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).filter(lambda name: name != "__metadata__")
@@ -79,6 +80,15 @@ def test_a_checkpoint_may_have_any_name(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "x.pth")
     named = (tmp_path / "x.pth").rename(tmp_path / "x\udcff.pth")
     assert torch.equal(read_released(named, mapped=True)["a"], torch.ones(2))
+
+
+def test_weights_may_lie_in_a_folder_of_any_name(tmp_path):
+    (tmp_path / "caf\udce9").mkdir()
+    write_tensors(tmp_path / "caf\udce9" / "a", {"a": torch.arange(5.0)}, {})
+    assert torch.equal(read_tensors(tmp_path / "caf\udce9" / "a")["a"], torch.arange(5.0))
+    (tmp_path / "caf\udce9" / "a").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        read_tensors(tmp_path / "caf\udce9" / "a")
 
 
 def test_a_compressed_checkpoint_is_not_mapped(tmp_path):

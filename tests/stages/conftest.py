@@ -14,6 +14,9 @@ from grncli.cli import app
 from grncli.costs import trials
 from grncli.media.writing import write_mp4, write_png
 
+# Test modules are imported by path; what they share needs a folder to be looked for in.
+sys.path.append(str(Path(__file__).parent))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def short_trials() -> Iterator[None]:

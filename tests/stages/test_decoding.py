@@ -25,6 +25,7 @@ from grncli.models.tokenizer import to_frames, unpatchify
 from grncli.runtime.errors import LockError, MissingFolderError, StoreError, StoreMismatch, UsageError
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped
+from grncli.runtime.writer_status import read_status
 from grncli.tokenizing.tokenizing_plan import TokenizeSettings
 from grncli.tokenizing.tokenizing_stage import tokenize
 
@@ -137,6 +138,17 @@ def test_decoding_that_is_stopped_again_and_again_comes_to_the_end(
     assert stopped > 5
     assert summary.written + summary.present == 32
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
+
+
+def test_the_folder_says_how_far_it_is_until_all_is_there(store: Path, run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        decode(store, tmp_path, run_dir, DecodeSettings(batch=5), monitor=Monitor(Stop(max_time=0)))
+    stopped = read_status(tmp_path)
+    assert stopped is not None
+    assert (stopped.status.command, stopped.status.state, stopped.status.total) == ("decode", "stopped", 32)
+    assert 0 < (stopped.status.done or 0) < 32
+    decode(store, tmp_path, run_dir, DecodeSettings())
+    assert read_status(tmp_path) is None
 
 
 def test_another_tokenizer_is_refused(store: Path, make_run: Callable[..., Path], tmp_path: Path) -> None:

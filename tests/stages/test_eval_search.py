@@ -24,7 +24,8 @@ from grncli.evaluation.trial_judge import SearchSettings
 from grncli.media.writing import write_png
 from grncli.runs import tokenizers
 from grncli.runs.checkpoint import list_checkpoints, write_checkpoint
-from grncli.runtime.errors import UsageError
+from grncli.runtime.errors import LockError, UsageError
+from grncli.runtime.folders import LOCK, ClaimedFolder
 from grncli.runtime.monitor import Monitor
 from grncli.runtime.stopping import Stop, Stopped, Unfinished
 from grncli.runtime.tensor_files import sha256_of
@@ -98,8 +99,8 @@ def results(out):
 
 
 def changes(out):
-    """Every file of a search with its bytes and when it was written."""
-    files = [Path(where, name) for where, _, names in os.walk(out) for name in names]
+    """Every file of a search but its lock, with its bytes and when it was written."""
+    files = [Path(where, name) for where, _, names in os.walk(out) for name in names if name != LOCK]
     return {file.relative_to(out): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 
@@ -315,6 +316,15 @@ def test_a_folder_of_other_files_is_refused(find, tmp_path, overwrite):
     with pytest.raises(UsageError, match="holds files that grn eval search did not write"):
         find(tmp_path, overwrite=overwrite)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_another_search_fills_is_refused(find, copied, overwrite):
+    before = changes(copied)
+    with ClaimedFolder(copied), pytest.raises(LockError, match="search is being written by this process"):
+        find(copied, overwrite=overwrite)
+    assert changes(copied) == before
+    find(copied)
 
 
 def test_pictures_of_another_size_than_the_samples_are_refused(find, draw_picture, tmp_path):

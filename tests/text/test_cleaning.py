@@ -1,7 +1,9 @@
 """Prompts are cleaned as the releases clean them."""
 
+import html
 import sys
 
+import ftfy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +41,9 @@ def test_without_the_package_the_error_names_it_and_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
     with pytest.raises(UsageError, match=r"needs the ftfy package: pip install 'grncli\[text\]'"):
         cleaned("a red star")
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
+def test_plain_prompts_are_cleaned_as_all_others(text):
+    repaired = ftfy.fix_text(text)
+    assert cleaned(text) == " ".join(html.unescape(html.unescape(repaired)).split())

@@ -6,13 +6,13 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import guarded
 from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs
-from grncli.cli.session import open_session
+from grncli.cli.session import guarded_together, open_session
 from grncli.cli.terminal import histogram, screen_width
 from grncli.reporting.generation_report import generation_report, varied_cost
+from grncli.runtime.urls import reads_urls
 
 
 @examples(
@@ -20,7 +20,8 @@ from grncli.reporting.generation_report import generation_report, varied_cost
     "grn eval gen samples --reference photos --features runs/tok --json \\",
     "    | jq '.figures'",
 )
-@guarded
+@guarded_together
+@reads_urls("samples", "reference")
 @options.grouped
 def gen(
     samples: Annotated[

@@ -6,12 +6,12 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import guarded
 from grncli.cli.cost_report import print_costs
 from grncli.cli.help_pages import examples
 from grncli.cli.reports import Outputs
-from grncli.cli.session import open_session
+from grncli.cli.session import guarded_together, open_session
 from grncli.reporting.reconstruction_report import reconstruction_report
+from grncli.runtime.urls import reads_urls
 
 
 @examples(
@@ -19,7 +19,8 @@ from grncli.reporting.reconstruction_report import reconstruction_report
     "# Of files that another program decoded, as a page",
     "grn eval recon photos --reconstructions decoded --html recon.html",
 )
-@guarded
+@guarded_together
+@reads_urls("src")
 @options.grouped
 def recon(
     src: Annotated[

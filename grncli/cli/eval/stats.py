@@ -6,15 +6,17 @@ from typing import Annotated
 from typer import Argument, Option
 
 from grncli.cli import options
-from grncli.cli.console import guarded, print_json, say
+from grncli.cli.console import print_json, say
 from grncli.cli.help_pages import examples
-from grncli.cli.session import open_session
+from grncli.cli.session import guarded_together, open_session
+from grncli.runtime.urls import reads_urls
 
 
 @examples(
     "grn eval stats photos photos.npz --size 256 --keep-features --download",
 )
-@guarded
+@guarded_together
+@reads_urls("src")
 @options.grouped
 def stats(
     src: Annotated[

@@ -1,14 +1,16 @@
 """A store, a recipe and a run of ``grn train-gen`` that nothing interrupted."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-# Test modules are imported by path; their shared small_training.py needs a folder to be looked for in.
+# Test modules are imported by path; their shared small_training.py and groups.py need a folder to be looked for in.
 sys.path.append(str(Path(__file__).parent))
 
+from groups import Nursery
 from small_training import RECIPE, SQUARE, WIDE, make_store
 
 
@@ -39,3 +41,12 @@ def trained(grn: Callable, recipe: Path, store: Path, tmp_path_factory: pytest.T
     result = grn("train-gen", recipe, store, "--out", run)
     assert result.returncode == 0, result.stderr
     return run
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    if not hasattr(os, "fork"):
+        pytest.skip("the processes are forked")
+    there = Nursery()
+    yield there
+    there.close()

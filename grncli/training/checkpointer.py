@@ -51,8 +51,8 @@ class Checkpointer(Protocol):
         """The newest checkpoint, for messages."""
 
 
-class WholeFileCheckpointer:
-    """Checkpoints of whole tensors in safetensors files, which the first process writes (see ``runs.checkpoint``).
+class RunCheckpoints:
+    """What each way to keep checkpoints in a run directory is made of.
 
     Parameters
     ----------
@@ -74,10 +74,14 @@ class WholeFileCheckpointer:
         self.run, self.config, self.processes = run, config, processes
         self.keep, self.keep_every = keep, keep_every
         self.say = say
-        self._place: Place | None = None  # of the process that writes
+        self._place: Place | None = None  # of the first process
         if processes.is_main:
             run.mkdir(parents=True, exist_ok=True)
             self._place = Place(run)
+
+
+class WholeFileCheckpointer(RunCheckpoints):
+    """Checkpoints of whole tensors in safetensors files, which the first process writes (see ``runs.checkpoint``)."""
 
     def restore(self, states: Sequence[TrainingState]) -> Position:
         """As in ``Checkpointer``; damaged checkpoints that are newer than the one loaded are set aside."""

@@ -30,12 +30,12 @@ from grncli.runs.checkpoint import (
     prune_checkpoints,
     write_shard,
 )
-from grncli.runs.rundir import Place
 from grncli.runs.stored_tensors import check_checkpoint
 from grncli.runtime.errors import CheckpointError
 from grncli.runtime.monitor import Say
 from grncli.runtime.processes import Processes
 from grncli.runtime.text import one_line
+from grncli.training.checkpointer import RunCheckpoints
 from grncli.training.restoring import Position, own_region, restore_newest
 from grncli.training.training_state import TrainingState
 
@@ -46,17 +46,11 @@ SHARED_SECONDS = 90.0  # for which a machine may take a new folder of a network 
 LEAVE_SECONDS = 30.0  # that an error waits for a save that is under way
 
 
-class ShardedCheckpointer:
+class ShardedCheckpointer(RunCheckpoints):
     """Checkpoints whose tensors lie in shards, one of each process, written while the training goes on.
 
     A save copies what this process has of the state, and returns; a thread writes the copy, of which there is one. The
     checkpoint gets its name once every process has its shards on disk.
-
-    Parameters
-    ----------
-    config : sizes of the first network, for the header of each file
-    keep, keep_every : how many of the newest are kept, and every so many steps one for good
-    say : called with one sentence when a damaged checkpoint is passed over
     """
 
     def __init__(
@@ -69,13 +63,7 @@ class ShardedCheckpointer:
         keep_every: int | None,
         say: Say,
     ) -> None:
-        self.run, self.config, self.processes = run, config, processes
-        self.keep, self.keep_every = keep, keep_every
-        self.say = say
-        self._place: Place | None = None  # of the first process
-        if processes.is_main:
-            run.mkdir(parents=True, exist_ok=True)
-            self._place = Place(run)
+        super().__init__(run, config, processes, keep=keep, keep_every=keep_every, say=say)
         self._aside = processes.aside()  # the training's own exchange is busy while the thread writes
         self._copies: dict[tuple[str, str], Tensor] = {}
         self._thread: threading.Thread | None = None

@@ -85,6 +85,7 @@ class TrainingState:
         """Shard a network without memory, and its averages, then give them the first process's weights."""
         shard = self.trainable.shard
         assert shard is not None
+        assert not list(self.module.buffers()), "only parameters are sent into shards"
         shard(self.module, sharding, dtype)
         self.module.to_empty(device=device)
         load_weights(self.module, first)
